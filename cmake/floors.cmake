@@ -1,0 +1,37 @@
+# Helpers that keep the floors of the house apart, and the warnings that every target is built with.
+
+set(UMBRA_WARNINGS -Wall -Wextra -Wshadow -Werror -Wno-unused-parameter)
+
+function(umbra_target_options target)
+  target_compile_options(${target} PRIVATE ${UMBRA_WARNINGS} -fno-strict-aliasing -fno-math-errno)
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR})
+  if(UMBRA_AUDIT)
+    target_compile_definitions(${target} PRIVATE UMBRA_AUDIT=1)
+  endif()
+  if(UMBRA_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${UMBRA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+    target_link_options(${target} PRIVATE -fsanitize=${UMBRA_SANITIZE})
+  endif()
+endfunction()
+
+# umbra_floor(dir DEPENDS libs...): the static library umbra_<dir> of every source below dir.
+function(umbra_floor dir)
+  cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${dir}/*.c)
+  string(REPLACE "/" "_" name umbra_${dir})
+  add_library(${name} STATIC ${sources})
+  set_target_properties(${name} PROPERTIES LINKER_LANGUAGE C)
+  umbra_target_options(${name})
+  target_link_libraries(${name} PUBLIC ${ARG_DEPENDS})
+endfunction()
+
+function(umbra_program name dir)
+  cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${dir}/*.c)
+  if(NOT sources)
+    return()
+  endif()
+  add_executable(${name} ${sources})
+  umbra_target_options(${name})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPENDS})
+endfunction()

@@ -1,0 +1,54 @@
+/*
+ * Snapshot files: tagged sections (name, version, length, CRC-32 by zlib).
+ *
+ * Layout, little-endian: "UMBRASNP", u32 format version, then per section: u8 name length, name, u32 version, u64 length, payload, u32 CRC of the
+ * payload; a final section named "end". A writer builds the file in memory or streams it to a temporary file that is renamed on
+ * success. A reader checks everything up front; getters are sticky: after the first short read all return zero and
+ * snap_reader_error() says what was wrong, so a module's load code needs no checks of its own besides ranges.
+ */
+#ifndef CORE_SNAPSHOT_H
+#define CORE_SNAPSHOT_H
+
+#include "core/types.h"
+
+#define SNAP_NAME_MAX 31
+
+struct snap_writer;
+struct snap_reader;
+
+/* Writes to PATH.tmp and renames at snap_writer_close(). NULL with `err` filled (size err_len) on failure. */
+struct snap_writer *snap_writer_open(const char *path, char *err, size_t err_len);
+/* A writer that only computes a digest of the sections (used by -digest); nothing is stored. */
+struct snap_writer *snap_writer_digest(void);
+void snap_begin(struct snap_writer *w, const char *name, uint32_t version);
+void snap_end(struct snap_writer *w);
+void snap_put_u8(struct snap_writer *w, uint8_t v);
+void snap_put_u16(struct snap_writer *w, uint16_t v);
+void snap_put_u32(struct snap_writer *w, uint32_t v);
+void snap_put_u64(struct snap_writer *w, uint64_t v);
+void snap_put_bytes(struct snap_writer *w, const void *p, size_t n);
+/* Finishes. Returns 0, or -1 with `err` filled; the target file is untouched then. Frees w. */
+int snap_writer_close(struct snap_writer *w, char *err, size_t err_len);
+/* 64-bit digest of all that was put (names and versions included). For a digest writer; frees w. */
+uint64_t snap_writer_digest_close(struct snap_writer *w);
+
+/* Opens and verifies magic, section bounds and CRCs. NULL with `err` on failure. */
+struct snap_reader *snap_reader_open(const char *path, char *err, size_t err_len);
+void snap_reader_close(struct snap_reader *r);
+/* Moves to the section. False (and a sticky error) if it is missing. `*version` is set. */
+bool snap_find(struct snap_reader *r, const char *name, uint32_t *version);
+/* As snap_find, with a sticky error unless the version is exactly `version`. */
+bool snap_expect(struct snap_reader *r, const char *name, uint32_t version);
+uint8_t snap_get_u8(struct snap_reader *r);
+uint16_t snap_get_u16(struct snap_reader *r);
+uint32_t snap_get_u32(struct snap_reader *r);
+uint64_t snap_get_u64(struct snap_reader *r);
+void snap_get_bytes(struct snap_reader *r, void *p, size_t n);
+/* Bytes left in the current section. */
+size_t snap_left(const struct snap_reader *r);
+/* Reports a value out of range found by a module's load code. */
+void snap_fail(struct snap_reader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* NULL while all is well. */
+const char *snap_reader_error(const struct snap_reader *r);
+
+#endif

@@ -1,0 +1,48 @@
+/*
+ * Tracepoints: fixed-size records in a ring, off by default and then free (one load and a branch, at events only).
+ * Each is a row of core/trace.def.
+ */
+#ifndef CORE_TRACE_H
+#define CORE_TRACE_H
+
+#include "core/types.h"
+
+#include <stdio.h>
+
+enum trace_id {
+#define TRACEPOINT(id, name, a, b, c, d) TRACE_##id,
+#include "core/trace.def"
+#undef TRACEPOINT
+    TRACE_COUNT
+};
+
+struct trace_record {
+    uint64_t icount;
+    uint64_t arg[4];
+    uint32_t id; /* enum trace_id */
+};
+
+struct vclock;
+
+struct trace {
+    uint64_t enabled;            /* bit per trace_id; zero: everything is off */
+    const struct vclock *clock;  /* borrowed; stamps records */
+    struct trace_record *ring;   /* owned; NULL until something is enabled */
+    size_t capacity;             /* a power of two */
+    uint64_t written;            /* records ever written; the ring holds the last `capacity` */
+};
+
+void trace_init(struct trace *t, const struct vclock *clock);
+void trace_fini(struct trace *t);
+/* Enables the tracepoints whose names match the comma-separated prefixes ("mmu.", "notifier.start", "all"). False: nothing matched. */
+bool trace_enable(struct trace *t, const char *list, size_t capacity);
+void trace_write(struct trace *t, enum trace_id id, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
+void trace_dump(const struct trace *t, FILE *out);
+
+static inline void trace_point(struct trace *t, enum trace_id id, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+    if (unlikely(t->enabled) && ((t->enabled >> id) & 1))
+        trace_write(t, id, a, b, c, d);
+}
+
+#endif
