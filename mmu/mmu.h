@@ -1,0 +1,181 @@
+/*
+ * The MMU as the CPU and the machine see it.
+ *
+ *   struct mem       guest-physical memory of a machine: memslots over a host_mm, tracking, the mem_access() entry
+ *   struct mmu       the translation engine of a machine (-mmu shadow or walk), subscriber of the host_mm's invalidation bus
+ *   struct mmu_vcpu  one vCPU's view: its registers, roots and TLB
+ *
+ * Coherent translation: every access translates as a fresh walk of the guest's tables at that instant would, A and D bits included
+ * (PAE's PDPTEs are registers). Nobody but the engine flushes a TLB; mmu_guest_flush() only tells the MMU that the guest asked.
+ *
+ * The CPU's fast path is tlb_lookup_*() here; on a miss it calls mmu_translate(), which fills the TLB where it may.
+ */
+#ifndef MMU_MMU_H
+#define MMU_MMU_H
+
+#include "core/memory.h"
+#include "core/types.h"
+#include "mmu/paging.h"
+#include "mmu/tlb.h"
+
+struct bus;
+struct host_mm;
+struct log;
+struct trace;
+struct stats;
+struct snap_writer;
+struct snap_reader;
+struct mem;
+struct mmu;
+
+/* ---- guest-physical memory (mmu/mem.c, mmu/memslot.c, mmu/track.c) ---- */
+
+enum memslot_kind { MEMSLOT_RAM, MEMSLOT_ROM };
+#define MEM_ADDRESS_SPACES 2
+
+struct mem_config {
+    struct host_mm *mm;      /* borrowed */
+    struct bus *mmio;        /* where accesses outside memslots (and ROM writes) go; borrowed */
+    const struct log *log;
+    struct trace *trace;
+};
+
+struct mem *mem_create(const struct mem_config *cfg);
+void mem_destroy(struct mem *m);
+/* Adds a slot: [gpa, gpa+len) backed by hva. 0 or a negative memslot error (overlap, alignment); bumps the generation. */
+int mem_slot_add(struct mem *m, unsigned as, gpa_t gpa, uint64_t len, hva_t hva, enum memslot_kind kind);
+/* Deletes the slot that starts at gpa: sptes, tracking and cached translations of its gfns go first. */
+int mem_slot_delete(struct mem *m, unsigned as, gpa_t gpa);
+uint64_t mem_generation(const struct mem *m);
+
+/* The one entry to memory by guest-physical address (design section 2). `len` may cross pages and slots. `cpu` is the initiator for
+ * devices, or BUS_NO_CPU. Device accesses are naturally split into 1/2/4/8-byte transactions. */
+enum mem_result mem_access(struct mem *m, unsigned as, gpa_t gpa, void *buf, size_t len, enum mem_kind kind, bool write, int cpu);
+/* Every write through a cached host pointer ends in this: tracking sees the bytes that are now at gpa. */
+void mem_written(struct mem *m, unsigned as, gpa_t gpa, size_t len);
+/* Fills the memory hook that devices use. */
+void mem_hook(struct mem *m, struct guest_memory *out);
+/* Saves and loads RAM by page, without zero pages; digest of RAM by gpa and content. */
+void mem_save(const struct mem *m, struct snap_writer *w);
+void mem_load(struct mem *m, struct snap_reader *r);
+/* True if an access of this kind at gpa would reach a device (no slot, or ROM and write). */
+bool mem_is_device(const struct mem *m, unsigned as, gpa_t gpa, bool write);
+
+/* ---- tracking: who must see writes to a gfn (Linux: page_track.c) ---- */
+
+enum track_kind { TRACK_PT, TRACK_CODE, TRACK_WATCH, TRACK_FB, TRACK_KINDS };
+
+struct track_listener {
+    /* The write was made; `bytes` are the new contents of [gpa, gpa+len), which does not cross a page. */
+    void (*write)(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len);
+    /* The slot holding these gfns goes away. Linux: track_flush_slot. */
+    void (*flush_slot)(struct track_listener *l, unsigned as, gfn_t start, uint64_t pages);
+    enum track_kind kind;         /* called only for gfns with a nonzero count of this kind */
+    struct track_listener *next;  /* track's own */
+};
+
+void track_register(struct mem *m, struct track_listener *l);
+void track_unregister(struct mem *m, struct track_listener *l);
+/* Counted. The first party makes every translation of the gfn lose its right to write unseen. */
+void track_add(struct mem *m, unsigned as, gfn_t gfn, enum track_kind kind);
+void track_remove(struct mem *m, unsigned as, gfn_t gfn, enum track_kind kind);
+bool track_is_tracked(const struct mem *m, unsigned as, gfn_t gfn);
+/* Counts writes that reached a listener; the CPU ends the block when it moves (design: "Boundaries"). */
+uint64_t track_write_count(const struct mem *m);
+
+/* ---- the engine ---- */
+
+enum mmu_kind { MMU_SHADOW, MMU_WALK };
+
+struct mmu_config {
+    enum mmu_kind kind;
+    struct mem *mem;          /* borrowed */
+    unsigned vcpus;
+    const struct log *log;
+    struct trace *trace;      /* may be NULL */
+    uint64_t max_shadow_pages; /* 0: default */
+    bool staletlb;            /* the missing-flush detector */
+};
+
+struct mmu *mmu_create(const struct mmu_config *cfg);
+void mmu_destroy(struct mmu *mmu);
+void mmu_register_stats(struct mmu *mmu, struct stats *s);
+/* Drops everything that is cached; the guest cannot tell. */
+void mmu_zap_all(struct mmu *mmu);
+/* Checks the invariants of design section 5. `report` (may be NULL) gets one line a violation. Returns their number. `full`: everything,
+ * otherwise the shadow pages touched since the last call. */
+unsigned mmu_audit(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx);
+/* Where a stale-TLB report says the access came from; set by the CPU. */
+typedef uint64_t mmu_rip_fn(void *ctx);
+
+enum xlate_result { XLATE_OK, XLATE_FAULT };
+
+struct xlate {
+    gpa_t gpa;      /* XLATE_OK: of the gva itself */
+    void *host;     /* the byte at gva, directly usable up to the end of its page for this access; NULL: use mem_access(MEM_GUEST) */
+    uint32_t error; /* XLATE_FAULT: error code of the #PF (CR2 is the gva) */
+};
+
+struct tlb_set;
+
+struct mmu_vcpu {
+    struct mmu *mmu;
+    struct mem *mem;
+    unsigned index;
+    struct paging_regs regs;
+    struct tlb_set *set; /* of the current root; never NULL after mmu_vcpu_load() */
+    /* Current tables (never NULL; may be a shared always-empty table). data[] by enum tlb_mode, fetch[] by USER/SUPER. */
+    struct tlb_entry *data[TLB_MODES];
+    struct tlb_fetch_entry *fetch[2];
+    struct tlb_entry *cur_data;        /* data[mode of CPL and AC] */
+    struct tlb_fetch_entry *cur_fetch; /* fetch[CPL == 3 ? TLB_USER : TLB_SUPER] */
+    /* Advances whenever a fetch entry of this vCPU was dropped or the tables were switched: validity of cached code look-ups. */
+    uint64_t fetch_epoch;
+    mmu_rip_fn *rip;
+    void *rip_ctx;
+    void *engine; /* the engine's own */
+};
+
+/* The vCPU `index` of the engine; owned by the mmu. Call mmu_vcpu_load() before use. */
+struct mmu_vcpu *mmu_vcpu_get(struct mmu *mmu, unsigned index);
+/* New register values: selects root, TLB set and mode tables. Cheap when only cpl/ac changed, or when the root is cached. */
+void mmu_vcpu_load(struct mmu_vcpu *mv, const struct paging_regs *regs);
+/* Only CPL or EFLAGS.AC changed. */
+void mmu_vcpu_set_mode(struct mmu_vcpu *mv, unsigned cpl, bool ac);
+/* PAE: reads the four PDPTEs that cr3 points to into `out`. False: a reserved bit is set in a present one (the CPU raises #GP). */
+bool mmu_load_pdptes(struct mmu_vcpu *mv, uint64_t cr3, uint64_t out[4]);
+
+/* On a TLB miss: translates gva for this access (enum access bits), fills the TLB where it may. Never reaches a device. */
+enum xlate_result mmu_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
+/* Without any effect (debugger, logs, triple-fault report): no A/D, no fault-in, no TLB. */
+enum xlate_result mmu_peek_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
+/* Prints the guest walk of gva, one line a level. */
+void mmu_print_walk(struct mmu_vcpu *mv, gva_t gva, void (*line)(void *ctx, const char *text), void *ctx);
+
+/* The guest executed something that flushes a real TLB. Coherent engines drop nothing; the stale-TLB detector forgets what was covered. */
+enum guest_flush { GUEST_FLUSH_PAGE /* INVLPG gva */, GUEST_FLUSH_NONGLOBAL /* MOV CR3 */, GUEST_FLUSH_ALL /* CR0.PG, CR4.PGE, ... */ };
+void mmu_guest_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva);
+
+/* ---- the fast path ---- */
+
+/* Host address for a read of `size` bytes at gva by the current mode, or NULL: miss, page crossing, device. */
+static inline void *tlb_lookup_read(const struct mmu_vcpu *mv, gva_t gva, unsigned size)
+{
+    const struct tlb_entry *e = &mv->cur_data[tlb_index(gva)];
+    return likely(gva + e->ntag_r <= PAGE_SIZE - size) ? (void *)(uintptr_t)(gva + e->addend) : NULL;
+}
+
+static inline void *tlb_lookup_write(const struct mmu_vcpu *mv, gva_t gva, unsigned size)
+{
+    const struct tlb_entry *e = &mv->cur_data[tlb_index(gva)];
+    return likely(gva + e->ntag_w <= PAGE_SIZE - size) ? (void *)(uintptr_t)(gva + e->addend) : NULL;
+}
+
+/* Entry for a fetch at gva, or NULL. */
+static inline const struct tlb_fetch_entry *tlb_lookup_fetch(const struct mmu_vcpu *mv, gva_t gva)
+{
+    const struct tlb_fetch_entry *e = &mv->cur_fetch[tlb_fetch_index(gva)];
+    return likely(gva + e->ntag < PAGE_SIZE) ? e : NULL;
+}
+
+#endif
