@@ -2,8 +2,8 @@
  * The port, MMIO and MSR buses: who answers at which address.
  *
  * A device registers a range and sees offsets, never addresses. Ranges of one bus may not overlap (a typed error). An access that no
- * device claims reads as all ones, writes nowhere, and is named on the `ioport` log channel. An access that starts in a range and
- * runs beyond its end is split bytewise. Order of registration never matters.
+ * device claims reads as all ones, writes nowhere, and is named on the `ioport` log channel. An access that touches
+ * more than one range, or a range and unclaimed space, is split bytewise. A device may add and remove ranges inside its callbacks. Order of registration never matters.
  */
 #ifndef CORE_BUS_H
 #define CORE_BUS_H

@@ -43,12 +43,14 @@ struct vclock {
     uint64_t extra;  /* surcharges and skipped idle time, in units */
     struct timer *head; /* armed timers, sorted by deadline, then by arming order */
     uint64_t idle;   /* units skipped while all vCPUs were halted (part of extra) */
+    uint64_t next_seq; /* given to the next timer that is armed */
 };
 
 struct timer {
     timer_fn *fn;
     void *opaque;
     uint64_t deadline; /* CLOCK_NEVER when not armed */
+    uint64_t seq;      /* order of arming, the clock's own */
     struct timer *next;
 };
 
@@ -72,14 +74,15 @@ static inline uint64_t clock_next_deadline(const struct vclock *c)
 {
     return c->head ? c->head->deadline : CLOCK_NEVER;
 }
-/* Fires every timer whose deadline is <= now. A callback may arm and cancel timers, itself included. */
+/* Fires every timer whose deadline is <= now. A callback may arm and cancel timers, itself included; what it arms fires in a later
+ * call, even if it is due already. */
 void clock_run_due(struct vclock *c);
 /* Idle skip: moves time forward to `when` (no effect if it is not in the future). */
 void clock_skip_to(struct vclock *c, uint64_t when);
 
 /* A timer belongs to its device; the clock only links it. */
 void timer_init(struct timer *t, timer_fn *fn, void *opaque);
-/* Arms (or re-arms) at absolute `deadline`; one in the past fires at the next boundary. */
+/* Arms (or re-arms) at absolute `deadline`; one in the past fires at the next boundary. CLOCK_NEVER disarms. */
 void timer_arm(struct vclock *c, struct timer *t, uint64_t deadline);
 void timer_cancel(struct vclock *c, struct timer *t);
 static inline bool timer_is_armed(const struct timer *t)
@@ -88,7 +91,7 @@ static inline bool timer_is_armed(const struct timer *t)
 }
 
 /* Saves icount, extra, idle; timers are saved by their devices with timer_save/timer_load (deadline and the rank among
- * equal deadlines, so that the firing order survives). */
+ * equal deadlines, so that the firing order survives). All put into, and get from, the section that the caller has opened. */
 void clock_save(const struct vclock *c, struct snap_writer *w);
 void clock_load(struct vclock *c, struct snap_reader *r);
 void timer_save(const struct vclock *c, const struct timer *t, struct snap_writer *w);

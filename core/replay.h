@@ -18,6 +18,8 @@ struct input_event;
 
 struct input_queue {
     struct input_event *head; /* sorted by icount, then by posting order */
+    struct input_event *tail; /* the last one, or NULL: posting in order costs the same at any length */
+    uint64_t posted;          /* events so far */
     struct {
         input_fn *fn;
         void *opaque;
@@ -33,7 +35,9 @@ void input_set_sink(struct input_queue *q, enum input_source source, input_fn *f
 void input_post(struct input_queue *q, enum input_source source, uint64_t icount, const void *bytes, size_t len);
 /* icount of the earliest event, or UINT64_MAX. */
 uint64_t input_next(const struct input_queue *q);
+/* Delivers every event with icount <= `icount` that was posted before the call; what a sink posts waits for the next boundary. */
 void input_deliver_due(struct input_queue *q, uint64_t icount);
+/* Events that wait, put into and got from the section that the caller has opened. Sinks stay as they are. */
 void input_save(const struct input_queue *q, struct snap_writer *w);
 void input_load(struct input_queue *q, struct snap_reader *r);
 
