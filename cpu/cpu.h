@@ -1,0 +1,289 @@
+/*
+ * The vCPU: architectural state, and what the machine may do with it.
+ *
+ * State that is lazy inside blocks (rip, flags, position) is exact at instruction boundaries, that is whenever
+ * vcpu_run() has returned, and inside an instruction after vcpu_sync().
+ *
+ * Flags are lazy: ZF, SF, PF come from f_res, CF and OF from f_cy, AF and corrections from f_adj (cpu/flags.h); all
+ * other bits of RFLAGS are in `rflags` and exact.
+ */
+#ifndef CPU_CPU_H
+#define CPU_CPU_H
+
+#include "core/clock.h"
+#include "core/irq.h"
+#include "core/log.h"
+#include "core/types.h"
+#include "cpu/insn.h"
+#include "mmu/mmu.h"
+
+#include <setjmp.h>
+
+struct bus;
+struct block;
+struct code_cache;
+struct stats;
+struct trace;
+
+/* Control and flag bits beyond those of mmu/paging.h. */
+#define CR0_MP         (1ull << 1)
+#define CR0_EM         (1ull << 2)
+#define CR0_TS         (1ull << 3)
+#define CR0_ET         (1ull << 4)
+#define CR0_NE         (1ull << 5)
+#define CR0_AM         (1ull << 18)
+#define CR0_NW         (1ull << 29)
+#define CR0_CD         (1ull << 30)
+#define CR4_VME        (1ull << 0)
+#define CR4_PVI        (1ull << 1)
+#define CR4_TSD        (1ull << 2)
+#define CR4_DE         (1ull << 3)
+#define CR4_MCE        (1ull << 6)
+#define CR4_PCE        (1ull << 8)
+#define CR4_OSFXSR     (1ull << 9)
+#define CR4_OSXMMEXCPT (1ull << 10)
+#define CR4_UMIP       (1ull << 11)
+#define CR4_FSGSBASE   (1ull << 16)
+#define CR4_OSXSAVE    (1ull << 18)
+#define EFER_SCE       (1ull << 0)
+#define FLAG_CF        (1ull << 0)
+#define FLAG_PF        (1ull << 2)
+#define FLAG_AF        (1ull << 4)
+#define FLAG_ZF        (1ull << 6)
+#define FLAG_SF        (1ull << 7)
+#define FLAG_TF        (1ull << 8)
+#define FLAG_IF        (1ull << 9)
+#define FLAG_DF        (1ull << 10)
+#define FLAG_OF        (1ull << 11)
+#define FLAG_IOPL      (3ull << 12)
+#define FLAG_NT        (1ull << 14)
+#define FLAG_RF        (1ull << 16)
+#define FLAG_VM        (1ull << 17)
+#define FLAG_AC        (1ull << 18)
+#define FLAG_VIF       (1ull << 19)
+#define FLAG_VIP       (1ull << 20)
+#define FLAG_ID        (1ull << 21)
+#define FLAGS_ARITH    (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
+
+enum exception {
+    EXC_DE,
+    EXC_DB,
+    EXC_NMI,
+    EXC_BP,
+    EXC_OF,
+    EXC_BR,
+    EXC_UD,
+    EXC_NM,
+    EXC_DF,
+    EXC_TS = 10,
+    EXC_NP,
+    EXC_SS,
+    EXC_GP,
+    EXC_PF,
+    EXC_MF = 16,
+    EXC_AC,
+    EXC_MC,
+    EXC_XM,
+    EXC_VE,
+    EXC_CP
+};
+
+/* A segment register with its hidden part. attr is bits 8..23 of the descriptor's high doubleword, shifted to bit 0:
+ * type 0-3, S 4, DPL 5-6, P 7, (limit bits 8-11 are zero), AVL 12, L 13, D/B 14, G 15. limit is in bytes (scaled). */
+struct segment {
+    uint64_t base;
+    uint32_t limit;
+    uint16_t sel;
+    uint16_t attr;
+    bool unusable; /* loaded with a null selector */
+};
+#define SEG_ATTR_P  (1u << 7)
+#define SEG_ATTR_L  (1u << 13)
+#define SEG_ATTR_DB (1u << 14)
+
+struct desc_table {
+    uint64_t base;
+    uint16_t limit;
+};
+
+struct x87 {
+    struct {
+        uint64_t mant;
+        uint16_t exp;  /* sign and exponent */
+    } st[8];           /* physical registers R0..R7 */
+    uint16_t fcw, fsw; /* fsw without TOP, which is below */
+    uint8_t top;
+    uint8_t tag; /* abridged: bit n set: Rn is not empty */
+    uint16_t fop;
+    uint16_t fcs, fds;
+    uint64_t fip, fdp;
+};
+
+union vec {
+    uint64_t q[4]; /* low half XMM, all of it YMM */
+    uint32_t d[8];
+    uint16_t w[16];
+    uint8_t b[32];
+    double f64[4];
+    float f32[8];
+};
+
+#define MTRR_VARIABLE 8
+struct msrs {
+    uint64_t star, lstar, cstar, fmask, kernel_gs_base, sysenter_cs, sysenter_esp, sysenter_eip, pat, tsc_aux,
+        tsc_adjust, misc_enable, spec_ctrl, debugctl, xss, mcg_status, bios_sign, feature_control, smi_count, umwait;
+    uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_base[MTRR_VARIABLE], mtrr_mask[MTRR_VARIABLE];
+};
+
+enum vcpu_activity { VCPU_RUNNING, VCPU_HALTED, VCPU_WAIT_SIPI, VCPU_SHUTDOWN /* triple fault */ };
+
+/* Why the current block must end after the instruction that is executing (bits of vcpu.attn). */
+enum vcpu_attn {
+    ATTN_BOUNDARY = 1, /* a device, timer queue, interrupt state or track listener was reached */
+    ATTN_STOP = 2      /* the machine asks vcpu_run() to return */
+};
+
+struct exc_record {
+    uint64_t icount, rip, cr2;
+    uint32_t error;
+    uint8_t vector;
+    bool has_error;
+};
+#define EXC_HISTORY 8
+
+struct vcpu_config {
+    unsigned index;
+    struct mmu_vcpu *mv;
+    struct mem *mem;
+    struct bus *ports;
+    struct vclock *clock;
+    struct code_cache *code; /* shared by the machine's vCPUs */
+    const struct log *log;
+    struct trace *trace; /* never NULL */
+    const struct cpu_model *model;
+    uint64_t rng_seed; /* of RDRAND, when offered */
+    unsigned cpu_count;
+};
+
+struct vcpu {
+    /* Hot: registers and lazy flags. */
+    uint64_t gpr[GPR_SLOTS];
+    uint64_t seg_base[SEG_SLOTS]; /* copies of seg[].base; [SEG_NONE] is 0 */
+    uint64_t f_res, f_cy, f_adj;  /* lazy flags, see cpu/flags.h */
+    uint64_t rflags;              /* all but the arithmetic flags; bit 1 set */
+    struct mmu_vcpu *mv;
+    uint32_t attn;             /* enum vcpu_attn */
+    unsigned synced;           /* instructions of the running block already added to the clock */
+    uint64_t rip;              /* exact at boundaries */
+    const struct block *block; /* running */
+    unsigned exit_slot;        /* which successor the block's end chose: 0 fall through, 1 taken, 2 unknown */
+    uint64_t rep_budget;       /* units that a REP instruction may use before the next boundary check */
+    struct vclock *clock;
+    unsigned cpl;
+    unsigned mode; /* enum cpu_mode_bits */
+
+    /* System state. */
+    struct segment seg[6], ldtr, tr;
+    struct desc_table gdtr, idtr;
+    uint64_t cr0, cr2, cr3, cr4, efer, xcr0;
+    uint64_t dr[8];
+    uint64_t pdpte[4];
+    uint32_t pkru, pkrs;
+    struct msrs msr;
+    uint64_t a20_mask;
+
+    /* Floating point and vectors. */
+    struct x87 fpu;
+    union vec xmm[16];
+    uint32_t mxcsr;
+
+    /* Events. */
+    enum vcpu_activity activity;
+    bool int_shadow;      /* STI or MOV SS: no interrupt before the next instruction has retired */
+    bool shadow_is_movss; /* the shadow also holds debug traps and NMI */
+    bool nmi_blocked;
+    bool intr_pin, nmi_pending, init_pending, sipi_pending, smi_pending;
+    bool pending_single_step;
+    uint64_t pending_dbg; /* DR6 bits of a pending debug exception */
+    const struct cpu_intc *intc;
+
+    /* A fault being raised (vcpu_raise to the run loop). */
+    jmp_buf fault_jmp;
+    struct {
+        uint8_t vector;
+        bool has_error, soft; /* soft: INT n, INT3, INTO: RIP is after the instruction */
+        uint32_t error;
+        uint64_t cr2, dr6;
+    } fault;
+
+    /* Wiring and diagnosis. */
+    unsigned index, cpu_count;
+    struct mem *mem;
+    struct bus *ports;
+    struct code_cache *code;
+    const struct log *log;
+    struct trace *trace;
+    const struct cpu_model *model;
+    uint64_t rng_state;
+    struct exc_record history[EXC_HISTORY]; /* the last exceptions delivered; history_count % EXC_HISTORY is next */
+    uint64_t history_count;
+    struct exc_record triple; /* the exception that could not be delivered, when activity is VCPU_SHUTDOWN */
+    void (*on_a20)(void *ctx, uint64_t mask);
+    struct vcpu_stats {
+        uint64_t blocks, block_stops, exceptions, interrupts, mem_slow, steps, halts;
+    } stats;
+};
+
+/* ---- life (cpu/vcpu.c) ---- */
+struct vcpu *vcpu_create(const struct vcpu_config *cfg); /* in the reset state */
+void vcpu_destroy(struct vcpu *v);
+/* Power-on or RESET#: SDM volume 3, table 10-1. `init`: INIT, which keeps caches, FPU and some MSRs. */
+void vcpu_reset(struct vcpu *v, bool init);
+void vcpu_set_intc(struct vcpu *v, const struct cpu_intc *intc);
+/* Handle that drives a pin (enum cpu_pin). */
+struct irq_line vcpu_pin(struct vcpu *v, enum cpu_pin pin);
+void vcpu_set_a20(struct vcpu *v, bool enabled);
+void vcpu_save(const struct vcpu *v, struct snap_writer *w);
+void vcpu_load(struct vcpu *v, struct snap_reader *r);
+void vcpu_register_stats(struct vcpu *v, struct stats *s);
+/* Prints all registers, a dozen lines. */
+void vcpu_print(const struct vcpu *v, void (*line)(void *ctx, const char *text), void *ctx);
+
+/* For loaders: puts the vCPU into the state that a boot protocol asks for. Sets hidden parts directly; call
+ * vcpu_refresh() after. */
+void vcpu_set_segment(struct vcpu *v, int seg, uint16_t sel, uint64_t base, uint32_t limit, uint16_t attr);
+/* Recomputes cpl, mode, seg_base and the MMU's registers after state was changed wholesale. */
+void vcpu_refresh(struct vcpu *v);
+uint64_t vcpu_rflags(const struct vcpu *v);
+void vcpu_set_rflags(struct vcpu *v, uint64_t value);
+
+/* ---- running (cpu/run.c) ---- */
+enum vcpu_exit {
+    VCPU_EXIT_BUDGET,   /* the units are used up */
+    VCPU_EXIT_BOUNDARY, /* an event boundary: timer queue or pins may have changed; call again after looking */
+    VCPU_EXIT_IDLE,     /* halted, waiting for SIPI */
+    VCPU_EXIT_TURN,     /* HLT, MWAIT, PAUSE or a sent IPI ended the turn */
+    VCPU_EXIT_SHUTDOWN, /* triple fault */
+    VCPU_EXIT_STOP      /* vcpu_request_stop() */
+};
+/* Runs until `units` of virtual time have passed, or something else ends it. Never overshoots by more than the
+ * surcharges of the last instruction. Delivers pending interrupts and exceptions at boundaries. */
+enum vcpu_exit vcpu_run(struct vcpu *v, uint64_t units);
+/* Makes vcpu_run() return at the next boundary. Callable from devices (same thread). */
+void vcpu_request_stop(struct vcpu *v);
+/* Halted vCPU with something to wake it? */
+bool vcpu_has_wakeup(const struct vcpu *v);
+
+/* ---- code cache (cpu/code_cache.c) ---- */
+struct code_cache *code_cache_create(struct mem *mem, struct trace *trace, const struct log *log);
+void code_cache_destroy(struct code_cache *c);
+void code_cache_register_stats(struct code_cache *c, struct stats *s);
+/* Drops every block (loading a snapshot, for one). */
+void code_cache_reset(struct code_cache *c);
+
+/* ---- models (cpu/cpuid.c) ---- */
+/* NULL if the name or a switch is unknown; then *bad points to what (within `spec`). "base" is the default. Owned by
+ * the caller (free). */
+struct cpu_model *cpu_model_parse(const char *spec, const char **bad);
+
+#endif
