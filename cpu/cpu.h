@@ -140,7 +140,8 @@ enum vcpu_activity { VCPU_RUNNING, VCPU_HALTED, VCPU_WAIT_SIPI, VCPU_SHUTDOWN /*
 /* Why the current block must end after the instruction that is executing (bits of vcpu.attn). */
 enum vcpu_attn {
     ATTN_BOUNDARY = 1, /* a device, timer queue, interrupt state or track listener was reached */
-    ATTN_STOP = 2      /* the machine asks vcpu_run() to return */
+    ATTN_STOP = 2,     /* the machine asks vcpu_run() to return */
+    ATTN_TURN = 4      /* the vCPU gives up the rest of its turn (PAUSE, a sent IPI) */
 };
 
 struct exc_record {
@@ -150,6 +151,7 @@ struct exc_record {
     bool has_error;
 };
 #define EXC_HISTORY 8
+#define VCPU_STEP_MAX 49 /* BLOCK_MAX_INSNS + 1, see cpu/code_cache.h */
 
 struct vcpu_config {
     unsigned index;
@@ -229,6 +231,10 @@ struct vcpu {
     uint64_t history_count;
     struct exc_record triple; /* the exception that could not be delivered, when activity is VCPU_SHUTDOWN */
     void (*on_a20)(void *ctx, uint64_t mask);
+    /* The run loop's own: a copy of the first instructions of a block that is longer than the budget; a block outside the
+     * cache (code in device memory). */
+    struct insn step[VCPU_STEP_MAX];
+    struct block *uncached;
     struct vcpu_stats {
         uint64_t blocks, block_stops, exceptions, interrupts, mem_slow, steps, halts;
     } stats;

@@ -1,0 +1,345 @@
+/*
+ * The run loop: blocks one after the other, events at the boundaries between them.
+ *
+ * Position: clock->icount is exact at each boundary. A block never runs past the units that are left: if it is longer, a
+ * copy of its first instructions is run instead, so that an event due at an instant is taken at the first boundary at or after it
+ * in every engine, however the code is cut into blocks.
+ */
+#include "core/bus.h"
+#include "core/clock.h"
+#include "cpu/code_cache.h"
+#include "cpu/interp/interp.h"
+#include "cpu/system.h"
+
+/* ---- leaving a block ---- */
+
+void op_block_end(struct vcpu *v, const struct insn *i)
+{
+    clock_retire(v->clock, i->idx - v->synced);
+    v->synced = 0;
+    v->rip = v->gpr[REG_IP] + i->off;
+    v->exit_slot = 0;
+}
+
+void op_stop_after(struct vcpu *v, const struct insn *i)
+{
+    v->stats.block_stops++;
+    block_end(v, i, insn_next_rip(v, i), 2);
+}
+
+/* ---- finding the next block ---- */
+
+/* What a fetch fault is charged to: an instruction of no bytes at rip. */
+static const struct insn fetch_insn = {.op = 0};
+
+static uint64_t fetch_linear(const struct vcpu *v, uint64_t rip)
+{
+    uint64_t lin = v->seg_base[SEG_CS] + rip;
+    return v->mode & MODE_CODE64 ? lin : (uint32_t)lin;
+}
+
+static bool is_canonical(const struct vcpu *v, uint64_t a)
+{
+    unsigned shift = v->cr4 & CR4_LA57 ? 7 : 16;
+    return (uint64_t)((int64_t)(a << shift) >> shift) == a;
+}
+
+/* Translates a fetch of the byte at `lin`; raises its fault. host is NULL if the byte is not in memory. */
+static gpa_t fetch_translate(struct vcpu *v, uint64_t lin, const uint8_t **host)
+{
+    const struct tlb_fetch_entry *e = tlb_lookup_fetch(v->mv, lin);
+    struct xlate x;
+    if (likely(e != NULL)) {
+        *host = (const uint8_t *)(uintptr_t)(lin + e->addend);
+        return e->gpa | (lin & PAGE_MASK);
+    }
+    if (v->mode & MODE_CODE64 && !is_canonical(v, lin))
+        vcpu_raise_error(v, &fetch_insn, EXC_GP, 0);
+    if (mmu_translate(v->mv, lin, ACCESS_FETCH, &x) == XLATE_FAULT)
+        vcpu_raise_pf(v, &fetch_insn, lin, x.error);
+    *host = x.host;
+    return x.gpa;
+}
+
+static uint32_t block_mode(const struct vcpu *v)
+{
+    return v->mode | (uint32_t)v->mv->regs.as << 16;
+}
+
+/* Code outside memory: fetched through the bus, a byte at a time as far as needed, and not cached. */
+static struct block *fetch_from_bus(struct vcpu *v, uint64_t lin)
+{
+    uint8_t bytes[15];
+    for (unsigned n = 0; n < sizeof bytes; n++) {
+        const uint8_t *host;
+        gpa_t gpa = fetch_translate(v, lin + n, &host);
+        mem_access(v->mem, v->mv->regs.as, gpa, &bytes[n], 1, MEM_GUEST, false, (int)v->index);
+        struct block *b = block_decode_single(bytes, n + 1, block_mode(v));
+        if (b)
+            return b;
+    }
+    return NULL; /* 15 bytes always decode: to an instruction that is too long, if nothing else */
+}
+
+/* The instruction at lin crosses into the next page. */
+static struct block *find_crossing(struct vcpu *v, uint64_t lin, gpa_t gpa, const uint8_t *host)
+{
+    size_t avail = PAGE_SIZE - (gpa & PAGE_MASK);
+    const uint8_t *host2;
+    gpa_t page2 = fetch_translate(v, fetch_linear(v, v->rip + avail), &host2);
+    struct block *b = host2 ? code_cache_find(v->code, gpa, page2, block_mode(v)) : NULL;
+    if (b)
+        return b;
+    if (!host2) {
+        v->uncached = fetch_from_bus(v, lin);
+        return v->uncached;
+    }
+    return code_cache_make(v->code, gpa, block_mode(v), host, avail, page2, host2);
+}
+
+static void check_code_limit(struct vcpu *v)
+{
+    if (!(v->mode & MODE_CODE64) && unlikely(v->rip > v->seg[SEG_CS].limit))
+        vcpu_raise_error(v, &fetch_insn, EXC_GP, 0);
+}
+
+static __attribute__((noinline)) struct block *decode_block(struct vcpu *v, uint64_t lin, gpa_t gpa, const uint8_t *host)
+{
+    if (!host) {
+        v->uncached = fetch_from_bus(v, lin);
+        return v->uncached;
+    }
+    struct block *b = code_cache_make(v->code, gpa, block_mode(v), host, PAGE_SIZE - (gpa & PAGE_MASK), BLOCK_NO_PAGE, NULL);
+    return b ? b : find_crossing(v, lin, gpa, host);
+}
+
+/* The block at v->rip. Raises fetch faults. */
+static struct block *find_block(struct vcpu *v)
+{
+    const uint8_t *host;
+    v->gpr[REG_IP] = v->rip;
+    check_code_limit(v);
+    uint64_t lin = fetch_linear(v, v->rip);
+    gpa_t gpa = fetch_translate(v, lin, &host);
+    struct block *b = host ? code_cache_find_any(v->code, gpa, block_mode(v)) : NULL;
+    if (likely(b && b->page2 == BLOCK_NO_PAGE))
+        return b;
+    return b ? find_crossing(v, lin, gpa, host) : decode_block(v, lin, gpa, host);
+}
+
+/* ---- running blocks ---- */
+
+static void run_insns(struct vcpu *v, const struct insn *i)
+{
+    v->synced = 0;
+    i->fn(v, i);
+}
+
+/* Runs the first n instructions of b alone. */
+static void run_partial(struct vcpu *v, const struct block *b, unsigned n)
+{
+    memcpy(v->step, b->insn, n * sizeof v->step[0]);
+    memset(&v->step[n], 0, sizeof v->step[n]);
+    v->step[n].fn = op_block_end;
+    v->step[n].idx = (uint8_t)n;
+    v->step[n].off = b->insn[n].off;
+    v->stats.steps++;
+    run_insns(v, v->step);
+    v->exit_slot = 2;
+}
+
+/* A successor in the same page, if it is known or can be found without leaving it. */
+static void chain_block(struct block *from, unsigned slot, struct block *to)
+{
+    if (slot < 2 && to->page2 == BLOCK_NO_PAGE && from->page2 == BLOCK_NO_PAGE && from->mode == to->mode &&
+        from->gpa >> PAGE_SHIFT == to->gpa >> PAGE_SHIFT)
+        from->next[slot] = to;
+}
+
+/* True if something asks for a look at events before the next block: attention, HLT, a shadow, an interrupt that may be taken now
+ * because IF was just set, TF or RF. */
+static inline bool wants_boundary(const struct vcpu *v)
+{
+    return unlikely(v->attn | v->activity | v->int_shadow | v->intr_pin | v->nmi_pending | (v->rflags & (FLAG_TF | FLAG_RF))) &&
+           (v->attn || v->activity || v->int_shadow || v->nmi_pending || v->rflags & (FLAG_TF | FLAG_RF | FLAG_IF));
+}
+
+/* Where execution goes on after b: through a chain, or by a look-up that makes one. */
+static inline struct block *next_block(struct vcpu *v, struct block *b, uint64_t epoch)
+{
+    unsigned slot = v->exit_slot;
+    if (unlikely(v->mv->fetch_epoch != epoch || slot > 1))
+        return find_block(v);
+    struct block *next = b->next[slot];
+    if (likely(next != NULL)) {
+        v->gpr[REG_IP] = v->rip;
+        return next;
+    }
+    next = find_block(v);
+    if (v->mv->fetch_epoch == epoch && !v->uncached && !v->attn)
+        chain_block(b, slot, next);
+    return next;
+}
+
+/* Runs blocks until the units are used up or attention is wanted. */
+static void run_blocks(struct vcpu *v, uint64_t end)
+{
+    struct block *b = find_block(v);
+    for (;;) {
+        uint64_t left = end - clock_now(v->clock), epoch = v->mv->fetch_epoch;
+        v->block = b;
+        if (unlikely(b->n > left)) {
+            v->rep_budget = 1;
+            run_partial(v, b, (unsigned)left);
+            return;
+        }
+        v->rep_budget = left - b->n + 1;
+        run_insns(v, b->insn);
+        v->stats.blocks++;
+        if (wants_boundary(v) || clock_now(v->clock) >= end || unlikely(v->uncached != NULL))
+            return;
+        b = next_block(v, b, epoch);
+    }
+}
+
+/* Exactly one instruction. */
+static void run_one(struct vcpu *v)
+{
+    const struct block *b = find_block(v);
+    v->block = b;
+    v->rep_budget = 1;
+    run_partial(v, b, 1);
+}
+
+/* ---- events at a boundary ---- */
+
+bool vcpu_has_wakeup(const struct vcpu *v)
+{
+    if (v->activity == VCPU_WAIT_SIPI)
+        return v->sipi_pending;
+    return v->nmi_pending || v->smi_pending || v->init_pending || (v->intr_pin && v->rflags & FLAG_IF);
+}
+
+static void take_init_or_sipi(struct vcpu *v)
+{
+    if (v->init_pending) {
+        v->init_pending = false;
+        vcpu_reset(v, true);
+    } else if (v->sipi_pending && v->activity == VCPU_WAIT_SIPI) {
+        uint8_t vector = v->intc->sipi_vector(v->intc->ctx);
+        v->activity = VCPU_RUNNING;
+        vcpu_set_segment(v, SEG_CS, (uint16_t)(vector << 8), (uint64_t)vector << 12, 0xffff, v->seg[SEG_CS].attr);
+        v->rip = 0;
+        vcpu_refresh(v);
+    }
+    v->sipi_pending = false;
+}
+
+static bool take_interrupt(struct vcpu *v)
+{
+    if (!v->intr_pin || !(v->rflags & FLAG_IF) || v->int_shadow || !v->intc)
+        return false;
+    int vector = v->intc->ack(v->intc->ctx);
+    if (vector < 0)
+        return false;
+    v->activity = VCPU_RUNNING;
+    v->stats.interrupts++;
+    vcpu_deliver(v, EVENT_INTERRUPT, (uint8_t)vector, false, 0);
+    return true;
+}
+
+/* Delivers what is pending, in the order of SDM volume 3, table 6-2 (as far as the sources exist). */
+static void take_events(struct vcpu *v)
+{
+    if (v->init_pending || v->sipi_pending)
+        take_init_or_sipi(v);
+    if (v->activity == VCPU_RUNNING && v->pending_dbg && !v->shadow_is_movss)
+        vcpu_deliver_debug(v);
+    if (v->nmi_pending && !v->nmi_blocked && !v->shadow_is_movss && v->activity <= VCPU_HALTED) {
+        v->nmi_pending = false;
+        v->nmi_blocked = true;
+        v->activity = VCPU_RUNNING;
+        vcpu_deliver(v, EVENT_INTERRUPT, EXC_NMI, false, 0);
+    } else if (v->activity <= VCPU_HALTED) {
+        take_interrupt(v);
+    }
+}
+
+static inline bool has_events(const struct vcpu *v)
+{
+    return v->init_pending || v->sipi_pending || v->nmi_pending || v->pending_dbg ||
+           (v->intr_pin && v->rflags & FLAG_IF);
+}
+
+/* Runs up to `end`, one instruction at a time while a shadow, a trap flag or a resume flag asks for it. */
+static void run_to(struct vcpu *v, uint64_t end)
+{
+    bool step = (v->rflags & (FLAG_TF | FLAG_RF)) || (v->int_shadow && (v->intr_pin || v->nmi_pending || v->pending_dbg));
+    bool tf = v->rflags & FLAG_TF;
+    v->int_shadow = v->shadow_is_movss = false; /* the handler of STI or MOV SS opens a new one */
+    if (!step) {
+        run_blocks(v, end);
+    } else {
+        v->rflags &= ~FLAG_RF;
+        run_one(v);
+        if (tf)
+            vcpu_single_step_trap(v);
+    }
+}
+
+/* vcpu_raise() has unwound to here. */
+static void after_fault(struct vcpu *v)
+{
+    v->int_shadow = v->shadow_is_movss = false;
+    v->stats.exceptions++;
+    vcpu_deliver_fault(v);
+}
+
+static enum vcpu_exit exit_reason(struct vcpu *v, uint64_t end)
+{
+    uint32_t attn = v->attn;
+    v->attn = 0;
+    if (v->activity == VCPU_SHUTDOWN)
+        return VCPU_EXIT_SHUTDOWN;
+    if (attn & ATTN_STOP)
+        return VCPU_EXIT_STOP;
+    if (v->activity != VCPU_RUNNING)
+        return VCPU_EXIT_IDLE;
+    if (attn & ATTN_TURN)
+        return VCPU_EXIT_TURN;
+    return clock_now(v->clock) >= end ? VCPU_EXIT_BUDGET : VCPU_EXIT_BOUNDARY;
+}
+
+static void step_over(struct vcpu *v, uint64_t end)
+{
+    if (has_events(v))
+        take_events(v);
+    if (v->activity == VCPU_RUNNING && clock_now(v->clock) < end && !(v->attn & ATTN_STOP))
+        run_to(v, end);
+}
+
+static void release_blocks(struct vcpu *v)
+{
+    v->block = NULL;
+    block_free(v->uncached);
+    v->uncached = NULL;
+    code_cache_collect(v->code);
+}
+
+enum vcpu_exit vcpu_run(struct vcpu *v, uint64_t units)
+{
+    uint64_t now = clock_now(v->clock), end = units > UINT64_MAX - now ? UINT64_MAX : now + units;
+    if (v->activity == VCPU_SHUTDOWN)
+        return VCPU_EXIT_SHUTDOWN;
+    if (setjmp(v->fault_jmp))
+        after_fault(v);
+    else
+        step_over(v, end);
+    release_blocks(v);
+    return exit_reason(v, end);
+}
+
+void vcpu_request_stop(struct vcpu *v)
+{
+    v->attn |= ATTN_STOP;
+}
