@@ -11,6 +11,8 @@
 #include "mmu/gwalk.h"
 #include "mmu/mmu.h"
 
+#include <pthread.h>
+
 struct memslot {
     unsigned as;
     gfn_t base;
@@ -19,6 +21,8 @@ struct memslot {
     enum memslot_kind kind;
     void *rmap; /* the shadow engine's rmap chunks for this slot; NULL otherwise */
 };
+
+#define TLB_FILTER_WORDS 64
 
 /* All of one vCPU's tables for one root. */
 struct tlb_set {
@@ -30,13 +34,25 @@ struct tlb_set {
     struct tlb_fetch_entry *fetch[2];
     struct tlb_meta *fetch_meta[2];
     void *root;              /* the engine's root for this key */
+    /* tlb.c's own. A bit for each 64 data (16 fetch) slots that may hold an entry: flushing what is empty is free. */
+    uint64_t data_used[TLB_MODES], fetch_used[2];
+    /* Bloom filter over the pages (dep >> 12) that entries of this set were made from: most drops skip most sets. */
+    uint64_t dep_filter[TLB_FILTER_WORDS];
 };
 
 struct mmu_stats {
     uint64_t tlb_misses, faults_injected, guest_walks, shadow_faults, fills, zaps, tracked_writes, root_switches, root_misses,
-        tlb_flushes, tlb_drops, sp_created, sp_zapped, mmio_faults, retries, write_protects, large_fills;
+        tlb_flushes, tlb_drops, sp_created, sp_zapped, mmio_faults, retries, write_protects, large_fills,
+        stale_reports;
 };
 
+/*
+ * Locking: translate is called without the MMU lock (it must not be held across gup); every other operation is called with it.
+ * The lock is recursive to its owner. An engine that is asked for something under the lock may call track_add/track_remove and tlb_*.
+ *
+ * zap_all is called when no set holds a root: the common part has put every root and cleared every table, and asks for the roots
+ * of the current sets again afterwards.
+ */
 struct mmu_ops {
     const char *name;
     int (*init)(struct mmu *mmu);
@@ -78,6 +94,11 @@ struct mmu {
     uint64_t max_shadow_pages;
     struct mmu_stats stats;
     void *engine;             /* the engine's state */
+    pthread_mutex_t lock;     /* mmu_lock(); recursive to its owner */
+    /* Tables without any entry, never written: what a vCPU uses until a set has its own. */
+    struct tlb_entry *empty_data;
+    struct tlb_fetch_entry *empty_fetch;
+    uint64_t set_clock;       /* gives tlb_set.used */
 };
 
 extern const struct mmu_ops mmu_walk_ops, mmu_shadow_ops;
@@ -116,16 +137,48 @@ struct tlb_fill {
 };
 enum tlb_mode tlb_mode_of(const struct paging_regs *r, unsigned access);
 void tlb_install(struct mmu_vcpu *mv, enum tlb_mode mode, const struct tlb_fill *f);
-/* Drops entries made from the dependency `dep` in all sets of all vCPUs. low9: the gva bits 12..20 it maps, or -1 for all. */
+/* Drops entries made from the dependency `dep` in all sets of all vCPUs. low9: the gva bits 12..20 of the one 4 KiB page that it maps
+ * (then only dep[0] of the entries is compared), or -1: unknown, or it maps more. Returns the number of entries dropped. */
 unsigned tlb_drop_dep(struct mmu *mmu, uint64_t dep, int low9);
 /* Drops all entries whose gpa is in the page range. */
 unsigned tlb_drop_gfns(struct mmu *mmu, gfn_t start, uint64_t pages);
 void tlb_flush_all(struct mmu *mmu);
+/* What the functions below do to an entry. */
+enum tlb_action {
+    TLB_TEST,       /* count the entry */
+    TLB_TEST_WRITE, /* count it if it has the write tag */
+    TLB_PROTECT,    /* take its write tag and set TLB_GPA_WRITE_EMUL */
+    TLB_DROP
+};
+/* Applies `action` to the entries of gva's page (the fetch tables: DROP and TEST only) that map gfn. Touches one slot a table.
+ * Returns the number of entries that it applied to. */
+unsigned tlb_page_apply(struct mmu *mmu, gva_t gva, gfn_t gfn, enum tlb_action action);
+/* The same for every entry whose gpa is in the page range, wherever it is: a scan of what the tables hold. */
+unsigned tlb_gfns_apply(struct mmu *mmu, gfn_t start, uint64_t pages, enum tlb_action action);
+/* Drops entries with any dependency in the 4 KiB page `dep_page` (dep >> 12). */
+unsigned tlb_drop_dep_page(struct mmu *mmu, uint64_t dep_page);
+/* As tlb_drop_dep(-1), for a dependency that maps only [gva, gva + pages * 4096), aligned to its size. */
+unsigned tlb_drop_dep_range(struct mmu *mmu, uint64_t dep, gva_t gva, uint64_t pages);
+/* Drops what this vCPU has cached for gva's page, in every set. */
+void tlb_vcpu_drop_page(struct mmu_vcpu *mv, gva_t gva);
+/* Calls fn for each live data entry (fetch NULL) and fetch entry (data NULL). For audits and debuggers. */
+typedef void tlb_visit_fn(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode, const struct tlb_entry *data,
+                          const struct tlb_fetch_entry *fetch, const struct tlb_meta *meta);
+void tlb_for_each(struct mmu *mmu, tlb_visit_fn *fn, void *ctx);
+/* Setting up and taking down all sets of an mmu (mmu.c). Init returns 0 or -1 (out of memory). */
+int tlb_init(struct mmu *mmu);
+void tlb_fini(struct mmu *mmu);
+/* Points mv->data, mv->fetch and the current tables at those of mv->set and of regs' mode; advances fetch_epoch. */
+void tlb_vcpu_switch(struct mmu_vcpu *mv);
 /* Clears every table of the set. */
 void tlb_set_clear(struct mmu_vcpu *mv, struct tlb_set *set);
 
 /* The missing-flush detector (mmu/staletlb.c). All are no-ops when it is off (mmu->stale NULL). */
 void stale_note_fill(struct mmu_vcpu *mv, gva_t gva, const struct gwalk *w, unsigned access);
 void stale_note_fault(struct mmu_vcpu *mv, gva_t gva, const struct gwalk *w, unsigned access);
+struct stale_tlb *stale_create(unsigned vcpus);
+void stale_destroy(struct stale_tlb *s);
+/* The guest flushed. Forgets what was covered; true if a large page was among it. */
+bool stale_note_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva);
 
 #endif

@@ -31,6 +31,14 @@ struct mmu;
 /* ---- guest-physical memory (mmu/mem.c, mmu/memslot.c, mmu/track.c) ---- */
 
 enum memslot_kind { MEMSLOT_RAM, MEMSLOT_ROM };
+enum memslot_error {
+    MEMSLOT_OK = 0,
+    MEMSLOT_ERR_OVERLAP = -1, /* meets another slot of the address space */
+    MEMSLOT_ERR_ALIGN = -2,   /* gpa, len or hva is not a page multiple */
+    MEMSLOT_ERR_RANGE = -3,   /* empty, or beyond 52 bits, or no such address space */
+    MEMSLOT_ERR_ABSENT = -4,  /* no slot starts there */
+    MEMSLOT_ERR_NOMEM = -5
+};
 #define MEM_ADDRESS_SPACES 2
 
 struct mem_config {
@@ -47,6 +55,9 @@ int mem_slot_add(struct mem *m, unsigned as, gpa_t gpa, uint64_t len, hva_t hva,
 /* Deletes the slot that starts at gpa: sptes, tracking and cached translations of its gfns go first. */
 int mem_slot_delete(struct mem *m, unsigned as, gpa_t gpa);
 uint64_t mem_generation(const struct mem *m);
+const char *memslot_error_text(int error);
+/* True once the host could not provide a page of a slot (reported on stderr once): the run must end. */
+bool mem_has_failed(const struct mem *m);
 
 /* The one entry to memory by guest-physical address (design section 2). `len` may cross pages and slots. `cpu` is the initiator for
  * devices, or BUS_NO_CPU. Device accesses are naturally split into 1/2/4/8-byte transactions. */
