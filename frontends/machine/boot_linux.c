@@ -1,0 +1,239 @@
+/*
+ * Linux/x86 boot protocol: a bzImage entered at its 64-bit entry point.
+ *
+ * Memory below 1 MiB, all of it chosen here:
+ *   0x01000  GDT           0x02000  page tables (identity map of the first 4 GiB in 2 MiB pages)
+ *   0x10000  boot_params   0x20000  command line   0x30000  setup_data with the random seed
+ */
+#include "frontends/machine/boot.h"
+
+#include <string.h>
+
+#define GDT_GPA        0x1000
+#define TABLES_GPA     0x2000
+#define PARAMS_GPA     0x10000
+#define CMDLINE_GPA    0x20000
+#define SETUP_DATA_GPA 0x30000
+
+/* Offsets in boot_params / the setup header. */
+#define HDR_SETUP_SECTS    0x1f1
+#define HDR_BOOT_FLAG      0x1fe
+#define HDR_JUMP           0x200
+#define HDR_MAGIC          0x202
+#define HDR_VERSION        0x206
+#define HDR_TYPE_OF_LOADER 0x210
+#define HDR_LOADFLAGS      0x211
+#define HDR_RAMDISK_IMAGE  0x218
+#define HDR_RAMDISK_SIZE   0x21c
+#define HDR_HEAP_END       0x224
+#define HDR_CMDLINE_PTR    0x228
+#define HDR_INITRD_MAX     0x22c
+#define HDR_ALIGNMENT      0x230
+#define HDR_RELOCATABLE    0x234
+#define HDR_XLOADFLAGS     0x236
+#define HDR_CMDLINE_SIZE   0x238
+#define HDR_SETUP_DATA     0x250
+#define HDR_PREF_ADDRESS   0x258
+#define HDR_INIT_SIZE      0x260
+#define HDR_END            0x268
+#define BP_ACPI_RSDP       0x70
+#define BP_E820_COUNT      0x1e8
+#define BP_E820_TABLE      0x2d0
+
+#define XLF_KERNEL_64  1
+#define LOADED_HIGH    1
+#define CAN_USE_HEAP   0x80
+#define SETUP_RNG_SEED 9
+
+static uint16_t get16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+static uint32_t get32(const uint8_t *p)
+{
+    return get16(p) | (uint32_t)get16(p + 2) << 16;
+}
+static uint64_t get64(const uint8_t *p)
+{
+    return get32(p) | (uint64_t)get32(p + 4) << 32;
+}
+static void put32(uint8_t *p, uint32_t x)
+{
+    for (int k = 0; k < 4; k++)
+        p[k] = (uint8_t)(x >> 8 * k);
+}
+static void put64(uint8_t *p, uint64_t x)
+{
+    put32(p, (uint32_t)x);
+    put32(p + 4, (uint32_t)(x >> 32));
+}
+
+struct linux_image {
+    const uint8_t *setup; /* the file's start */
+    const uint8_t *payload;
+    size_t payload_len;
+    uint64_t load, init_size;
+};
+
+static bool image_check(const struct boot_env *env, struct linux_image *img, struct error *e)
+{
+    const struct file *k = env->kernel;
+    unsigned sects = k->data[HDR_SETUP_SECTS] ? k->data[HDR_SETUP_SECTS] : 4;
+    size_t setup_len = (sects + 1) * 512u;
+    img->setup = k->data;
+    if (k->len <= setup_len || k->len < HDR_END)
+        return error_set(e, "kernel '%s' is truncated: its header announces %zu bytes of setup code, the file has %zu",
+                         k->path, setup_len, k->len);
+    if (get16(k->data + HDR_VERSION) < 0x20c || !(get16(k->data + HDR_XLOADFLAGS) & XLF_KERNEL_64))
+        return error_set(
+            e, "kernel '%s' has no 64-bit entry point (boot protocol %x.%02x); 32-bit kernels cannot be booted yet",
+            k->path, k->data[HDR_VERSION + 1], k->data[HDR_VERSION]);
+    img->payload = k->data + setup_len;
+    img->payload_len = k->len - setup_len;
+    uint64_t declared = (uint64_t)get32(k->data + 0x1f4) * 16; /* syssize, in paragraphs */
+    if (declared > img->payload_len)
+        return error_set(e, "kernel '%s' is truncated: %llu bytes of code announced, %zu in the file", k->path,
+                         (unsigned long long)declared, img->payload_len);
+    img->load = get64(k->data + HDR_PREF_ADDRESS);
+    img->init_size = get32(k->data + HDR_INIT_SIZE);
+    return true;
+}
+
+static bool image_place(const struct boot_env *env, struct linux_image *img, struct error *e)
+{
+    uint64_t need = img->init_size > img->payload_len ? img->init_size : img->payload_len;
+    if (img->load < 0x100000 || img->load + need > env->low_ram_end || need > env->low_ram_end)
+        return error_set(
+            e,
+            "kernel '%s' does not fit: it needs memory from %lluM to %lluM, the machine has %lluM below 4 GiB; use a "
+            "larger -m",
+            env->kernel->path, (unsigned long long)(img->load >> 20),
+            (unsigned long long)((img->load + need + 0xfffff) >> 20), (unsigned long long)(env->low_ram_end >> 20));
+    return boot_poke(env, img->load, img->payload, img->payload_len, "kernel", e);
+}
+
+static bool initrd_place(const struct boot_env *env, const struct linux_image *img, uint8_t *params, struct error *e)
+{
+    if (!env->initrd)
+        return true;
+    uint64_t top = (uint64_t)get32(img->setup + HDR_INITRD_MAX) + 1, need = img->load + img->init_size;
+    if (top > env->low_ram_end)
+        top = env->low_ram_end;
+    if (env->initrd->len > top || ((top - env->initrd->len) & ~PAGE_MASK) < need)
+        return error_set(e,
+                         "initrd '%s' (%zu bytes) does not fit between the kernel's end at %lluM and the end of memory "
+                         "at %lluM; use a "
+                         "larger -m",
+                         env->initrd->path, env->initrd->len, (unsigned long long)(need >> 20),
+                         (unsigned long long)(top >> 20));
+    uint64_t at = (top - env->initrd->len) & ~PAGE_MASK;
+    put32(params + HDR_RAMDISK_IMAGE, (uint32_t)at);
+    put32(params + HDR_RAMDISK_SIZE, (uint32_t)env->initrd->len);
+    return boot_poke(env, at, env->initrd->data, env->initrd->len, "initrd", e);
+}
+
+static bool cmdline_place(const struct boot_env *env, const struct linux_image *img, uint8_t *params, struct error *e)
+{
+    size_t len = strlen(env->cmdline), max = get32(img->setup + HDR_CMDLINE_SIZE);
+    if (len > max || len > SETUP_DATA_GPA - CMDLINE_GPA - 1)
+        return error_set(e, "the command line has %zu characters, the kernel takes %zu", len, max);
+    put32(params + HDR_CMDLINE_PTR, CMDLINE_GPA);
+    return boot_poke(env, CMDLINE_GPA, env->cmdline, len + 1, "command line", e);
+}
+
+static bool seed_place(const struct boot_env *env, uint8_t *params, struct error *e)
+{
+    uint8_t node[16 + sizeof env->rng_seed] = {0};
+    put32(node + 8, SETUP_RNG_SEED);
+    put32(node + 12, sizeof env->rng_seed);
+    memcpy(node + 16, env->rng_seed, sizeof env->rng_seed);
+    put64(params + HDR_SETUP_DATA, SETUP_DATA_GPA);
+    return boot_poke(env, SETUP_DATA_GPA, node, sizeof node, "random seed", e);
+}
+
+static void e820_fill(const struct boot_env *env, uint8_t *params)
+{
+    params[BP_E820_COUNT] = (uint8_t)env->e820_count;
+    for (unsigned k = 0; k < env->e820_count; k++) {
+        uint8_t *at = params + BP_E820_TABLE + 20 * k;
+        put64(at, env->e820[k].base);
+        put64(at + 8, env->e820[k].len);
+        put32(at + 16, env->e820[k].type);
+    }
+}
+
+static bool params_place(const struct boot_env *env, const struct linux_image *img, struct error *e)
+{
+    uint8_t params[4096] = {0};
+    size_t end = HDR_MAGIC + img->setup[HDR_JUMP + 1];
+    if (end > HDR_END || end < HDR_MAGIC + 4)
+        end = HDR_END;
+    memcpy(params + HDR_SETUP_SECTS, img->setup + HDR_SETUP_SECTS, end - HDR_SETUP_SECTS);
+    params[HDR_TYPE_OF_LOADER] = 0xff;
+    params[HDR_LOADFLAGS] |= LOADED_HIGH | CAN_USE_HEAP;
+    params[HDR_HEAP_END] = 0x00;
+    params[HDR_HEAP_END + 1] = 0xfe;
+    put64(params + BP_ACPI_RSDP, env->rsdp);
+    e820_fill(env, params);
+    return initrd_place(env, img, params, e) && cmdline_place(env, img, params, e) && seed_place(env, params, e) &&
+           boot_poke(env, PARAMS_GPA, params, sizeof params, "boot parameters", e);
+}
+
+/* PML4, PDPT and four page directories: identity map of 4 GiB. */
+static bool tables_place(const struct boot_env *env, struct error *e)
+{
+    uint8_t table[4096] = {0};
+    put64(table, TABLES_GPA + 0x1000 + 3);
+    if (!boot_poke(env, TABLES_GPA, table, sizeof table, "page tables", e))
+        return false;
+    memset(table, 0, sizeof table);
+    for (unsigned k = 0; k < 4; k++)
+        put64(table + 8 * k, TABLES_GPA + 0x2000 + 0x1000ull * k + 3);
+    if (!boot_poke(env, TABLES_GPA + 0x1000, table, sizeof table, "page tables", e))
+        return false;
+    for (unsigned d = 0; d < 4; d++) {
+        for (unsigned k = 0; k < 512; k++)
+            put64(table + 8 * k, ((uint64_t)d << 30) + ((uint64_t)k << 21) + 0x83);
+        if (!boot_poke(env, TABLES_GPA + 0x2000 + 0x1000ull * d, table, sizeof table, "page tables", e))
+            return false;
+    }
+    return true;
+}
+
+static bool gdt_place(const struct boot_env *env, struct error *e)
+{
+    uint8_t gdt[32] = {0};
+    put64(gdt + 16, 0x00af9b000000ffffull); /* 0x10: 64-bit code */
+    put64(gdt + 24, 0x00cf93000000ffffull); /* 0x18: data */
+    return boot_poke(env, GDT_GPA, gdt, sizeof gdt, "descriptor table", e);
+}
+
+static void cpu_enter(const struct boot_env *env, const struct linux_image *img)
+{
+    struct vcpu *v = env->cpu;
+    v->gdtr = (struct desc_table){GDT_GPA, 31};
+    v->idtr = (struct desc_table){0, 0};
+    v->cr0 = CR0_PE | CR0_PG | CR0_ET | CR0_NE | CR0_WP;
+    v->cr3 = TABLES_GPA;
+    v->cr4 = CR4_PAE;
+    v->efer = EFER_LME | EFER_LMA;
+    vcpu_set_segment(v, SEG_CS, 0x10, 0, 0xffffffff, 0xa09b);
+    for (int s = SEG_ES; s <= SEG_GS; s++)
+        if (s != SEG_CS)
+            vcpu_set_segment(v, s, 0x18, 0, 0xffffffff, 0xc093);
+    v->gpr[REG_RSI] = PARAMS_GPA;
+    v->gpr[REG_RSP] = 0x8000;
+    v->rip = img->load + 0x200;
+    vcpu_set_rflags(v, 2);
+    vcpu_refresh(v);
+}
+
+bool boot_linux(const struct boot_env *env, struct error *e)
+{
+    struct linux_image img = {0};
+    if (!image_check(env, &img, e) || !image_place(env, &img, e) || !params_place(env, &img, e) ||
+        !tables_place(env, e) || !gdt_place(env, e))
+        return false;
+    cpu_enter(env, &img);
+    return true;
+}
