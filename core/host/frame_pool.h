@@ -26,5 +26,9 @@ uint32_t frame_pool_refs(const struct frame_pool *p, pfn_t pfn);
 void *frame_pool_ptr(const struct frame_pool *p, pfn_t pfn);
 uint64_t frame_pool_used(const struct frame_pool *p);
 uint64_t frame_pool_capacity(const struct frame_pool *p);
+/* The shared frame of zeros: read-only memory, outside `used` and `capacity`. get and put on it do nothing. */
+pfn_t frame_pool_zero_frame(const struct frame_pool *p);
+/* Memory that the operating system holds for the pool's frames now, in bytes. */
+uint64_t frame_pool_resident_bytes(const struct frame_pool *p);
 
 #endif

@@ -32,23 +32,44 @@ struct hpte_info {
     enum hpte_state state;
     pfn_t pfn;
     bool writable, accessed, dirty, huge;
+    bool readable; /* false: present, but its VMA permits no access */
+};
+
+/* What the mm did, for `-stats`. */
+struct host_mm_counters {
+    uint64_t faults;      /* gups that had to change an hpte */
+    uint64_t zero_maps;   /* reads answered with the zero page */
+    uint64_t zero_breaks; /* writes that replaced the zero page */
+    uint64_t cow_breaks;  /* writes that copied a shared frame */
+    uint64_t reuses;      /* writes that made a frame of one owner writable again */
+    uint64_t unmapped;    /* hptes cleared by munmap and dontneed */
+    uint64_t ranges;      /* invalidations fired */
 };
 
 struct host_mm *host_mm_create(struct frame_pool *pool); /* pool is borrowed; NULL when out of memory */
 void host_mm_destroy(struct host_mm *mm);                /* releases: fires release, frees all frames */
 struct frame_pool *host_mm_pool(const struct host_mm *mm);
+const struct host_mm_counters *host_mm_counters(const struct host_mm *mm);
+/* Registers the counters, as host.*. */
+struct stats;
+void host_mm_add_stats(const struct host_mm *mm, struct stats *stats);
+/* Where host.* and notifier.* tracepoints go (borrowed; NULL: nowhere). */
+struct trace;
+void host_mm_set_trace(struct host_mm *mm, struct trace *trace);
 
 /* Maps `len` bytes (page multiple) of zeroed anonymous memory; returns the hva (2 MiB aligned, deterministic) or 0. */
 hva_t host_mm_mmap_anon(struct host_mm *mm, uint64_t len, unsigned prot);
-/* Each fires start/invalidate_range/end. 0, or -1 for a range that is not mapped or not aligned. */
+/* Each fires start and end, and in between, while the old frames are still allocated, invalidate_range for what held a frame; mprotect that
+ * only takes writing away fires no invalidate_range. 0, or -1 for a range that is not wholly mapped or not aligned. */
 int host_mm_munmap(struct host_mm *mm, hva_t hva, uint64_t len);
 int host_mm_mprotect(struct host_mm *mm, hva_t hva, uint64_t len, unsigned prot);
 int host_mm_dontneed(struct host_mm *mm, hva_t hva, uint64_t len);
 
 /* Frame behind `hva`: faults it in; with `write` also makes it writable (breaks the zero page and copy-on-write) and dirty. A read of an
- * untouched anonymous page may be given the shared zero page, read-only. 0; -1 no mapping or not permitted; -2 out of frames. */
+ * untouched anonymous page may be given the shared zero page, read-only. 0; -1 no mapping or not permitted; -2 out of frames.
+ * A gup that replaces a frame fires the bus itself: a fault handler that read its sequence before sees that and retries. */
 int host_mm_gup(struct host_mm *mm, hva_t hva, bool write, struct gup_result *out);
-/* Never changes anything. */
+/* Never changes anything. Takes the host_mm lock: who holds the MMU lock as well takes host_mm_lock() before it. */
 struct hpte_info host_mm_peek(const struct host_mm *mm, hva_t hva);
 /* Content of the page at `hva` without any effect: pointer to its bytes, or NULL when the content is all zeros. */
 const void *host_mm_peek_content(const struct host_mm *mm, hva_t hva);

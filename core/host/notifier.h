@@ -57,12 +57,18 @@ struct notifier_ops {
     void (*release)(struct notifier *n);
 };
 
+struct notifier_bus; /* Linux: struct mmu_notifier_subscriptions; one per host_mm, made at first registration */
+
 /* Embedded in the subscriber. Fields below `ops` belong to the bus. */
 struct notifier {
     const struct notifier_ops *ops;
     struct host_mm *mm;
+    struct notifier_bus *bus;
     struct notifier *next, *prev;
-    unsigned users; /* Linux: get/put count */
+    unsigned users;   /* Linux: get/put count */
+    unsigned running; /* callbacks that run now */
+    bool release_ran; /* release was called, or is running */
+    bool leaving;     /* no callback is started any more */
 };
 
 struct interval_notifier;
@@ -75,27 +81,41 @@ struct interval_notifier_ops {
 struct interval_notifier {
     const struct interval_notifier_ops *ops;
     struct host_mm *mm;
-    hva_t start, end;
-    uint64_t invalidate_seq;
-    struct interval_notifier *tree_next, *deferred_next; /* the bus's own */
+    hva_t start, end; /* end exclusive */
+    uint64_t invalidate_seq; /* always odd: that of the last invalidation which met the range */
+    /* The bus's own: */
+    struct notifier_bus *bus;
+    struct interval_notifier *child[2], *deferred_next; /* core/host/interval_tree.h */
+    hva_t subtree_end;
+    uint64_t serial; /* order of insertion: the tie-break of the tree */
     bool inserted, remove_deferred;
 };
 
-struct notifier_bus; /* Linux: struct mmu_notifier_subscriptions; one per host_mm, made at first registration */
-
-/* Subscribing. Return 0 or -1 (the mm is already released). */
+/* Subscribing. Return 0 or -1 (the mm is already released). Waits for host operations that run; not to be called between the start and the
+ * end of an invalidation by the thread that makes it, nor with the MMU lock held. Subscribers are called in the order of registration. */
 int notifier_register(struct notifier *n, struct host_mm *mm, const struct notifier_ops *ops);
-/* Returns when no callback of `n` runs or will run again; calls release if it has not run. */
+/* Returns when no callback of `n` runs or will run again; calls release if it has not run. Not to be called from a callback of `n`. May be
+ * called after the mm is gone. */
 void notifier_unregister(struct notifier *n);
+/* Shared subscriptions. Linux: mmu_notifier_get/put. get finds the registered subscription with these `ops` and counts a user, or returns
+ * NULL; put drops one (the registration counts as the first) and unregisters at zero: true then, and the owner may free it. */
+struct notifier *notifier_get(struct host_mm *mm, const struct notifier_ops *ops);
+bool notifier_put(struct notifier *n);
+/* The range must not be empty or wrap (-1). Insertion during an invalidation takes effect at its end; read_begin waits for that. */
 int interval_notifier_insert(struct interval_notifier *n, struct host_mm *mm, hva_t start, hva_t len,
                              const struct interval_notifier_ops *ops);
+/* Returns when the notifier is out of the tree: while an invalidation runs it waits for its end, so it is not to be called from a callback or
+ * between start and end by the thread that invalidates. */
 void interval_notifier_remove(struct interval_notifier *n);
-/* Linux: mmu_interval_read_begin / read_retry / set_seq. */
+/* Linux: mmu_interval_read_begin / read_retry / set_seq. read_begin waits until no invalidation that met the range is running; then the
+ * subscriber gets its frames, takes its own lock and asks read_retry: true means that they may be stale. invalidate() takes the same lock
+ * around interval_notifier_set_seq(). */
 uint64_t interval_notifier_read_begin(struct interval_notifier *n);
 bool interval_notifier_read_retry(const struct interval_notifier *n, uint64_t seq);
 void interval_notifier_set_seq(struct interval_notifier *n, uint64_t cur_seq);
 
-/* Firing: host operations only. */
+/* Firing: host operations only, each start with its end on the same thread. start returns 0, or nonzero if a range that is not blockable was
+ * refused: it is ended then for all who had it started, and notify_invalidate_range_end() must not be called. */
 int notify_invalidate_range_start(const struct notify_range *range);
 void notify_invalidate_range_end(const struct notify_range *range);
 void notify_invalidate_range(struct host_mm *mm, hva_t start, hva_t end);

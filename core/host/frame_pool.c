@@ -1,0 +1,253 @@
+#define _GNU_SOURCE /* memfd_create, fallocate */
+
+#include "core/host/frame_pool.h"
+
+#include "core/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define HUGE_FRAMES 512u
+#define HUGE_SIZE (HUGE_FRAMES * PAGE_SIZE)
+#define WORD_BITS 64u
+#define HUGE_WORDS (HUGE_FRAMES / WORD_BITS)
+#define FRAMES_MAX ((uint64_t)1 << 34) /* 64 TiB: keeps every size computation far from overflow */
+
+struct frame_pool {
+    int fd;
+    uint8_t *base;      /* 2 MiB aligned, so that aligned runs may become huge pages of the operating system */
+    uint64_t frames;    /* frame number `frames` itself is the shared zero frame, outside all accounts */
+    uint64_t used;
+    uint64_t words;     /* of the bitmap, a multiple of HUGE_WORDS */
+    uint64_t *taken;    /* bit per frame; bits beyond `frames` are set */
+    uint64_t low;       /* no word below this one has a free frame */
+    uint32_t *refs;
+    pthread_mutex_t lock;
+};
+
+static void *map_zeroed(size_t n)
+{
+    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static size_t file_size(const struct frame_pool *p)
+{
+    return (size_t)((p->frames + 1) * PAGE_SIZE);
+}
+
+/* Reserves address space with room to align, and maps the whole file there. */
+static bool map_file(struct frame_pool *p)
+{
+    size_t size = file_size(p);
+    uint8_t *area = mmap(NULL, size + HUGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (area == MAP_FAILED)
+        return false;
+    size_t skip = (size_t)(-(uintptr_t)area & (HUGE_SIZE - 1));
+    if (skip)
+        munmap(area, skip);
+    munmap(area + skip + size, HUGE_SIZE - skip);
+    p->base = mmap(area + skip, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, p->fd, 0);
+    if (p->base == MAP_FAILED) {
+        munmap(area + skip, size);
+        p->base = NULL;
+        return false;
+    }
+    /* Nobody writes the zero frame: a stray write must fault here, not change every untouched page of every guest. */
+    return mprotect(p->base + p->frames * PAGE_SIZE, PAGE_SIZE, PROT_READ) == 0;
+}
+
+static bool make_tables(struct frame_pool *p)
+{
+    p->words = (p->frames + HUGE_FRAMES - 1) / HUGE_FRAMES * HUGE_WORDS;
+    p->taken = map_zeroed(p->words * sizeof *p->taken);
+    p->refs = map_zeroed(p->frames * sizeof *p->refs);
+    if (!p->taken || !p->refs)
+        return false;
+    for (uint64_t i = p->frames; i < p->words * WORD_BITS; i++)
+        p->taken[i / WORD_BITS] |= 1ull << (i % WORD_BITS);
+    return true;
+}
+
+struct frame_pool *frame_pool_create(uint64_t frames, char *err, size_t err_len)
+{
+    if (!frames || frames > FRAMES_MAX) {
+        snprintf(err, err_len, "cannot make a frame pool of %llu frames", (unsigned long long)frames);
+        return NULL;
+    }
+    struct frame_pool *p = calloc(1, sizeof *p);
+    if (!p) {
+        snprintf(err, err_len, "cannot make a frame pool: out of memory");
+        return NULL;
+    }
+    pthread_mutex_init(&p->lock, NULL);
+    p->frames = frames;
+    p->fd = memfd_create("umbra-frames", MFD_CLOEXEC);
+    if (p->fd < 0 || ftruncate(p->fd, (off_t)file_size(p)) || !map_file(p) || !make_tables(p)) {
+        snprintf(err, err_len, "cannot make a frame pool of %llu frames: %s", (unsigned long long)frames, strerror(errno));
+        frame_pool_destroy(p);
+        return NULL;
+    }
+    return p;
+}
+
+void frame_pool_destroy(struct frame_pool *p)
+{
+    if (!p)
+        return;
+    if (p->base)
+        munmap(p->base, file_size(p));
+    if (p->taken)
+        munmap(p->taken, p->words * sizeof *p->taken);
+    if (p->refs)
+        munmap(p->refs, p->frames * sizeof *p->refs);
+    if (p->fd >= 0)
+        close(p->fd);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
+
+static pfn_t take_lowest(struct frame_pool *p)
+{
+    while (p->low < p->words && p->taken[p->low] == UINT64_MAX)
+        p->low++;
+    if (p->low == p->words)
+        return PFN_NONE;
+    unsigned bit = (unsigned)__builtin_ctzll(~p->taken[p->low]);
+    p->taken[p->low] |= 1ull << bit;
+    return p->low * WORD_BITS + bit;
+}
+
+pfn_t frame_pool_alloc(struct frame_pool *p)
+{
+    pthread_mutex_lock(&p->lock);
+    pfn_t pfn = take_lowest(p);
+    if (pfn != PFN_NONE) {
+        p->refs[pfn] = 1;
+        p->used++;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return pfn;
+}
+
+static bool run_is_free(const struct frame_pool *p, uint64_t word)
+{
+    for (unsigned i = 0; i < HUGE_WORDS; i++)
+        if (p->taken[word + i])
+            return false;
+    return true;
+}
+
+static pfn_t take_run(struct frame_pool *p)
+{
+    uint64_t word = (p->low + HUGE_WORDS - 1) / HUGE_WORDS * HUGE_WORDS;
+    while (word < p->words && !run_is_free(p, word))
+        word += HUGE_WORDS;
+    if (word >= p->words)
+        return PFN_NONE;
+    memset(&p->taken[word], 0xff, HUGE_WORDS * sizeof *p->taken);
+    return word * WORD_BITS;
+}
+
+pfn_t frame_pool_alloc_huge(struct frame_pool *p)
+{
+    pthread_mutex_lock(&p->lock);
+    pfn_t first = take_run(p);
+    if (first != PFN_NONE) {
+        for (unsigned i = 0; i < HUGE_FRAMES; i++)
+            p->refs[first + i] = 1;
+        p->used += HUGE_FRAMES;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return first;
+}
+
+/* A frame that nobody holds is a bug of the caller that would hand one guest's memory to another: stop at once. */
+static void require_held(const struct frame_pool *p, pfn_t pfn)
+{
+    if (pfn >= p->frames || !p->refs[pfn]) {
+        log_error("frame %llu is not allocated", (unsigned long long)pfn);
+        abort();
+    }
+}
+
+void frame_pool_get(struct frame_pool *p, pfn_t pfn)
+{
+    if (pfn == p->frames)
+        return;
+    pthread_mutex_lock(&p->lock);
+    require_held(p, pfn);
+    p->refs[pfn]++;
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void give_back(struct frame_pool *p, pfn_t pfn)
+{
+    off_t at = (off_t)(pfn * PAGE_SIZE);
+    /* Where the hole cannot be punched the memory stays resident, but a new frame must still read as zeros. */
+    if (fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, PAGE_SIZE))
+        memset(p->base + at, 0, PAGE_SIZE);
+    p->taken[pfn / WORD_BITS] &= ~(1ull << (pfn % WORD_BITS));
+    if (pfn / WORD_BITS < p->low)
+        p->low = pfn / WORD_BITS;
+    p->used--;
+}
+
+void frame_pool_put(struct frame_pool *p, pfn_t pfn)
+{
+    if (pfn == p->frames)
+        return;
+    pthread_mutex_lock(&p->lock);
+    require_held(p, pfn);
+    if (--p->refs[pfn] == 0)
+        give_back(p, pfn);
+    pthread_mutex_unlock(&p->lock);
+}
+
+uint32_t frame_pool_refs(const struct frame_pool *p, pfn_t pfn)
+{
+    if (pfn >= p->frames)
+        return pfn == p->frames;
+    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&p->lock;
+    pthread_mutex_lock(lock);
+    uint32_t refs = p->refs[pfn];
+    pthread_mutex_unlock(lock);
+    return refs;
+}
+
+void *frame_pool_ptr(const struct frame_pool *p, pfn_t pfn)
+{
+    return p->base + pfn * PAGE_SIZE;
+}
+
+pfn_t frame_pool_zero_frame(const struct frame_pool *p)
+{
+    return p->frames;
+}
+
+uint64_t frame_pool_used(const struct frame_pool *p)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&p->lock;
+    pthread_mutex_lock(lock);
+    uint64_t used = p->used;
+    pthread_mutex_unlock(lock);
+    return used;
+}
+
+uint64_t frame_pool_capacity(const struct frame_pool *p)
+{
+    return p->frames;
+}
+
+uint64_t frame_pool_resident_bytes(const struct frame_pool *p)
+{
+    struct stat st;
+    return fstat(p->fd, &st) ? 0 : (uint64_t)st.st_blocks * 512;
+}

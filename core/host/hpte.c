@@ -1,0 +1,88 @@
+#include "core/host/hpte.h"
+
+#include "core/alloc.h"
+
+#include <stdlib.h>
+
+#define DIR_SPAN ((hva_t)HPTE_CHUNK_SIZE << HPTE_DIR_BITS)
+
+static struct hpte_chunk *chunk_obtain(struct hpte_table *t, hva_t hva)
+{
+    uint64_t i = hva / HPTE_CHUNK_SIZE;
+    struct hpte_dir **dir = &t->dir[i >> HPTE_DIR_BITS];
+    if (!*dir)
+        *dir = alloc_zeroed(1, sizeof **dir);
+    struct hpte_chunk **chunk = &(*dir)->chunk[i & (HPTE_DIR_SIZE - 1)];
+    if (!*chunk) {
+        *chunk = alloc_zeroed(1, sizeof **chunk);
+        (*dir)->used++;
+    }
+    return *chunk;
+}
+
+static void chunk_drop(struct hpte_table *t, hva_t hva)
+{
+    uint64_t i = hva / HPTE_CHUNK_SIZE;
+    struct hpte_dir **dir = &t->dir[i >> HPTE_DIR_BITS];
+    struct hpte_chunk **chunk = &(*dir)->chunk[i & (HPTE_DIR_SIZE - 1)];
+    free(*chunk);
+    *chunk = NULL;
+    if (--(*dir)->used == 0) {
+        free(*dir);
+        *dir = NULL;
+    }
+}
+
+void hpte_set(struct hpte_table *t, hva_t hva, hpte_t e)
+{
+    bool none = hpte_state_of(e) == HPTE_NONE;
+    struct hpte_chunk *c = none ? hpte_chunk_at(t, hva) : chunk_obtain(t, hva);
+    if (!c)
+        return;
+    hpte_t *slot = &c->e[hpte_index(hva)];
+    c->used += !none - (hpte_state_of(*slot) != HPTE_NONE);
+    t->present += (hpte_state_of(e) == HPTE_PRESENT) - (uint64_t)(hpte_state_of(*slot) == HPTE_PRESENT);
+    *slot = none ? 0 : e;
+    if (!c->used)
+        chunk_drop(t, hva);
+}
+
+/* The first hpte from `hva` on in its own chunk, or the chunk's end. */
+static hva_t next_in_chunk(const struct hpte_chunk *c, hva_t hva)
+{
+    unsigned i = hpte_index(hva);
+    while (i < HPTE_CHUNK_PAGES && hpte_state_of(c->e[i]) == HPTE_NONE)
+        i++;
+    return (hva & ~(HPTE_CHUNK_SIZE - 1)) + i * PAGE_SIZE;
+}
+
+hva_t hpte_next(const struct hpte_table *t, hva_t hva, hva_t end)
+{
+    while (hva < end) {
+        const struct hpte_chunk *c = hpte_chunk_at(t, hva);
+        if (!c) {
+            bool has_dir = hva < DIR_SPAN << HPTE_DIR_BITS && t->dir[hva / DIR_SPAN];
+            hva_t span = has_dir ? HPTE_CHUNK_SIZE : DIR_SPAN;
+            hva = (hva & ~(span - 1)) + span;
+            continue;
+        }
+        hva_t next = next_in_chunk(c, hva);
+        if (hva / HPTE_CHUNK_SIZE == next / HPTE_CHUNK_SIZE)
+            return next < end ? next : end;
+        hva = next;
+    }
+    return end;
+}
+
+void hpte_table_fini(struct hpte_table *t)
+{
+    for (unsigned d = 0; d < HPTE_DIR_SIZE; d++) {
+        if (!t->dir[d])
+            continue;
+        for (unsigned i = 0; i < HPTE_DIR_SIZE; i++)
+            free(t->dir[d]->chunk[i]);
+        free(t->dir[d]);
+        t->dir[d] = NULL;
+    }
+    t->present = 0;
+}

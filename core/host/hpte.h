@@ -1,0 +1,94 @@
+/*
+ * hptes: what is at each hva now. Private to core/host.
+ *
+ * An hpte is one word: state, permissions, accessed and dirty, and above them the frame or the swap slot. Tables are sparse: a chunk of 512
+ * (2 MiB of hva, the unit of a huge page) exists while it holds at least one hpte that is not none, so that work on a range costs what the
+ * range holds. A directory of two levels finds the chunk: two loads for a lookup, and 16 GiB of emptiness skipped at a step.
+ */
+#ifndef CORE_HOST_HPTE_H
+#define CORE_HOST_HPTE_H
+
+#include "core/host/host_mm.h"
+
+typedef uint64_t hpte_t;
+
+#define HPTE_STATE_MASK 3u       /* enum hpte_state */
+#define HPTE_READ (1u << 2)      /* may be read: the VMA grants some access */
+#define HPTE_WRITE (1u << 3)     /* may be written without a fault */
+#define HPTE_ACCESSED (1u << 4)
+#define HPTE_DIRTY (1u << 5)
+#define HPTE_FRAME_SHIFT 12      /* frame number when present or zero */
+
+#define HPTE_CHUNK_SHIFT 9
+#define HPTE_CHUNK_PAGES (1u << HPTE_CHUNK_SHIFT)
+#define HPTE_CHUNK_SIZE (HPTE_CHUNK_PAGES * PAGE_SIZE)
+#define HPTE_DIR_BITS 13 /* 47 - 21 = 2 x 13 */
+#define HPTE_DIR_SIZE (1u << HPTE_DIR_BITS)
+
+struct hpte_chunk {
+    hpte_t e[HPTE_CHUNK_PAGES];
+    unsigned used; /* hptes that are not none */
+};
+
+struct hpte_dir {
+    struct hpte_chunk *chunk[HPTE_DIR_SIZE];
+    unsigned used;
+};
+
+struct hpte_table {
+    struct hpte_dir *dir[HPTE_DIR_SIZE];
+    uint64_t present; /* hptes in state present */
+};
+
+static inline enum hpte_state hpte_state_of(hpte_t e)
+{
+    return (enum hpte_state)(e & HPTE_STATE_MASK);
+}
+
+static inline pfn_t hpte_frame(hpte_t e)
+{
+    return e >> HPTE_FRAME_SHIFT;
+}
+
+static inline hpte_t hpte_make(enum hpte_state state, pfn_t pfn, unsigned bits)
+{
+    return pfn << HPTE_FRAME_SHIFT | bits | state;
+}
+
+/* True if the hpte maps a frame, its own or the zero page's. */
+static inline bool hpte_has_frame(hpte_t e)
+{
+    return hpte_state_of(e) == HPTE_PRESENT || hpte_state_of(e) == HPTE_ZERO;
+}
+
+static inline struct hpte_chunk *hpte_chunk_at(const struct hpte_table *t, hva_t hva)
+{
+    uint64_t i = hva / HPTE_CHUNK_SIZE;
+    struct hpte_dir *dir = i >> (2 * HPTE_DIR_BITS) ? NULL : t->dir[i >> HPTE_DIR_BITS];
+    return dir ? dir->chunk[i & (HPTE_DIR_SIZE - 1)] : NULL;
+}
+
+static inline unsigned hpte_index(hva_t hva)
+{
+    return (hva >> PAGE_SHIFT) & (HPTE_CHUNK_PAGES - 1);
+}
+
+/* The hpte's place, or NULL where no chunk is. Bits other than the state may be changed through it. */
+static inline hpte_t *hpte_lookup(const struct hpte_table *t, hva_t hva)
+{
+    struct hpte_chunk *c = hpte_chunk_at(t, hva);
+    return c ? &c->e[hpte_index(hva)] : NULL;
+}
+
+/* Sets the hpte of a page below HVA_END and keeps the counts; makes and frees chunks as needed. */
+void hpte_set(struct hpte_table *t, hva_t hva, hpte_t e);
+/* The first page in [hva, end) whose hpte is not none; `end` if there is none. */
+hva_t hpte_next(const struct hpte_table *t, hva_t hva, hva_t end);
+/* Frees every chunk. Frames are the caller's. */
+void hpte_table_fini(struct hpte_table *t);
+
+/* Each page of [from, to) that has an hpte. The body may set the hpte of `hva`. */
+#define for_each_hpte(table, hva, from, to)                                                                            \
+    for (hva_t hva = hpte_next(table, from, to); hva < (to); hva = hpte_next(table, hva + PAGE_SIZE, to))
+
+#endif
