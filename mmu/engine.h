@@ -71,6 +71,8 @@ struct mmu_ops {
     bool (*zap_gfns)(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages);
     void (*zap_all)(struct mmu *mmu);
     unsigned (*audit)(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx);
+    /* May be NULL. The slot (zapped before) is about to be freed: frees slot->rmap. At fini the engine does it for the slots that are left. */
+    void (*slot_free)(struct mmu *mmu, struct memslot *slot);
 };
 
 struct stale_tlb;
