@@ -20,8 +20,9 @@
 #define MB_SEARCH         8192
 #define MB_MAGIC          0x1badb002u
 #define MB_ADDRESS_FIELDS (1u << 16)
-#define MB_UNSUPPORTED    0xfffcu /* required features beyond page alignment and memory information, bit 2 (video) apart \
-                                   */
+#define MB_UNSUPPORTED                                                                                                 \
+    0xfffcu /* required features beyond page alignment and memory information, bit 2 (video) apart                     \
+             */
 
 struct mb_header {
     size_t offset;

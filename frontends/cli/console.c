@@ -1,0 +1,193 @@
+#include "frontends/cli/console.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CTRL_A 1
+
+/* A signal handler has no other way to speak: the one piece of file-scope state, written by it alone. */
+static volatile sig_atomic_t signal_seen;
+
+static void on_signal(int sig)
+{
+    signal_seen = sig;
+}
+
+static double monotonic_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* ---- output ---- */
+
+static void put(FILE *out, uint8_t byte)
+{
+    if (!out)
+        return;
+    putc(byte, out);
+    if (byte == '\n' && out == stdout)
+        fflush(out);
+}
+
+static void serial_tx(void *ctx, uint8_t byte)
+{
+    put(((struct console *)ctx)->serial, byte);
+}
+
+static void debug_tx(void *ctx, uint8_t byte)
+{
+    put(((struct console *)ctx)->debugcon, byte);
+}
+
+/* ---- input ---- */
+
+/* Takes Ctrl-A sequences out of what was typed; returns how many bytes are left. */
+static size_t escapes_filter(struct console *c, uint8_t *bytes, size_t len)
+{
+    size_t n = 0;
+    for (size_t k = 0; k < len; k++) {
+        if (c->escape) {
+            c->escape = false;
+            if (bytes[k] == 'x')
+                c->quit = true;
+            else if (bytes[k] == CTRL_A)
+                bytes[n++] = CTRL_A;
+            else
+                fprintf(stderr, "\r\nCtrl-A x: leave the emulator, Ctrl-A Ctrl-A: send Ctrl-A\r\n");
+        } else if (bytes[k] == CTRL_A) {
+            c->escape = true;
+        } else {
+            bytes[n++] = bytes[k];
+        }
+    }
+    return n;
+}
+
+static bool stdin_ready(int timeout_ms)
+{
+    struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+    return poll(&p, 1, timeout_ms) > 0 && p.revents;
+}
+
+static void stdin_pump(struct console *c)
+{
+    uint8_t bytes[256];
+    while (c->reads_stdin && stdin_ready(0)) {
+        ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes);
+        if (n < 0 && errno == EINTR)
+            return;
+        if (n <= 0) {
+            c->reads_stdin = false;
+            return;
+        }
+        size_t left = c->is_raw ? escapes_filter(c, bytes, (size_t)n) : (size_t)n;
+        if (left)
+            machine_serial_input(c->machine, bytes, left);
+    }
+}
+
+/* ---- the machine's callbacks ---- */
+
+static bool host_poll(void *ctx)
+{
+    struct console *c = ctx;
+    if (signal_seen)
+        c->caught_signal = signal_seen;
+    if (c->deadline > 0 && monotonic_seconds() >= c->deadline)
+        c->timed_out = true;
+    stdin_pump(c);
+    if (c->is_raw)
+        fflush(stdout);
+    return c->caught_signal || c->timed_out || c->quit;
+}
+
+static bool host_is_live(void *ctx)
+{
+    struct console *c = ctx;
+    stdin_pump(c);
+    return c->reads_stdin;
+}
+
+static uint64_t host_wait(void *ctx, uint64_t ns)
+{
+    struct console *c = ctx;
+    double start = monotonic_seconds();
+    uint64_t ms = ns / 1000000 + 1;
+    fflush(stdout);
+    stdin_ready(ms > 100 ? 100 : (int)ms);
+    return (uint64_t)((monotonic_seconds() - start) * 1e9);
+}
+
+void console_host(struct console *c, struct machine_host *host)
+{
+    *host = (struct machine_host){.ctx = c,
+                                  .serial_tx = serial_tx,
+                                  .debug_tx = debug_tx,
+                                  .poll = host_poll,
+                                  .is_live = host_is_live,
+                                  .wait = host_wait};
+}
+
+/* ---- opening and closing ---- */
+
+static bool sink_open(const struct sink_spec *s, FILE **out, bool *owns, struct error *e)
+{
+    *out = s->kind == SINK_STDIO ? stdout : NULL;
+    if (s->kind != SINK_FILE)
+        return true;
+    *out = fopen(s->path, "wb");
+    *owns = *out != NULL;
+    return *out || error_set(e, "cannot write '%s': %s", s->path, strerror(errno));
+}
+
+static void terminal_raw(struct console *c)
+{
+    struct termios raw;
+    if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &c->saved))
+        return;
+    raw = c->saved;
+    raw.c_iflag &= ~(tcflag_t)(ICRNL | IXON | ISTRIP | INLCR | IGNCR);
+    raw.c_lflag &= ~(tcflag_t)(ECHO | ICANON | IEXTEN | ISIG);
+    raw.c_cc[VMIN] = 1;
+    raw.c_cc[VTIME] = 0;
+    c->is_raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+}
+
+bool console_open(struct console *c, const struct options *o, struct error *e)
+{
+    *c = (struct console){0};
+    if (!sink_open(&o->serial, &c->serial, &c->owns_serial, e) ||
+        !sink_open(&o->debugcon, &c->debugcon, &c->owns_debugcon, e))
+        return false;
+    c->reads_stdin = o->serial.kind == SINK_STDIO && !o->machine.input_script;
+    if (o->timeout > 0)
+        c->deadline = monotonic_seconds() + o->timeout;
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
+    if (c->reads_stdin)
+        terminal_raw(c);
+    return true;
+}
+
+static bool stream_close(FILE *f, bool owns)
+{
+    if (!f)
+        return true;
+    bool bad = ferror(f) || fflush(f);
+    return !(owns ? fclose(f) || bad : bad);
+}
+
+bool console_close(struct console *c)
+{
+    if (c->is_raw)
+        tcsetattr(STDIN_FILENO, TCSANOW, &c->saved);
+    bool ok = stream_close(c->serial, c->owns_serial);
+    return stream_close(c->debugcon, c->owns_debugcon) && ok;
+}

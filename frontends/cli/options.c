@@ -1,0 +1,483 @@
+#include "frontends/cli/options.h"
+
+#include "core/log.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+typedef bool option_fn(struct options *o, const char *name, const char *arg, struct error *e);
+
+struct option_row {
+    const char *name, *arg; /* arg: NULL if none is taken */
+    option_fn *fn;
+    const char *help; /* NULL: accepted, but not advertised */
+};
+
+/* ---- values ---- */
+
+static bool number_parse(const char *s, uint64_t *out)
+{
+    char *end;
+    if (!isdigit((unsigned char)*s))
+        return false;
+    *out = strtoull(s, &end, 0);
+    return !*end;
+}
+
+static bool seconds_parse(const char *s, double *out)
+{
+    char *end;
+    if (!isdigit((unsigned char)*s))
+        return false;
+    *out = strtod(s, &end);
+    return !*end && *out > 0 && *out < 1e9;
+}
+
+/* "512", "512M", "2G": bytes; a plain number is in MiB, as with QEMU. */
+static bool size_parse(const char *s, uint64_t *out)
+{
+    char *end;
+    if (!isdigit((unsigned char)*s))
+        return false;
+    uint64_t n = strtoull(s, &end, 10);
+    unsigned shift = 20;
+    if (*end) {
+        const char *units = "KMGkmg", *u = strchr(units, *end);
+        if (!u || end[1])
+            return false;
+        shift = 10 + 10 * (unsigned)((u - units) % 3);
+    }
+    if (n > UINT64_MAX >> shift)
+        return false;
+    *out = n << shift;
+    return true;
+}
+
+static bool bad_value(const char *name, const char *arg, const char *want, struct error *e)
+{
+    return error_set(e, "-%s %s: expected %s", name, arg, want);
+}
+
+/* ---- options ---- */
+
+static bool opt_kernel(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.kernel = arg;
+    return true;
+}
+
+static bool opt_initrd(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.initrd = arg;
+    return true;
+}
+
+static bool opt_append(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.append = arg;
+    return true;
+}
+
+static bool opt_memory(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    if (!strncmp(arg, "size=", 5))
+        arg += 5;
+    if (!size_parse(arg, &o->machine.ram_bytes))
+        return bad_value(name, arg, "a size such as 512M or 2G", e);
+    if (o->machine.ram_bytes & ((1 << 20) - 1) || o->machine.ram_bytes < 2 << 20 || o->machine.ram_bytes > 64ull << 30)
+        return bad_value(name, arg, "whole megabytes, from 2M to 64G", e);
+    return true;
+}
+
+static bool opt_mmu(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    if (!strcmp(arg, "shadow"))
+        o->machine.mmu = MACHINE_MMU_SHADOW;
+    else if (!strcmp(arg, "walk"))
+        o->machine.mmu = MACHINE_MMU_WALK;
+    else
+        return bad_value(name, arg, "shadow or walk", e);
+    return true;
+}
+
+static bool sink_parse(struct sink_spec *s, const char *name, const char *arg, struct error *e)
+{
+    if (!strcmp(arg, "stdio") || !strcmp(arg, "mon:stdio"))
+        s->kind = SINK_STDIO;
+    else if (!strcmp(arg, "null") || !strcmp(arg, "none"))
+        s->kind = SINK_NULL;
+    else if (!strncmp(arg, "file:", 5) && arg[5])
+        *s = (struct sink_spec){SINK_FILE, arg + 5};
+    else
+        return bad_value(name, arg, "stdio, file:PATH or null", e);
+    return true;
+}
+
+static bool opt_serial(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    if (o->serial_given)
+        return error_set(e, "-serial %s: there is one serial port, and it is already assigned", arg);
+    o->serial_given = true;
+    return sink_parse(&o->serial, name, arg, e);
+}
+
+static bool opt_debugcon(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.debug_console = true;
+    return sink_parse(&o->debugcon, name, arg, e);
+}
+
+static bool opt_nographic(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    if (!o->serial_given)
+        o->serial.kind = SINK_STDIO;
+    return true;
+}
+
+/* isa-debug-exit,iobase=0xf4,iosize=4 */
+static bool debug_exit_parse(struct options *o, char *props, struct error *e)
+{
+    char *save = NULL;
+    o->machine.debug_exit = true;
+    for (char *p = strtok_r(props, ",", &save); p; p = strtok_r(NULL, ",", &save)) {
+        uint64_t n = 0;
+        char *value = strchr(p, '=');
+        if (!value || !number_parse(value + 1, &n))
+            return error_set(e, "-device isa-debug-exit: '%s': expected iobase=PORT or iosize=BYTES", p);
+        if (!strncmp(p, "iobase=", 7) && n <= 0xfffc)
+            o->machine.debug_exit_base = (uint16_t)n;
+        else if (!strncmp(p, "iosize=", 7) && n >= 1 && n <= 4)
+            o->machine.debug_exit_size = (unsigned)n;
+        else
+            return error_set(e, "-device isa-debug-exit: '%s' is unknown or out of range", p);
+    }
+    return true;
+}
+
+static bool opt_device(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    static const char exit_name[] = "isa-debug-exit";
+    char copy[256];
+    snprintf(copy, sizeof copy, "%s", arg);
+    size_t n = strcspn(copy, ",");
+    if (n == sizeof exit_name - 1 && !strncmp(copy, exit_name, n))
+        return debug_exit_parse(o, copy + n + (copy[n] == ','), e);
+    return error_set(e, "-device %s: unknown device; known: isa-debug-exit", arg);
+}
+
+static bool opt_no_reboot(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.no_reboot = true;
+    return true;
+}
+
+static bool opt_log(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.log_list = arg;
+    return true;
+}
+
+static bool opt_log_path(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->log_path = arg;
+    return true;
+}
+
+static bool opt_trace(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.trace_list = arg;
+    return true;
+}
+
+static bool opt_cpu(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.cpu = arg;
+    return true;
+}
+
+static bool opt_smp(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    uint64_t n;
+    if (!number_parse(arg, &n) || n < 1)
+        return bad_value(name, arg, "a number of processors", e);
+    if (n > MACHINE_CPUS_MAX)
+        return error_set(e, "-smp %s: more than %d processor is not supported yet", arg, MACHINE_CPUS_MAX);
+    return true;
+}
+
+static bool opt_accel(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    if (strcmp(arg, "interp"))
+        return bad_value(name, arg, "interp (the only engine so far)", e);
+    return true;
+}
+
+static bool opt_display(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    if (strcmp(arg, "none"))
+        return bad_value(name, arg, "none (there is no screen yet)", e);
+    return true;
+}
+
+static bool opt_monitor(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    if (strcmp(arg, "none") && strcmp(arg, "null"))
+        return bad_value(name, arg, "none (there is no monitor yet)", e);
+    return true;
+}
+
+/* -rtc base=2020-01-01[T00:00:00] or seconds since 1970 */
+static bool opt_rtc(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    struct tm tm = {.tm_mday = 1};
+    uint64_t seconds;
+    int used = 0;
+    const char *v = arg + 5;
+    if (strncmp(arg, "base=", 5))
+        return bad_value(name, arg, "base=YYYY-MM-DD[THH:MM:SS] or base=SECONDS", e);
+    if (number_parse(v, &seconds) && seconds < 1ull << 40) {
+        o->machine.rtc_base = (int64_t)seconds;
+        return true;
+    }
+    int n = sscanf(v, "%4d-%2d-%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &used);
+    if (n == 3 && v[used] == 'T') {
+        const char *t = v + used;
+        int more = 0;
+        n += sscanf(t, "T%2d:%2d:%2d%n", &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &more);
+        used += more;
+    }
+    if ((n != 3 && n != 6) || v[used] || tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_year < 1970 || tm.tm_mday < 1 ||
+        tm.tm_mday > 31)
+        return bad_value(
+            name, arg, "base=YYYY-MM-DD[THH:MM:SS] or base=SECONDS (a clock of the host would break repeatability)", e);
+    tm.tm_year -= 1900;
+    tm.tm_mon -= 1;
+    o->machine.rtc_base = (int64_t)timegm(&tm);
+    return true;
+}
+
+static bool opt_input_script(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.input_script = arg;
+    return true;
+}
+
+static bool opt_loadvm(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->loadvm = arg;
+    return true;
+}
+
+static bool opt_timeout(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return seconds_parse(arg, &o->timeout) || bad_value(name, arg, "seconds", e);
+}
+
+static bool opt_vtimeout(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    double s;
+    if (!seconds_parse(arg, &s))
+        return bad_value(name, arg, "seconds of virtual time", e);
+    o->machine.vtime_limit = (uint64_t)(s * 1e9);
+    return true;
+}
+
+static bool opt_icount_limit(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    if (!number_parse(arg, &o->machine.icount_limit) || !o->machine.icount_limit)
+        return bad_value(name, arg, "a number of instructions", e);
+    return true;
+}
+
+static bool opt_audit(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    if (!strcmp(arg, "events")) {
+        o->machine.audit_events = true;
+        return true;
+    }
+    if (!number_parse(arg, &o->machine.audit_every) || !o->machine.audit_every)
+        return bad_value(name, arg, "events, or a number of instructions", e);
+    return true;
+}
+
+static bool opt_shadow_pages(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    if (!number_parse(arg, &o->machine.max_shadow_pages) || o->machine.max_shadow_pages < 64)
+        return bad_value(name, arg, "a number of shadow pages, at least 64", e);
+    return true;
+}
+
+static bool opt_stats(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->stats = true;
+    return true;
+}
+
+static bool opt_digest(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->digest = true;
+    return true;
+}
+
+static bool opt_help(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->help = true;
+    return true;
+}
+
+static bool opt_version(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->version = true;
+    return true;
+}
+
+/* QEMU options that change nothing here. */
+static bool opt_ignored(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    log_warn("-%s%s%s has no effect here", name, arg ? " " : "", arg ? arg : "");
+    return true;
+}
+
+/* ... if they have one particular argument. */
+static bool ignored_if(const char *name, const char *arg, const char *const *harmless, struct error *e)
+{
+    for (; *harmless; harmless++)
+        if (!strcmp(arg, *harmless)) {
+            log_warn("-%s %s has no effect here", name, arg);
+            return true;
+        }
+    return error_set(e, "-%s %s is not supported", name, arg);
+}
+
+static bool opt_machine(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    static const char *const ok[] = {"pc", "pc,accel=tcg", "type=pc", NULL};
+    return ignored_if(name, arg, ok, e);
+}
+
+static bool opt_vga(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    static const char *const ok[] = {"std", "none", NULL};
+    return ignored_if(name, arg, ok, e);
+}
+
+static bool opt_net(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    static const char *const ok[] = {"none", NULL};
+    return ignored_if(name, arg, ok, e);
+}
+
+static const struct option_row rows[] = {
+    {"kernel", "FILE", opt_kernel, "boot a Linux bzImage or a Multiboot 1 image"},
+    {"initrd", "FILE", opt_initrd, "initial RAM disk, or the Multiboot module"},
+    {"append", "TEXT", opt_append, "kernel command line"},
+    {"m", "SIZE", opt_memory, "guest RAM: 512, 512M, 2G (default 128M)"},
+    {"cpu", "MODEL[,+F][,-F]", opt_cpu, "processor model and feature switches (default base)"},
+    {"smp", "N", opt_smp, "processors"},
+    {"mmu", "shadow|walk", opt_mmu, "shadow paging (default), or the reference that walks guest tables"},
+    {"shadow-pages", "N", opt_shadow_pages, "limit of shadow pages"},
+    {"accel", "interp", opt_accel, "execution engine"},
+    {"serial", "stdio|file:F|null", opt_serial, "where COM1 goes"},
+    {"debugcon", "stdio|file:F|null", opt_debugcon, "where port 0xe9 goes"},
+    {"nographic", NULL, opt_nographic, "no screen; COM1 on the terminal (Ctrl-A x leaves)"},
+    {"display", "none", opt_display, "no screen"},
+    {"monitor", "none", opt_monitor, "no monitor"},
+    {"device", "isa-debug-exit,iobase=P,iosize=N", opt_device, "exit port: status (2 * value + 1) & 255"},
+    {"no-reboot", NULL, opt_no_reboot, "exit instead of resetting"},
+    {"rtc", "base=T", opt_rtc, "clock at power-on (default 2020-01-01)"},
+    {"input-script", "FILE", opt_input_script,
+     "type by script: wait \"TEXT\", send \"TEXT\", delay MS, savevm \"FILE\", quit"},
+    {"loadvm", "FILE", opt_loadvm, "go on from a saved machine"},
+    {"timeout", "S", opt_timeout, "stop after S seconds of real time (exit code 6)"},
+    {"vtimeout", "S", opt_vtimeout, "stop after S seconds of virtual time (exit code 8)"},
+    {"icount-limit", "N", opt_icount_limit, "stop after N instructions (exit code 8)"},
+    {"stats", NULL, opt_stats, "print counters at the end"},
+    {"digest", NULL, opt_digest, "print a digest of the final state"},
+    {"audit", "events|N", opt_audit, "check the MMU's invariants after every MMU event, or every N instructions"},
+    {"d", "LIST", opt_log, "log channels (-d help lists them)"},
+    {"D", "FILE", opt_log_path, "where -d goes (default stderr)"},
+    {"trace", "LIST", opt_trace, "tracepoints to record, printed at the end (all, mmu., notifier., ...)"},
+    {"help", NULL, opt_help, "this text"},
+    {"version", NULL, opt_version, "version"},
+    {"h", NULL, opt_help, NULL},
+    {"enable-kvm", NULL, opt_ignored, NULL},
+    {"nodefaults", NULL, opt_ignored, NULL},
+    {"no-user-config", NULL, opt_ignored, NULL},
+    {"machine", "TYPE", opt_machine, NULL},
+    {"M", "TYPE", opt_machine, NULL},
+    {"vga", "TYPE", opt_vga, NULL},
+    {"net", "TYPE", opt_net, NULL},
+    {"nic", "TYPE", opt_net, NULL},
+};
+
+void options_print_help(FILE *out)
+{
+    fprintf(out, "usage: umbra [options]\n\n");
+    for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
+        char left[64];
+        if (!rows[k].help)
+            continue;
+        snprintf(left, sizeof left, "-%s %s", rows[k].name, rows[k].arg ? rows[k].arg : "");
+        fprintf(out, "  %-38s %s\n", left, rows[k].help);
+    }
+    fprintf(
+        out,
+        "\nexit codes: 0 power-off, 2 bad input, 4 triple fault, 6 wall-clock timeout, 8 instruction or virtual-time\n"
+        "limit, 10 halted for ever, 12 internal error; odd codes come from isa-debug-exit\n");
+}
+
+static const struct option_row *row_find(const char *arg)
+{
+    const char *name = arg + 1 + (arg[1] == '-');
+    for (size_t k = 0; k < ARRAY_LEN(rows); k++)
+        if (!strcmp(rows[k].name, name))
+            return &rows[k];
+    return NULL;
+}
+
+static bool log_list_help(const struct options *o)
+{
+    return o->machine.log_list && !strcmp(o->machine.log_list, "help");
+}
+
+static void log_list_print(FILE *out)
+{
+#define X(id, name, text) fprintf(out, "  %-14s %s\n", name, text);
+    LOG_CHANNELS(X)
+#undef X
+}
+
+static bool options_check(struct options *o, struct error *e)
+{
+    if (o->help || o->version)
+        return true;
+    if (log_list_help(o)) {
+        log_list_print(stdout);
+        o->version = true;
+        return true;
+    }
+    if (!o->machine.kernel)
+        return error_set(e, "nothing to boot: give -kernel FILE (-help lists the options)");
+    return true;
+}
+
+bool options_parse(struct options *o, int argc, char **argv, struct error *e)
+{
+    *o = (struct options){0};
+    o->machine.ram_bytes = 128ull << 20;
+    o->machine.rtc_base = MACHINE_RTC_DEFAULT;
+    o->machine.debug_exit_base = 0x501;
+    o->machine.debug_exit_size = 2;
+    for (int k = 1; k < argc; k++) {
+        const struct option_row *r = argv[k][0] == '-' ? row_find(argv[k]) : NULL;
+        if (!r)
+            return error_set(e, "unknown option '%s' (-help lists the options)", argv[k]);
+        if (r->arg && k + 1 >= argc)
+            return error_set(e, "option '%s' needs an argument: %s", argv[k], r->arg);
+        if (!r->fn(o, r->name, r->arg ? argv[++k] : NULL, e))
+            return false;
+    }
+    return options_check(o, e);
+}

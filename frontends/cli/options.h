@@ -1,0 +1,32 @@
+/*
+ * The command line, in QEMU's spelling where QEMU has the thing.
+ *
+ * Adding an option: a row in options.c's table and a field here.
+ */
+#ifndef FRONTENDS_CLI_OPTIONS_H
+#define FRONTENDS_CLI_OPTIONS_H
+
+#include "frontends/machine/umbra.h"
+
+enum sink_kind { SINK_NULL, SINK_STDIO, SINK_FILE };
+
+struct sink_spec {
+    enum sink_kind kind;
+    const char *path; /* SINK_FILE */
+};
+
+struct options {
+    struct machine_config machine;
+    struct sink_spec serial, debugcon;
+    bool serial_given;
+    bool stats, digest, help, version;
+    const char *log_path; /* -D */
+    const char *loadvm;
+    double timeout; /* wall seconds; 0: none */
+};
+
+/* Fills *o (strings point into argv). False with an error that names the argument. */
+bool options_parse(struct options *o, int argc, char **argv, struct error *e);
+void options_print_help(FILE *out);
+
+#endif

@@ -1,0 +1,249 @@
+#include "frontends/machine/script.h"
+
+#include "core/snapshot.h"
+#include "frontends/machine/file.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum script_verb { SCRIPT_WAIT, SCRIPT_SEND, SCRIPT_DELAY, SCRIPT_SAVEVM, SCRIPT_QUIT };
+
+static const struct {
+    const char *name;
+    bool text; /* takes a quoted argument */
+    bool number;
+} verbs[] = {
+    [SCRIPT_WAIT] = {"wait", true, false},   [SCRIPT_SEND] = {"send", true, false},
+    [SCRIPT_DELAY] = {"delay", false, true}, [SCRIPT_SAVEVM] = {"savevm", true, false},
+    [SCRIPT_QUIT] = {"quit", false, false},
+};
+
+struct script_line {
+    enum script_verb verb;
+    char *text; /* owned; len bytes and a zero */
+    size_t len;
+    uint64_t number;
+};
+
+struct script {
+    struct script_line *lines;
+    size_t count, at;
+    size_t matched; /* bytes of the current wait's text that the latest output ends with */
+    struct vclock *clock;
+    struct input_queue *queue;
+    struct script_ops ops;
+    struct timer timer;
+};
+
+/* ---- reading ---- */
+
+static int hex_digit(char c)
+{
+    return isdigit((unsigned char)c) ? c - '0' : isxdigit((unsigned char)c) ? tolower((unsigned char)c) - 'a' + 10 : -1;
+}
+
+/* Decodes the escape after a backslash at *p; returns the byte or -1. */
+static int escape_read(const char **p)
+{
+    static const char from[] = "nrte\\\"0", to[] = "\n\r\t\033\\\"\0";
+    char c = *(*p)++;
+    const char *k = c ? strchr(from, c) : NULL;
+    if (k)
+        return (unsigned char)to[k - from];
+    if (c != 'x' || hex_digit((*p)[0]) < 0 || hex_digit((*p)[1]) < 0)
+        return -1;
+    int v = hex_digit((*p)[0]) * 16 + hex_digit((*p)[1]);
+    *p += 2;
+    return v;
+}
+
+static bool text_read(struct script_line *l, const char **p)
+{
+    if (**p != '"')
+        return false;
+    l->text = calloc(1, strlen(*p) + 1);
+    if (!l->text)
+        return false;
+    for ((*p)++; **p && **p != '"';) {
+        int c = (unsigned char)*(*p)++;
+        if (c == '\\')
+            c = escape_read(p);
+        if (c < 0)
+            return false;
+        l->text[l->len++] = (char)c;
+    }
+    return *(*p)++ == '"' && l->len;
+}
+
+static const char *blanks_skip(const char *p)
+{
+    while (*p == ' ' || *p == '\t' || *p == '\r')
+        p++;
+    return p;
+}
+
+static bool line_parse(struct script_line *l, const char *p)
+{
+    size_t k, n = strcspn(p, " \t\r");
+    for (k = 0; k < ARRAY_LEN(verbs); k++)
+        if (strlen(verbs[k].name) == n && !strncmp(p, verbs[k].name, n))
+            break;
+    if (k == ARRAY_LEN(verbs))
+        return false;
+    l->verb = (enum script_verb)k;
+    p = blanks_skip(p + n);
+    if (verbs[k].text && !text_read(l, &p))
+        return false;
+    if (verbs[k].number) {
+        char *end;
+        if (!isdigit((unsigned char)*p))
+            return false;
+        l->number = strtoull(p, &end, 10);
+        p = end;
+    }
+    p = blanks_skip(p);
+    return !*p || *p == '#';
+}
+
+static bool lines_parse(struct script *s, struct file *f, struct error *e)
+{
+    unsigned number = 0;
+    for (char *p = (char *)f->data, *end; *p; p = end) {
+        number++;
+        end = p + strcspn(p, "\n");
+        if (*end)
+            *end++ = 0;
+        const char *text = blanks_skip(p);
+        if (!*text || *text == '#')
+            continue;
+        struct script_line *grown = realloc(s->lines, (s->count + 1) * sizeof *grown);
+        if (!grown)
+            return error_set(e, "input script '%s': out of memory", f->path);
+        s->lines = grown;
+        s->lines[s->count] = (struct script_line){0};
+        if (!line_parse(&s->lines[s->count++], text))
+            return error_set(
+                e,
+                "input script '%s', line %u: expected wait \"TEXT\", send \"TEXT\", delay MS, savevm \"FILE\" or quit",
+                f->path, number);
+    }
+    return true;
+}
+
+/* ---- running ---- */
+
+static void script_advance(struct script *s);
+
+static void delay_over(void *opaque)
+{
+    struct script *s = opaque;
+    s->at++;
+    script_advance(s);
+}
+
+/* Executes the current line. True: go on with the next; false: it waits, or was the last. */
+static bool line_run(struct script *s)
+{
+    const struct script_line *l = &s->lines[s->at];
+    switch (l->verb) {
+    case SCRIPT_WAIT:
+        s->matched = 0;
+        return false;
+    case SCRIPT_DELAY:
+        timer_arm(s->clock, &s->timer, clock_now(s->clock) + l->number * 1000000);
+        return false;
+    case SCRIPT_SEND:
+        input_post(s->queue, INPUT_SERIAL0, s->clock->icount, l->text, l->len);
+        break;
+    case SCRIPT_SAVEVM:
+        s->ops.savevm(s->ops.ctx, l->text);
+        break;
+    case SCRIPT_QUIT:
+        s->ops.quit(s->ops.ctx);
+        break;
+    }
+    s->at++;
+    return true;
+}
+
+static void script_advance(struct script *s)
+{
+    while (s->at < s->count && line_run(s))
+        ;
+}
+
+void script_start(struct script *s)
+{
+    script_advance(s);
+}
+
+/* Longest prefix of the text that the output ends with, after one more byte (naive failure function: texts are short).
+ */
+static size_t match_step(const struct script_line *l, size_t matched, uint8_t byte)
+{
+    for (size_t k = matched + 1; k > 0; k--)
+        if ((uint8_t)l->text[k - 1] == byte && !memcmp(l->text, l->text + matched - (k - 1), k - 1))
+            return k;
+    return 0;
+}
+
+void script_output(struct script *s, uint8_t byte)
+{
+    if (s->at >= s->count || s->lines[s->at].verb != SCRIPT_WAIT)
+        return;
+    s->matched = match_step(&s->lines[s->at], s->matched, byte);
+    if (s->matched < s->lines[s->at].len)
+        return;
+    s->matched = 0;
+    s->at++;
+    script_advance(s);
+}
+
+/* ---- life ---- */
+
+struct script *script_load(const char *path, struct vclock *clock, struct input_queue *queue,
+                           const struct script_ops *ops, struct error *e)
+{
+    struct file f;
+    if (!file_read(&f, path, e))
+        return NULL;
+    struct script *s = calloc(1, sizeof *s);
+    bool ok = s && lines_parse(s, &f, e);
+    file_free(&f);
+    if (!ok) {
+        script_free(s);
+        return NULL;
+    }
+    s->clock = clock;
+    s->queue = queue;
+    s->ops = *ops;
+    timer_init(&s->timer, delay_over, s);
+    return s;
+}
+
+void script_free(struct script *s)
+{
+    if (!s)
+        return;
+    for (size_t k = 0; k < s->count; k++)
+        free(s->lines[k].text);
+    free(s->lines);
+    free(s);
+}
+
+void script_save(const struct script *s, struct snap_writer *w)
+{
+    snap_put_u64(w, s->at);
+    snap_put_u64(w, s->matched);
+    timer_save(s->clock, &s->timer, w);
+}
+
+void script_restore(struct script *s, struct snap_reader *r)
+{
+    s->at = snap_get_u64(r);
+    s->matched = snap_get_u64(r);
+    timer_load(s->clock, &s->timer, r);
+    if (s->at > s->count || (s->at < s->count && s->matched > s->lines[s->at].len))
+        snap_fail(r, "the input script is not the one that the snapshot was made with");
+}

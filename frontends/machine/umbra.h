@@ -1,0 +1,115 @@
+/*
+ * The public interface of a machine: build one from a configuration, run it, look at it, save it.
+ *
+ * A machine is a value: a process may hold hundreds. Nothing of the host (time, addresses, scheduling) reaches the
+ * guest except through machine_serial_input(), which stamps what it is given with the position of the run.
+ */
+#ifndef FRONTENDS_MACHINE_UMBRA_H
+#define FRONTENDS_MACHINE_UMBRA_H
+
+#include "core/types.h"
+#include "frontends/machine/error.h"
+
+#include <stdio.h>
+
+#define MACHINE_CPUS_MAX 1 /* start-up of further processors comes with -smp */
+
+enum machine_mmu { MACHINE_MMU_SHADOW, MACHINE_MMU_WALK };
+
+/* The front end's side: where output goes, and how it keeps an eye on the run. */
+struct machine_host {
+    void *ctx;
+    void (*serial_tx)(void *ctx, uint8_t byte);
+    void (*debug_tx)(void *ctx, uint8_t byte); /* port 0xe9 */
+    /* Called about every MACHINE_POLL_UNITS of virtual time and while waiting. True: stop the run (MACHINE_STOPPED).
+     * May call machine_serial_input(). */
+    bool (*poll)(void *ctx);
+    /* A live endpoint is attached: idle time is waited for in real time. */
+    bool (*is_live)(void *ctx);
+    /* All vCPUs are halted, an endpoint is live: sleeps at most `ns` (UINT64_MAX: no deadline), less if there is input.
+     * Returns how long it slept, in ns. */
+    uint64_t (*wait)(void *ctx, uint64_t ns);
+};
+
+#define MACHINE_POLL_UNITS 4000000ull
+
+struct machine_config {
+    uint64_t ram_bytes; /* a multiple of 1 MiB, at least 2 MiB */
+    enum machine_mmu mmu;
+    const char *kernel, *initrd, *append,
+        *cpu;                 /* paths and strings, borrowed for the machine's life; initrd, append, cpu may be NULL */
+    const char *input_script; /* path or NULL */
+    bool debug_exit, debug_console;
+    uint16_t debug_exit_base;
+    unsigned debug_exit_size;
+    bool no_reboot;
+    int64_t rtc_base;          /* seconds since 1970; MACHINE_RTC_DEFAULT for the fixed default */
+    const char *log_list;      /* -d, or NULL */
+    FILE *log_out;             /* borrowed */
+    const char *trace_list;    /* tracepoints, or NULL */
+    uint64_t icount_limit;     /* 0: none */
+    uint64_t vtime_limit;      /* ns of virtual time; 0: none */
+    uint64_t audit_every;      /* instructions between audits of the MMU; 0: never */
+    bool audit_events;         /* audit what was touched after every MMU event, everything every 1,000 */
+    uint64_t max_shadow_pages; /* 0: default */
+    struct machine_host host;
+};
+
+#define MACHINE_RTC_DEFAULT INT64_MIN
+
+enum machine_exit {
+    MACHINE_POWER_OFF,
+    MACHINE_DEBUG_EXIT, /* code in machine_exit_code() */
+    MACHINE_RESET,      /* the guest asked for a reset and -no-reboot is given */
+    MACHINE_TRIPLE_FAULT,
+    MACHINE_ICOUNT_LIMIT,
+    MACHINE_VTIME_LIMIT,
+    MACHINE_HALTED,  /* for ever, with no endpoint */
+    MACHINE_STOPPED, /* the front end's poll, or the input script's quit */
+    MACHINE_AUDIT_FAILED,
+    MACHINE_SCRIPT_FAILED /* savevm could not write its file */
+};
+
+struct machine;
+
+/* Documented exit codes of the program (README). */
+enum {
+    EXIT_POWER_OFF = 0,
+    EXIT_BAD_INPUT = 2,
+    EXIT_TRIPLE_FAULT = 4,
+    EXIT_WALL_TIMEOUT = 6,
+    EXIT_LIMIT = 8,
+    EXIT_HALTED = 10,
+    EXIT_INTERNAL = 12
+};
+
+struct machine *machine_create(const struct machine_config *cfg, struct error *e);
+void machine_destroy(struct machine *m);
+/* Runs until something ends it. Can be called again after MACHINE_STOPPED. */
+enum machine_exit machine_run(struct machine *m);
+/* Process exit code for the end of the run. */
+int machine_exit_code(const struct machine *m, enum machine_exit why);
+/* One line that says how the run ended. */
+const char *machine_exit_text(enum machine_exit why);
+
+uint64_t machine_icount(const struct machine *m);
+uint64_t machine_vtime(const struct machine *m);
+/* Digest of the whole state: RAM, registers, devices. */
+uint64_t machine_digest(const struct machine *m);
+/* Bytes for the serial port, at the present position. */
+void machine_serial_input(struct machine *m, const void *bytes, size_t len);
+/* Wakes machine_run() at the next boundary; safe in a signal handler. */
+void machine_interrupt(struct machine *m);
+
+bool machine_save(struct machine *m, const char *path, struct error *e);
+/* Into a machine made from the same configuration. A damaged or foreign file is refused with a reason. */
+bool machine_load(struct machine *m, const char *path, struct error *e);
+
+void machine_print_stats(const struct machine *m, FILE *out);
+/* Registers, last exceptions, page walks of rip and CR2. */
+void machine_print_report(const struct machine *m, FILE *out);
+void machine_print_trace(const struct machine *m, FILE *out);
+/* Audits the MMU; prints violations on `out`; returns their number. */
+unsigned machine_audit(struct machine *m, bool full, FILE *out);
+
+#endif
