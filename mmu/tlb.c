@@ -1,0 +1,479 @@
+/*
+ * Filling and dropping soft TLB entries. See tlb.h for what an entry means.
+ *
+ * Three things keep drops cheap: tables are made on first use; each table has a bit for every 64 (fetch: 16) slots that may hold
+ * something; and each set has a Bloom filter over the pages that its entries were made from, so that a drop by dependency looks
+ * into the few sets that can be concerned.
+ */
+#include "core/alloc.h"
+#include "mmu/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define DATA_GROUP (TLB_SIZE / 64)
+#define FETCH_GROUP (TLB_FETCH_SIZE / 64)
+
+static inline bool data_is_live(const struct tlb_entry *e, unsigned index)
+{
+    return e->ntag_r != tlb_empty_tag(index);
+}
+
+static inline bool fetch_is_live(const struct tlb_fetch_entry *e, unsigned index)
+{
+    return e->ntag != tlb_empty_tag(index);
+}
+
+static inline void data_clear(struct tlb_entry *e, unsigned index)
+{
+    e->ntag_r = e->ntag_w = tlb_empty_tag(index);
+    e->gpa = 0;
+}
+
+static inline bool data_writes(const struct tlb_entry *e)
+{
+    return e->ntag_w == e->ntag_r;
+}
+
+enum tlb_mode tlb_mode_of(const struct paging_regs *r, unsigned access)
+{
+    if (access & ACCESS_IMPLICIT)
+        return TLB_SUPER;
+    if (r->cpl == 3)
+        return TLB_USER;
+    return r->ac && (r->cr4 & CR4_SMAP) ? TLB_SUPER_AC : TLB_SUPER; /* AC means nothing else here */
+}
+
+/* ---- dependencies ---- */
+
+static inline unsigned filter_bit(uint64_t dep_page)
+{
+    return (unsigned)((dep_page * 0x9e3779b97f4a7c15ull) >> 52); /* 12 bits: 64 words */
+}
+
+static inline bool filter_has(const struct tlb_set *set, uint64_t dep_page)
+{
+    unsigned bit = filter_bit(dep_page);
+    return set->dep_filter[bit >> 6] >> (bit & 63) & 1;
+}
+
+static void filter_add(struct tlb_set *set, const struct tlb_meta *meta)
+{
+    for (unsigned i = 0; i < TLB_MAX_DEPS; i++) {
+        uint64_t dep = meta->dep[i];
+        if (dep == 0 || dep == UINT64_MAX)
+            continue;
+        unsigned bit = filter_bit(dep >> PAGE_SHIFT);
+        set->dep_filter[bit >> 6] |= 1ull << (bit & 63);
+    }
+}
+
+static inline bool meta_has(const struct tlb_meta *meta, uint64_t dep)
+{
+    for (unsigned i = 0; i < TLB_MAX_DEPS; i++)
+        if (meta->dep[i] == dep)
+            return true;
+    return false;
+}
+
+static inline bool meta_has_page(const struct tlb_meta *meta, uint64_t page)
+{
+    for (unsigned i = 0; i < TLB_MAX_DEPS; i++)
+        if (meta->dep[i] >> PAGE_SHIFT == page)
+            return true;
+    return false;
+}
+
+/* ---- tables ---- */
+
+static void data_init(struct tlb_entry *t)
+{
+    for (unsigned i = 0; i < TLB_SIZE; i++)
+        data_clear(&t[i], i);
+}
+
+static void fetch_init(struct tlb_fetch_entry *t)
+{
+    for (unsigned i = 0; i < TLB_FETCH_SIZE; i++)
+        t[i].ntag = tlb_empty_tag(i);
+}
+
+int tlb_init(struct mmu *mmu)
+{
+    mmu->sets = calloc((size_t)mmu->vcpu_count * TLB_SETS, sizeof(*mmu->sets));
+    mmu->empty_data = calloc(TLB_SIZE, sizeof(*mmu->empty_data));
+    mmu->empty_fetch = calloc(TLB_FETCH_SIZE, sizeof(*mmu->empty_fetch));
+    if (!mmu->sets || !mmu->empty_data || !mmu->empty_fetch) {
+        tlb_fini(mmu);
+        return -1;
+    }
+    data_init(mmu->empty_data);
+    fetch_init(mmu->empty_fetch);
+    return 0;
+}
+
+void tlb_fini(struct mmu *mmu)
+{
+    for (unsigned i = 0; mmu->sets && i < mmu->vcpu_count * TLB_SETS; i++) {
+        struct tlb_set *set = &mmu->sets[i];
+        for (unsigned mode = 0; mode < TLB_MODES; mode++) {
+            free(set->data[mode]);
+            free(set->data_meta[mode]);
+        }
+        for (unsigned mode = 0; mode < 2; mode++) {
+            free(set->fetch[mode]);
+            free(set->fetch_meta[mode]);
+        }
+    }
+    free(mmu->sets);
+    free(mmu->empty_data);
+    free(mmu->empty_fetch);
+    mmu->sets = NULL;
+    mmu->empty_data = NULL;
+    mmu->empty_fetch = NULL;
+}
+
+void tlb_vcpu_switch(struct mmu_vcpu *mv)
+{
+    const struct tlb_set *set = mv->set;
+    for (unsigned mode = 0; mode < TLB_MODES; mode++)
+        mv->data[mode] = set->data[mode] ? set->data[mode] : mv->mmu->empty_data;
+    for (unsigned mode = 0; mode < 2; mode++)
+        mv->fetch[mode] = set->fetch[mode] ? set->fetch[mode] : mv->mmu->empty_fetch;
+    mv->cur_data = mv->data[tlb_mode_of(&mv->regs, 0)];
+    mv->cur_fetch = mv->fetch[mv->regs.cpl == 3 ? TLB_USER : TLB_SUPER];
+    mv->fetch_epoch++;
+}
+
+static void data_table_make(struct mmu_vcpu *mv, enum tlb_mode mode)
+{
+    struct tlb_set *set = mv->set;
+    set->data[mode] = alloc_zeroed(TLB_SIZE, sizeof(struct tlb_entry));
+    set->data_meta[mode] = alloc_zeroed(TLB_SIZE, sizeof(struct tlb_meta));
+    data_init(set->data[mode]);
+    tlb_vcpu_switch(mv);
+}
+
+static void fetch_table_make(struct mmu_vcpu *mv, enum tlb_mode mode)
+{
+    struct tlb_set *set = mv->set;
+    set->fetch[mode] = alloc_zeroed(TLB_FETCH_SIZE, sizeof(struct tlb_fetch_entry));
+    set->fetch_meta[mode] = alloc_zeroed(TLB_FETCH_SIZE, sizeof(struct tlb_meta));
+    fetch_init(set->fetch[mode]);
+    tlb_vcpu_switch(mv);
+}
+
+/* ---- install ---- */
+
+static void install_data(struct mmu_vcpu *mv, enum tlb_mode mode, const struct tlb_fill *f)
+{
+    struct tlb_set *set = mv->set;
+    if (unlikely(!set->data[mode]))
+        data_table_make(mv, mode);
+    gva_t page = f->gva & ~PAGE_MASK;
+    unsigned i = tlb_index(page);
+    struct tlb_entry *e = &set->data[mode][i];
+    e->ntag_r = f->read ? -page : tlb_empty_tag(i);
+    e->ntag_w = f->write ? -page : tlb_empty_tag(i);
+    e->addend = (uint64_t)(uintptr_t)f->host - page;
+    e->gpa = f->gpa | (f->write_emul ? TLB_GPA_WRITE_EMUL : 0);
+    set->data_meta[mode][i] = f->meta;
+    set->data_used[mode] |= 1ull << (i / DATA_GROUP);
+}
+
+static void install_fetch(struct mmu_vcpu *mv, enum tlb_mode mode, const struct tlb_fill *f)
+{
+    struct tlb_set *set = mv->set;
+    mode = mode == TLB_USER ? TLB_USER : TLB_SUPER;
+    if (unlikely(!set->fetch[mode]))
+        fetch_table_make(mv, mode);
+    gva_t page = f->gva & ~PAGE_MASK;
+    unsigned i = tlb_fetch_index(page);
+    struct tlb_fetch_entry *e = &set->fetch[mode][i];
+    struct tlb_fetch_entry new = {.ntag = -page, .addend = (uint64_t)(uintptr_t)f->host - page, .gpa = f->gpa};
+    /* Who remembers the old entry would not hear of its end any more. */
+    if (fetch_is_live(e, i) && memcmp(e, &new, sizeof(new)))
+        mv->fetch_epoch++;
+    *e = new;
+    set->fetch_meta[mode][i] = f->meta;
+    set->fetch_used[mode] |= 1ull << (i / FETCH_GROUP);
+}
+
+void tlb_install(struct mmu_vcpu *mv, enum tlb_mode mode, const struct tlb_fill *f)
+{
+    if (!f->host)
+        return;
+    if (f->read)
+        install_data(mv, mode, f);
+    if (f->fetch)
+        install_fetch(mv, mode, f);
+    filter_add(mv->set, &f->meta);
+    mv->mmu->stats.fills++;
+}
+
+/* ---- dropping and the rest: one entry ---- */
+
+static unsigned data_apply(struct tlb_entry *e, unsigned index, enum tlb_action action)
+{
+    switch (action) {
+    case TLB_TEST:
+        return 1;
+    case TLB_TEST_WRITE:
+        return data_writes(e);
+    case TLB_PROTECT:
+        if (!data_writes(e))
+            return 0;
+        e->ntag_w = tlb_empty_tag(index);
+        e->gpa |= TLB_GPA_WRITE_EMUL;
+        return 1;
+    case TLB_DROP:
+        data_clear(e, index);
+        return 1;
+    }
+    return 0;
+}
+
+static unsigned fetch_apply(struct mmu_vcpu *mv, struct tlb_fetch_entry *e, unsigned index, enum tlb_action action)
+{
+    if (action == TLB_TEST)
+        return 1;
+    if (action != TLB_DROP)
+        return 0;
+    e->ntag = tlb_empty_tag(index);
+    mv->fetch_epoch++;
+    return 1;
+}
+
+static inline struct mmu_vcpu *set_vcpu(struct mmu *mmu, const struct tlb_set *set)
+{
+    return &mmu->vcpus[(size_t)(set - mmu->sets) / TLB_SETS];
+}
+
+#define for_each_set(mmu, set) for (struct tlb_set *set = (mmu)->sets; set < (mmu)->sets + (mmu)->vcpu_count * TLB_SETS; set++)
+
+static unsigned count_drops(struct mmu *mmu, unsigned n)
+{
+    mmu->stats.tlb_drops += n;
+    return n;
+}
+
+/* ---- by page: one slot a table ---- */
+
+static unsigned set_page_apply(struct mmu *mmu, struct tlb_set *set, gva_t page, gfn_t gfn, bool any_gfn, enum tlb_action action)
+{
+    unsigned n = 0, i = tlb_index(page), j = tlb_fetch_index(page);
+    for (unsigned mode = 0; mode < TLB_MODES; mode++) {
+        if (!(set->data_used[mode] >> (i / DATA_GROUP) & 1))
+            continue;
+        struct tlb_entry *e = &set->data[mode][i];
+        if (e->ntag_r == -page && (any_gfn || e->gpa >> PAGE_SHIFT == gfn))
+            n += data_apply(e, i, action);
+    }
+    for (unsigned mode = 0; mode < 2; mode++) {
+        if (!(set->fetch_used[mode] >> (j / FETCH_GROUP) & 1))
+            continue;
+        struct tlb_fetch_entry *e = &set->fetch[mode][j];
+        if (e->ntag == -page && (any_gfn || e->gpa >> PAGE_SHIFT == gfn))
+            n += fetch_apply(set_vcpu(mmu, set), e, j, action);
+    }
+    return n;
+}
+
+unsigned tlb_page_apply(struct mmu *mmu, gva_t gva, gfn_t gfn, enum tlb_action action)
+{
+    unsigned n = 0;
+    for_each_set(mmu, set)
+        n += set_page_apply(mmu, set, gva & ~PAGE_MASK, gfn, false, action);
+    return action == TLB_DROP ? count_drops(mmu, n) : n;
+}
+
+void tlb_vcpu_drop_page(struct mmu_vcpu *mv, gva_t gva)
+{
+    struct tlb_set *sets = &mv->mmu->sets[mv->index * TLB_SETS];
+    for (unsigned i = 0; i < TLB_SETS; i++)
+        count_drops(mv->mmu, set_page_apply(mv->mmu, &sets[i], gva & ~PAGE_MASK, 0, true, TLB_DROP));
+}
+
+/* ---- by dependency, leaf: TLB_WAYS slots a table ---- */
+
+static unsigned set_drop_leaf(struct mmu *mmu, struct tlb_set *set, uint64_t dep, unsigned low9)
+{
+    unsigned n = 0;
+    for (unsigned mode = 0; mode < TLB_MODES; mode++) {
+        for (unsigned i = low9; i < TLB_SIZE; i += 512)
+            if ((set->data_used[mode] >> (i / DATA_GROUP) & 1) && set->data_meta[mode][i].dep[0] == dep &&
+                data_is_live(&set->data[mode][i], i))
+                n += data_apply(&set->data[mode][i], i, TLB_DROP);
+    }
+    for (unsigned mode = 0; mode < 2; mode++) {
+        for (unsigned i = low9; i < TLB_FETCH_SIZE; i += 512)
+            if ((set->fetch_used[mode] >> (i / FETCH_GROUP) & 1) && set->fetch_meta[mode][i].dep[0] == dep &&
+                fetch_is_live(&set->fetch[mode][i], i))
+                n += fetch_apply(set_vcpu(mmu, set), &set->fetch[mode][i], i, TLB_DROP);
+    }
+    return n;
+}
+
+/* ---- by anything else: a scan of the groups in use ---- */
+
+struct scan {
+    enum { SCAN_DEP, SCAN_DEP_PAGE, SCAN_GFNS } by;
+    uint64_t key;      /* dep, dep page or first gfn */
+    uint64_t pages;    /* SCAN_GFNS */
+    gva_t gva;         /* SCAN_DEP: only entries of [gva, gva + span) */
+    uint64_t span;     /* 0: all */
+    enum tlb_action action;
+};
+
+static inline bool scan_matches(const struct scan *s, gva_t page, gpa_t gpa, const struct tlb_meta *meta)
+{
+    switch (s->by) {
+    case SCAN_DEP:
+        return (!s->span || page - s->gva < s->span) && meta_has(meta, s->key);
+    case SCAN_DEP_PAGE:
+        return meta_has_page(meta, s->key);
+    case SCAN_GFNS:
+        return (gpa >> PAGE_SHIFT) - s->key < s->pages;
+    }
+    return false;
+}
+
+/* Returns the entries that it applied to; `*used` loses the groups that turned out empty. */
+static unsigned data_scan(struct tlb_entry *t, const struct tlb_meta *meta, uint64_t *used, const struct scan *s)
+{
+    unsigned n = 0;
+    for (uint64_t left = *used; left; left &= left - 1) {
+        unsigned group = (unsigned)__builtin_ctzll(left);
+        bool live = false;
+        for (unsigned i = group * DATA_GROUP; i < (group + 1) * DATA_GROUP; i++) {
+            if (!data_is_live(&t[i], i))
+                continue;
+            if (scan_matches(s, -t[i].ntag_r, t[i].gpa, &meta[i]))
+                n += data_apply(&t[i], i, s->action);
+            live |= data_is_live(&t[i], i);
+        }
+        if (!live)
+            *used &= ~(1ull << group);
+    }
+    return n;
+}
+
+static unsigned fetch_scan(struct mmu_vcpu *mv, struct tlb_fetch_entry *t, const struct tlb_meta *meta, uint64_t *used, const struct scan *s)
+{
+    unsigned n = 0;
+    for (uint64_t left = *used; left; left &= left - 1) {
+        unsigned group = (unsigned)__builtin_ctzll(left);
+        bool live = false;
+        for (unsigned i = group * FETCH_GROUP; i < (group + 1) * FETCH_GROUP; i++) {
+            if (!fetch_is_live(&t[i], i))
+                continue;
+            if (scan_matches(s, -t[i].ntag, t[i].gpa, &meta[i]))
+                n += fetch_apply(mv, &t[i], i, s->action);
+            live |= fetch_is_live(&t[i], i);
+        }
+        if (!live)
+            *used &= ~(1ull << group);
+    }
+    return n;
+}
+
+static unsigned set_scan(struct mmu *mmu, struct tlb_set *set, const struct scan *s)
+{
+    unsigned n = 0;
+    for (unsigned mode = 0; mode < TLB_MODES; mode++)
+        if (set->data_used[mode])
+            n += data_scan(set->data[mode], set->data_meta[mode], &set->data_used[mode], s);
+    for (unsigned mode = 0; mode < 2; mode++)
+        if (set->fetch_used[mode])
+            n += fetch_scan(set_vcpu(mmu, set), set->fetch[mode], set->fetch_meta[mode], &set->fetch_used[mode], s);
+    return n;
+}
+
+unsigned tlb_drop_dep_range(struct mmu *mmu, uint64_t dep, gva_t gva, uint64_t pages)
+{
+    unsigned n = 0;
+    struct scan s = {.by = SCAN_DEP, .key = dep, .gva = gva, .span = pages << PAGE_SHIFT, .action = TLB_DROP};
+    for_each_set(mmu, set)
+        if (filter_has(set, dep >> PAGE_SHIFT))
+            n += set_scan(mmu, set, &s);
+    return count_drops(mmu, n);
+}
+
+unsigned tlb_drop_dep(struct mmu *mmu, uint64_t dep, int low9)
+{
+    if (low9 < 0)
+        return tlb_drop_dep_range(mmu, dep, 0, 0);
+    unsigned n = 0;
+    for_each_set(mmu, set)
+        if (filter_has(set, dep >> PAGE_SHIFT))
+            n += set_drop_leaf(mmu, set, dep, (unsigned)low9 & 511);
+    return count_drops(mmu, n);
+}
+
+unsigned tlb_drop_dep_page(struct mmu *mmu, uint64_t dep_page)
+{
+    unsigned n = 0;
+    struct scan s = {.by = SCAN_DEP_PAGE, .key = dep_page, .action = TLB_DROP};
+    for_each_set(mmu, set)
+        if (filter_has(set, dep_page))
+            n += set_scan(mmu, set, &s);
+    return count_drops(mmu, n);
+}
+
+unsigned tlb_gfns_apply(struct mmu *mmu, gfn_t start, uint64_t pages, enum tlb_action action)
+{
+    unsigned n = 0;
+    struct scan s = {.by = SCAN_GFNS, .key = start, .pages = pages, .action = action};
+    for_each_set(mmu, set)
+        n += set_scan(mmu, set, &s);
+    return action == TLB_DROP ? count_drops(mmu, n) : n;
+}
+
+unsigned tlb_drop_gfns(struct mmu *mmu, gfn_t start, uint64_t pages)
+{
+    return tlb_gfns_apply(mmu, start, pages, TLB_DROP);
+}
+
+/* ---- everything ---- */
+
+void tlb_set_clear(struct mmu_vcpu *mv, struct tlb_set *set)
+{
+    for (unsigned mode = 0; mode < TLB_MODES; mode++) {
+        for (; set->data_used[mode]; set->data_used[mode] &= set->data_used[mode] - 1) {
+            unsigned first = (unsigned)__builtin_ctzll(set->data_used[mode]) * DATA_GROUP;
+            for (unsigned i = first; i < first + DATA_GROUP; i++)
+                data_clear(&set->data[mode][i], i);
+        }
+    }
+    for (unsigned mode = 0; mode < 2; mode++) {
+        for (; set->fetch_used[mode]; set->fetch_used[mode] &= set->fetch_used[mode] - 1) {
+            unsigned first = (unsigned)__builtin_ctzll(set->fetch_used[mode]) * FETCH_GROUP;
+            for (unsigned i = first; i < first + FETCH_GROUP; i++)
+                set->fetch[mode][i].ntag = tlb_empty_tag(i);
+        }
+    }
+    memset(set->dep_filter, 0, sizeof(set->dep_filter));
+    mv->fetch_epoch++;
+}
+
+void tlb_flush_all(struct mmu *mmu)
+{
+    for_each_set(mmu, set)
+        tlb_set_clear(set_vcpu(mmu, set), set);
+    mmu->stats.tlb_flushes++;
+}
+
+void tlb_for_each(struct mmu *mmu, tlb_visit_fn *fn, void *ctx)
+{
+    for_each_set(mmu, set) {
+        struct mmu_vcpu *mv = set_vcpu(mmu, set);
+        for (unsigned mode = 0; mode < TLB_MODES; mode++)
+            for (unsigned i = 0; set->data_used[mode] && i < TLB_SIZE; i++)
+                if (data_is_live(&set->data[mode][i], i))
+                    fn(ctx, mv, set, mode, &set->data[mode][i], NULL, &set->data_meta[mode][i]);
+        for (unsigned mode = 0; mode < 2; mode++)
+            for (unsigned i = 0; set->fetch_used[mode] && i < TLB_FETCH_SIZE; i++)
+                if (fetch_is_live(&set->fetch[mode][i], i))
+                    fn(ctx, mv, set, mode, NULL, &set->fetch[mode][i], &set->fetch_meta[mode][i]);
+    }
+}
