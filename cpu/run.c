@@ -38,12 +38,6 @@ static uint64_t fetch_linear(const struct vcpu *v, uint64_t rip)
     return v->mode & MODE_CODE64 ? lin : (uint32_t)lin;
 }
 
-static bool is_canonical(const struct vcpu *v, uint64_t a)
-{
-    unsigned shift = v->cr4 & CR4_LA57 ? 7 : 16;
-    return (uint64_t)((int64_t)(a << shift) >> shift) == a;
-}
-
 /* Translates a fetch of the byte at `lin`; raises its fault. host is NULL if the byte is not in memory. */
 static gpa_t fetch_translate(struct vcpu *v, uint64_t lin, const uint8_t **host)
 {
@@ -53,7 +47,7 @@ static gpa_t fetch_translate(struct vcpu *v, uint64_t lin, const uint8_t **host)
         *host = (const uint8_t *)(uintptr_t)(lin + e->addend);
         return e->gpa | (lin & PAGE_MASK);
     }
-    if (v->mode & MODE_CODE64 && !is_canonical(v, lin))
+    if (v->mode & MODE_CODE64 && !addr_is_canonical(v, lin))
         vcpu_raise_error(v, &fetch_insn, EXC_GP, 0);
     if (mmu_translate(v->mv, lin, ACCESS_FETCH, &x) == XLATE_FAULT)
         vcpu_raise_pf(v, &fetch_insn, lin, x.error);
@@ -275,14 +269,14 @@ static inline bool has_events(const struct vcpu *v)
 static void run_to(struct vcpu *v, uint64_t end)
 {
     bool step = (v->rflags & (FLAG_TF | FLAG_RF)) || (v->int_shadow && (v->intr_pin || v->nmi_pending || v->pending_dbg));
-    bool tf = v->rflags & FLAG_TF;
+    v->pending_single_step = v->rflags & FLAG_TF;
     v->int_shadow = v->shadow_is_movss = false; /* the handler of STI or MOV SS opens a new one */
     if (!step) {
         run_blocks(v, end);
     } else {
         v->rflags &= ~FLAG_RF;
         run_one(v);
-        if (tf)
+        if (v->pending_single_step)
             vcpu_single_step_trap(v);
     }
 }

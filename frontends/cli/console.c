@@ -117,7 +117,6 @@ static bool host_is_live(void *ctx)
 
 static uint64_t host_wait(void *ctx, uint64_t ns)
 {
-    struct console *c = ctx;
     double start = monotonic_seconds();
     uint64_t ms = ns / 1000000 + 1;
     fflush(stdout);
