@@ -1,0 +1,56 @@
+/*
+ * -mmu shadow: the guest's tables mirrored in shadow tables from gva to frame (Linux: arch/x86/kvm/mmu, the software side).
+ *
+ * To be read in this order: spte.h (the entry), sp.h (pages, roles, roots), gpte.h (what matters of a guest entry), fault.c (how an spte
+ * comes to be), pt_write.c (how guest writes undo it), zap.c (all other ends), rmap.h (who maps a gfn), audit.c (what must hold).
+ */
+#include "mmu/shadow/sp.h"
+
+#include <stdlib.h>
+
+static int shadow_init(struct mmu *mmu)
+{
+    struct shadow *sh = calloc(1, sizeof *sh);
+    if (!sh)
+        return -1;
+    sh->mmu = mmu;
+    sh->pool = host_mm_pool(mmu->mm);
+    sh->mmio_generation = mem_generation(mmu->mem);
+    if (sp_arena_init(sh, mmu->max_shadow_pages)) {
+        free(sh);
+        return -1;
+    }
+    mmu->engine = sh;
+    return 0;
+}
+
+static void shadow_fini(struct mmu *mmu)
+{
+    struct shadow *sh = shadow_of(mmu);
+    if (!sh)
+        return;
+    shadow_zap_all(mmu);
+    while (sh->roots) {
+        struct shadow_root *root = sh->roots;
+        sh->roots = root->next;
+        free(root);
+    }
+    sp_arena_fini(sh);
+    free(sh);
+    mmu->engine = NULL;
+}
+
+const struct mmu_ops mmu_shadow_ops = {
+    .name = "shadow",
+    .init = shadow_init,
+    .fini = shadow_fini,
+    .root_get = shadow_root_get,
+    .root_put = shadow_root_put,
+    .translate = shadow_translate,
+    .protect_gfn = shadow_protect_gfn,
+    .pt_write = shadow_pt_write,
+    .zap_gfns = shadow_zap_gfns,
+    .zap_all = shadow_zap_all,
+    .audit = shadow_audit,
+    .slot_free = shadow_slot_free,
+};

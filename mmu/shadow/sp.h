@@ -1,0 +1,212 @@
+/*
+ * Shadow pages (Linux: struct kvm_mmu_page): tables of 512 sptes, found by guest frame and role.
+ *
+ * An indirect shadow page shadows a guest table: its gfn is tracked (TRACK_PT) for as long as it lives, and for each spte it keeps the guest
+ * entry that the spte was made from. A direct one maps consecutive gfns: below a guest large page whose frames are not
+ * contiguous, or everything while paging is off; nothing is tracked for it.
+ *
+ * All pages come from one arena reserved at start, so making one cannot fail once shadow_make_room() found a free one.
+ * An spte's address gives its shadow page and the place of its guest entry by arithmetic.
+ *
+ * Invariants (audited): a live page is in the hash and on the active list once; every link to it is in its parents list once and
+ * the reverse; `used` counts its sptes that are not empty; `root_count` counts the roots that name it.
+ */
+#ifndef MMU_SHADOW_SP_H
+#define MMU_SHADOW_SP_H
+
+#include "mmu/shadow/rmap.h"
+#include "mmu/shadow/spte.h"
+
+#define SP_ENTRIES 512
+
+/*
+ * All that selects a shadow page besides the gfn. Fields which cannot matter for a page are zero in it, so that it is shared where it can be.
+ * CR0.WP, SMEP and SMAP are not here: rights in the sptes are the guest's own, the TLB fill applies those bits.
+ */
+union sp_role {
+    uint64_t word;
+    struct {
+        uint64_t level : 3;      /* of its sptes: 1..5 */
+        uint64_t format : 3;     /* enum paging_format of the guest table; PAGING_NONE for a direct page */
+        uint64_t direct : 1;
+        uint64_t access : 3;     /* ACC_*: rights of the guest entries above, combined (a direct page: of its leaf as well) */
+        uint64_t dirty : 1;      /* direct: D of the guest's large entry */
+        uint64_t pkey : 4;       /* direct: protection key of the guest's large entry */
+        uint64_t quadrant : 2;   /* 32-bit guests: which part of the guest's 1024 entries */
+        uint64_t nxe : 1;        /* EFER.NXE: bit 63 is XD, not reserved */
+        uint64_t pse : 1;        /* 32-bit: CR4.PSE */
+        uint64_t pse36 : 1;      /* 32-bit: 4 MiB pages have 40-bit addresses */
+        uint64_t page1g : 1;     /* the guest may use 1 GiB pages */
+        uint64_t maxphyaddr : 6; /* where reserved address bits start */
+        uint64_t smm : 1;        /* address space */
+        uint64_t a20 : 1;        /* address line 20 is masked */
+    };
+};
+_Static_assert(sizeof(union sp_role) == 8, "a role is compared as one word");
+
+struct sp {
+    gfn_t gfn;
+    union sp_role role;
+    uint32_t index;
+    uint32_t hash_next;               /* index, 0 ends */
+    uint32_t active_prev, active_next; /* index; oldest first */
+    uint32_t touched_next;            /* the audit's list of pages changed since it last looked */
+    uint16_t used;                    /* sptes that are not empty */
+    uint8_t write_flood;              /* tracked writes since the page was last used */
+    bool live, touched;
+    uint32_t root_count;
+    struct spte_list parents;         /* sptes that link to it */
+};
+
+/* The engine's root of one TLB set: the shadow pages at the top, looked up again whenever they are missing. */
+struct shadow_root {
+    struct shadow_root *next, *prev; /* all roots of the engine */
+    union sp_role role;              /* of the top pages, but for the quadrant */
+    uint8_t tops;                    /* 1, or 4 where gva bits 30 and 31 choose among them (32-bit, PAE, no paging) */
+    bool has[4];                     /* PAE: the PDPTE register is present */
+    gfn_t gfn[4];
+    uint32_t sp[4];                  /* index, 0: none at the moment */
+};
+
+struct shadow {
+    struct mmu *mmu;
+    struct frame_pool *pool;
+    /* The arena: `limit` pages, of which index 0 is never used. */
+    uint32_t limit;
+    uint64_t *spts;   /* limit * SP_ENTRIES sptes */
+    uint64_t *gptes;  /* as many guest entries (indirect pages) */
+    struct sp *pages;
+    uint32_t free_head, free_count; /* linked through hash_next */
+    uint32_t *hash;
+    uint32_t hash_mask;
+    uint32_t indirect_of_4, indirect_of_8; /* live indirect pages by the size of their guest entries */
+    uint32_t active_first, active_last, active_count;
+    uint32_t touched;
+    struct shadow_root *roots;
+    struct spte_desc_cache descs;
+    unsigned batch;         /* depth of shadow_batch_begin() */
+    unsigned batch_drops;
+    bool flush_pending;
+    uint64_t mmio_generation; /* memslot generation that was last seen by a fault */
+};
+
+/* A guest walk and a host frame, on their way into the shadow (Linux: struct kvm_page_fault). */
+struct fault {
+    gva_t gva;
+    unsigned access;
+    unsigned as;
+    gfn_t gfn;                 /* of the page that contains the gva's gpa */
+    int leaf_level;            /* of the guest's leaf; 4 with paging off: everything is direct */
+    uint64_t gpte[6];          /* by level */
+    gpa_t gpte_gpa[6];
+    uint64_t rights;           /* SPTE_GUEST_RIGHTS of the leaf, all levels combined */
+    struct memslot *slot;      /* NULL: MMIO */
+    pfn_t pfn;
+    bool host_w, huge;
+};
+
+static inline uint64_t *sp_table(const struct shadow *sh, const struct sp *sp)
+{
+    return sh->spts + (size_t)sp->index * SP_ENTRIES;
+}
+
+static inline struct sp *sp_of(const struct shadow *sh, const uint64_t *sptep)
+{
+    return &sh->pages[(size_t)(sptep - sh->spts) / SP_ENTRIES];
+}
+
+static inline unsigned sp_index_of(const struct shadow *sh, const uint64_t *sptep)
+{
+    return (unsigned)((size_t)(sptep - sh->spts) % SP_ENTRIES);
+}
+
+/* Where the guest entry that *sptep was made from is kept (indirect pages). */
+static inline uint64_t *sp_gptep(const struct shadow *sh, const uint64_t *sptep)
+{
+    return sh->gptes + (sptep - sh->spts);
+}
+
+static inline unsigned sp_index(gva_t gva, int level)
+{
+    return (gva >> (PAGE_SHIFT + 9 * (level - 1))) & (SP_ENTRIES - 1);
+}
+
+static inline unsigned role_as(union sp_role role)
+{
+    return role.smm;
+}
+
+/* Bit 20 of physical addresses is gone while the role says so. */
+static inline gfn_t role_gfn(union sp_role role, gfn_t gfn)
+{
+    return role.a20 ? gfn & ~(gfn_t)(1u << (20 - PAGE_SHIFT)) : gfn;
+}
+
+/* ---- sp.c: finding, making and releasing pages ---- */
+
+int sp_arena_init(struct shadow *sh, uint64_t limit);
+void sp_arena_fini(struct shadow *sh);
+/* First live page of the gfn's hash chain at or after `from`, any role. NULL: none. */
+struct sp *sp_next_of_gfn(const struct shadow *sh, uint32_t from, gfn_t gfn);
+#define sp_for_each_of_gfn(sh, g, sp)                                                                                  \
+    for (struct sp *sp = sp_next_of_gfn((sh), sp_hash_first((sh), (g)), (g)), *sp##_next;                              \
+         sp && (sp##_next = sp_next_of_gfn((sh), sp->hash_next, (g)), true); sp = sp##_next)
+uint32_t sp_hash_first(const struct shadow *sh, gfn_t gfn);
+/* The page of (gfn, role), made if need be (*created). A free page must exist. Linux: kvm_mmu_get_page. */
+struct sp *sp_get(struct shadow *sh, gfn_t gfn, union sp_role role, bool *created);
+/* Puts an empty, unlinked page back. */
+void sp_release(struct shadow *sh, struct sp *sp);
+/* Notes for the audit that the page changed. */
+void sp_touch(struct shadow *sh, struct sp *sp);
+
+/* ---- root.c ---- */
+
+void shadow_root_get(struct mmu_vcpu *mv, struct tlb_set *set);
+void shadow_root_put(struct mmu_vcpu *mv, struct tlb_set *set);
+/* The top page for gva, made if it is missing. NULL: this root has none there. A free page must exist. */
+struct sp *shadow_root_top(struct shadow *sh, struct shadow_root *root, gva_t gva);
+/* Every root forgets the page, which is being zapped. */
+void shadow_roots_forget(struct shadow *sh, struct sp *sp);
+static inline unsigned root_slot(const struct shadow_root *root, gva_t gva)
+{
+    return root->tops == 1 ? 0 : (unsigned)(gva >> 30) & 3;
+}
+
+/* ---- zap.c: taking translations away ---- */
+
+/* Between begin and end TLB entries are dropped one by one, or, when there are too many, all at once at the end. Nests. */
+void shadow_batch_begin(struct shadow *sh);
+void shadow_batch_end(struct shadow *sh);
+/* Drops the TLB entries made from a leaf. */
+void spte_drop_cached(struct shadow *sh, uint64_t *sptep);
+/* Empties an spte of any kind: leaves its rmap, or unlinks its child (which stays in the hash). Linux: mmu_page_zap_pte. */
+void spte_drop(struct shadow *sh, uint64_t *sptep);
+/* Zaps a page: its sptes, its parents' links, its place in roots, hash and tracking. Linux: kvm_mmu_prepare_zap_page. */
+void sp_zap(struct shadow *sh, struct sp *sp);
+/* At least `n` free pages, zapping the oldest that no root needs. Linux: make_mmu_pages_available. */
+void shadow_make_room(struct shadow *sh, uint32_t n);
+/* gfn that a leaf maps first (page of 4 KiB at level 1), or the first below a link to a direct page. */
+gfn_t spte_gfn(const struct shadow *sh, const uint64_t *sptep);
+void shadow_protect_gfn(struct mmu *mmu, unsigned as, gfn_t gfn);
+bool shadow_zap_gfns(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages);
+void shadow_zap_all(struct mmu *mmu);
+void shadow_slot_free(struct mmu *mmu, struct memslot *slot);
+
+/* ---- pt_write.c ---- */
+
+void shadow_pt_write(struct mmu *mmu, unsigned as, gpa_t gpa, const void *bytes, size_t len);
+
+/* ---- fault.c ---- */
+
+enum xlate_result shadow_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
+
+/* ---- audit.c ---- */
+
+unsigned shadow_audit(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx);
+
+static inline struct shadow *shadow_of(const struct mmu *mmu)
+{
+    return mmu->engine;
+}
+
+#endif
