@@ -148,9 +148,9 @@ int sp_arena_init(struct shadow *sh, uint64_t limit);
 void sp_arena_fini(struct shadow *sh);
 /* First live page of the gfn's hash chain at or after `from`, any role. NULL: none. */
 struct sp *sp_next_of_gfn(const struct shadow *sh, uint32_t from, gfn_t gfn);
-#define sp_for_each_of_gfn(sh, g, sp)                                                                                  \
-    for (struct sp *sp = sp_next_of_gfn((sh), sp_hash_first((sh), (g)), (g)), *sp##_next;                              \
-         sp && (sp##_next = sp_next_of_gfn((sh), sp->hash_next, (g)), true); sp = sp##_next)
+#define sp_for_each_of_gfn(sh, g, page)                                                                                \
+    for (struct sp *page = sp_next_of_gfn((sh), sp_hash_first((sh), (g)), (g)), *page##_next;                          \
+         page && (page##_next = sp_next_of_gfn((sh), page->hash_next, (g)), true); page = page##_next)
 uint32_t sp_hash_first(const struct shadow *sh, gfn_t gfn);
 /* The page of (gfn, role), made if need be (*created). A free page must exist. Linux: kvm_mmu_get_page. */
 struct sp *sp_get(struct shadow *sh, gfn_t gfn, union sp_role role, bool *created);
