@@ -109,6 +109,7 @@ static void tss_init(void)
     gdt[TSS_SELECTOR / 8] =
         (limit & 0xffff) | (base & 0xffffff) << 16 | 0x89ull << 40 | (limit >> 16) << 48 | (base >> 24 & 0xff) << 56;
     gdt[TSS_SELECTOR / 8 + 1] = base >> 32;
+    __asm__ volatile("lldt %w0" : : "r"(0)); // reset leaves an LDT at 0
     __asm__ volatile("ltr %w0" : : "r"(TSS_SELECTOR));
 }
 

@@ -17,8 +17,8 @@ static void check_wp(struct path *path)
         check_access(WRITE, 3, path->gva, PF_P | PF_W | PF_U, "WP=0, %s", names[i]);
         write_cr0(cr0);
         check_access(WRITE, 0, path->gva, PF_P | PF_W, "WP=1 again, %s", names[i]);
-        check_access(READ, 0, path->gva, -1, "WP=1, %s", names[i]);
         mark_memory(gpa_pointer(path->frame), 1);
+        check_access(READ, 0, path->gva, -1, "WP=1, %s", names[i]);
         path_restore(path);
     }
 }

@@ -126,7 +126,8 @@ static void check_crossing_fault(const struct pair *pair, const struct crossing 
     pair_set(pair, faulty, protection ? pair->good[faulty] & ~PTE_W : 0);
     crossing_probe(&p, pair, c, before, cpl);
     u64 cr2 = faulty ? pair->gva + 0x1000 : pair->gva + 0x1000 - before;
-    u64 error = (protection ? PF_P : 0) | (c->store ? PF_W : 0) | (cpl == 3 ? PF_U : 0);
+    u64 write = !c->store ? 0 : c->load && !protection ? PF_MODIFY : PF_W;
+    u64 error = (protection ? PF_P : 0) | write | (cpl == 3 ? PF_U : 0);
     check_probe(&p, page_fault(error, cr2), "%s at CPL %u, %s page %s", c->name, cpl, faulty ? "second" : "first",
                 protection ? "read-only" : "not present");
     check(load64(pair->frame[0] + 0xff8) == LOW_BYTES && load64(pair->frame[1]) == HIGH_BYTES,
@@ -322,6 +323,7 @@ struct stack_case {
     int below;      // the faulting address relative to RSP or RDI
     bool write, read_only;
     u64 rcx;
+    bool modify; // the write is half of a read-modify-write
 };
 
 static void check_stack_case(const struct stack_case *c, const struct pair *pair, unsigned cpl)
@@ -339,7 +341,8 @@ static void check_stack_case(const struct stack_case *c, const struct pair *pair
         p.in.rsp = at;
     else
         p.in.rsp = pair->gva + 0x400;
-    struct expect wanted = page_fault((c->write ? PF_W : 0) | (cpl == 3 ? PF_U : 0) | (c->read_only ? PF_P : 0),
+    u64 write = !c->write ? 0 : c->modify && !c->read_only ? PF_MODIFY : PF_W;
+    struct expect wanted = page_fault(write | (cpl == 3 ? PF_U : 0) | (c->read_only ? PF_P : 0),
                                       at + (u64)(long)c->below);
     if (c->at) {
         wanted.rip = probe_address(c->at, cpl);
@@ -352,30 +355,30 @@ static void check_stack_case(const struct stack_case *c, const struct pair *pair
 }
 
 static const struct stack_case stack_cases[] = {
-    {"push", cross_push, NULL, true, -8, true, false, 0},
-    {"pop", cross_pop, NULL, true, 0, false, false, 0},
-    {"call", stack_call, NULL, true, -8, true, false, 0},
-    {"call through a register", stack_call_indirect, NULL, true, -8, true, false, 0},
-    {"ret", stack_ret, NULL, true, 0, false, false, 0},
-    {"ret 16", stack_ret_imm, NULL, true, 0, false, false, 0},
-    {"leave", stack_leave, NULL, true, 0, false, false, 0},
-    {"enter", stack_enter, NULL, true, -8, true, false, 0},
-    {"pushf", stack_pushf, NULL, true, -8, true, false, 0},
-    {"popf", stack_popf, NULL, true, 0, false, false, 0},
-    {"pop to memory, memory missing", stack_pop_memory, NULL, false, 0, true, false, 0},
-    {"pop to memory, stack missing", stack_pop_memory, NULL, true, 0, false, false, 0},
-    {"push of memory, memory missing", stack_push_memory, NULL, false, 0, false, false, 0},
-    {"push of memory, stack missing", stack_push_memory, NULL, true, -8, true, false, 0},
-    {"lock cmpxchg that would fail, read-only page", stack_cmpxchg, NULL, false, 0, true, true, 1},
-    {"lock cmpxchg, page missing", stack_cmpxchg, NULL, false, 0, true, false, 1},
-    {"add to a read-only page", access_add, NULL, false, 0, true, true, 0},
-    {"xchg with a read-only page", cross_xchg, NULL, false, 0, true, true, 0},
-    {"cmov whose condition is false", stack_cmov, stack_cmov_itself, false, 0, false, false, 0},
-    {"bts with a far bit offset", stack_bts, NULL, false, 64, true, false, 512},
-    {"bts with a negative bit offset", stack_bts, NULL, false, -8, true, false, (u64)-1},
-    {"div by memory", stack_div, NULL, false, 0, false, false, 0},
-    {"imul by memory", stack_imul, NULL, false, 0, false, false, 0},
-    {"jmp through memory", stack_jmp, NULL, false, 0, false, false, 0},
+    {"push", cross_push, NULL, true, -8, true, false, 0, false},
+    {"pop", cross_pop, NULL, true, 0, false, false, 0, false},
+    {"call", stack_call, NULL, true, -8, true, false, 0, false},
+    {"call through a register", stack_call_indirect, NULL, true, -8, true, false, 0, false},
+    {"ret", stack_ret, NULL, true, 0, false, false, 0, false},
+    {"ret 16", stack_ret_imm, NULL, true, 0, false, false, 0, false},
+    {"leave", stack_leave, NULL, true, 0, false, false, 0, false},
+    {"enter", stack_enter, NULL, true, -8, true, false, 0, false},
+    {"pushf", stack_pushf, NULL, true, -8, true, false, 0, false},
+    {"popf", stack_popf, NULL, true, 0, false, false, 0, false},
+    {"pop to memory, memory missing", stack_pop_memory, NULL, false, 0, true, false, 0, false},
+    {"pop to memory, stack missing", stack_pop_memory, NULL, true, 0, false, false, 0, false},
+    {"push of memory, memory missing", stack_push_memory, NULL, false, 0, false, false, 0, false},
+    {"push of memory, stack missing", stack_push_memory, NULL, true, -8, true, false, 0, false},
+    {"lock cmpxchg that would fail, read-only page", stack_cmpxchg, NULL, false, 0, true, true, 1, true},
+    {"lock cmpxchg, page missing", stack_cmpxchg, NULL, false, 0, true, false, 1, true},
+    {"add to a read-only page", access_add, NULL, false, 0, true, true, 0, true},
+    {"xchg with a read-only page", cross_xchg, NULL, false, 0, true, true, 0, true},
+    {"cmov whose condition is false", stack_cmov, stack_cmov_itself, false, 0, false, false, 0, false},
+    {"bts with a far bit offset", stack_bts, NULL, false, 64, true, false, 512, true},
+    {"bts with a negative bit offset", stack_bts, NULL, false, -8, true, false, (u64)-1, true},
+    {"div by memory", stack_div, NULL, false, 0, false, false, 0, false},
+    {"imul by memory", stack_imul, NULL, false, 0, false, false, 0, false},
+    {"jmp through memory", stack_jmp, NULL, false, 0, false, false, 0, false},
 };
 
 void group_strings(void)

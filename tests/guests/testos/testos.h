@@ -26,6 +26,8 @@ extern struct settings settings;
 enum { VEC_DE = 0, VEC_DB = 1, VEC_BP = 3, VEC_UD = 6, VEC_DF = 8, VEC_NP = 11, VEC_SS = 12, VEC_GP = 13, VEC_PF = 14 };
 // PF_RESERVED: P and RSVD; under TCG RSVD alone (README, "Where TCG departs").
 #define PF_RESERVED (settings.strict ? PF_P | PF_RSVD : PF_RSVD)
+// PF_MODIFY: W, as a read-modify-write of a page that is not present has it; TCG reports the read.
+#define PF_MODIFY (settings.strict ? PF_W : 0)
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_ID = 16, PF_PK = 32 };
 
 struct expect {
