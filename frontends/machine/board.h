@@ -1,0 +1,82 @@
+/*
+ * The board: every device of the PC, placed on the buses and wired to the processors by devices/layout.h.
+ */
+#ifndef FRONTENDS_MACHINE_BOARD_H
+#define FRONTENDS_MACHINE_BOARD_H
+
+#include "core/memory.h"
+#include "core/replay.h"
+#include "cpu/cpu.h"
+#include "devices/acpi_pm.h"
+#include "devices/acpi_tables.h"
+#include "devices/debug_console.h"
+#include "devices/debug_exit.h"
+#include "devices/fw_cfg.h"
+#include "devices/ioapic.h"
+#include "devices/isa_irq.h"
+#include "devices/kbc8042.h"
+#include "devices/lapic.h"
+#include "devices/pci_host.h"
+#include "devices/pic8259.h"
+#include "devices/pit8254.h"
+#include "devices/port92.h"
+#include "devices/reset_cf9.h"
+#include "devices/rtc_cmos.h"
+#include "devices/uart16550.h"
+#include "frontends/machine/error.h"
+
+struct board_config {
+    struct bus *ports, *mmio;
+    struct vclock *clock;
+    struct input_queue *input;
+    const struct log *log;
+    struct guest_memory memory;
+    struct vcpu **cpus;
+    unsigned cpu_count;
+    uint64_t low_ram, high_ram;
+    int64_t rtc_base; /* or MACHINE_RTC_DEFAULT */
+    bool debug_console, debug_exit;
+    uint16_t debug_exit_base;
+    unsigned debug_exit_size;
+    /* Upward calls: made inside a device access. */
+    void *ctx;
+    void (*reset)(void *ctx);
+    void (*power_off)(void *ctx);
+    void (*debug_exit_fn)(void *ctx, uint8_t code); /* code: the process's exit status */
+    void (*serial_tx)(void *ctx, uint8_t byte);
+    void (*debug_tx)(void *ctx, uint8_t byte);
+    void (*set_a20)(void *ctx, bool enabled);
+};
+
+struct board {
+    struct board_config cfg;
+    bool built;
+    struct cpu_intc intc[LAPIC_MAX_CPUS];
+    struct isa_irq isa;
+    struct pic8259 pic;
+    struct pit8254 pit;
+    struct lapic_set lapics;
+    struct ioapic ioapic;
+    struct uart16550 com1;
+    struct rtc_cmos rtc;
+    struct kbc8042 kbc;
+    struct port92 port92;
+    struct reset_cf9 cf9;
+    struct pci_host pci;
+    struct acpi_pm pm;
+    struct fw_cfg fw_cfg;
+    struct debug_exit debug_exit;
+    struct debug_console debug_console;
+};
+
+/* Must not move afterwards. The vCPUs exist and get their interrupt sockets. */
+bool board_init(struct board *b, const struct board_config *cfg, struct error *e);
+void board_fini(struct board *b);
+/* Devices to the state that firmware would leave. */
+void board_reset(struct board *b);
+/* Writes the ACPI tables into guest memory; *rsdp is the root pointer's gpa. */
+bool board_install_tables(struct board *b, uint64_t *rsdp);
+void board_save(const struct board *b, struct snap_writer *w);
+void board_load(struct board *b, struct snap_reader *r);
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * Inside the machine: its parts, for the files that build, run, save and report.
+ */
+#ifndef FRONTENDS_MACHINE_MACHINE_H
+#define FRONTENDS_MACHINE_MACHINE_H
+
+#include "core/bus.h"
+#include "core/clock.h"
+#include "core/host/host_mm.h"
+#include "core/log.h"
+#include "core/replay.h"
+#include "core/stats.h"
+#include "core/trace.h"
+#include "cpu/cpu.h"
+#include "frontends/machine/board.h"
+#include "frontends/machine/boot.h"
+#include "frontends/machine/file.h"
+#include "frontends/machine/script.h"
+#include "frontends/machine/umbra.h"
+#include "mmu/mmu.h"
+
+#include <signal.h>
+
+#define MACHINE_TURN_UNITS 20000ull /* of one vCPU before the next has its turn (design section 6) */
+
+/* What something inside an instruction asks for; acted on at the next boundary. */
+struct machine_requests {
+    bool reset, power_off, debug_exit, quit;
+    uint8_t debug_exit_code;
+    char *save_path; /* owned */
+};
+
+struct machine {
+    struct machine_config cfg;
+    struct log log;
+    struct trace trace;
+    struct stats stats;
+    struct vclock clock;
+    struct input_queue input;
+    struct bus ports, mmio;
+    struct frame_pool *pool;
+    struct host_mm *mm;
+    struct mem *mem;
+    struct mmu *mmu;
+    struct cpu_model *model;
+    struct code_cache *code;
+    struct vcpu **cpu; /* cpu_count of them */
+    unsigned cpu_count;
+    struct board board;
+    struct script *script;
+    struct file kernel, initrd;
+    struct e820_entry e820[E820_MAX];
+    unsigned e820_count;
+    uint64_t low_ram, high_ram; /* bytes below and above 4 GiB */
+
+    unsigned turn;      /* whose turn it is */
+    uint64_t turn_left; /* units left of it */
+    bool started;
+    struct machine_requests want;
+    volatile sig_atomic_t interrupted;
+    int exit_code;   /* of a debug exit */
+    char error[256]; /* of the last failed save */
+    uint64_t next_poll, next_audit, audit_failures;
+    uint64_t audits, resets, input_bytes;
+    char report[256]; /* why the triple fault counts as one, for messages */
+};
+
+/* frontends/machine/memory.c: slots and the memory map. */
+bool machine_build_memory(struct machine *m, struct error *e);
+/* frontends/machine/start.c: puts the kernel into memory and the boot vCPU at its entry. Also after a reset. */
+bool machine_boot(struct machine *m, struct error *e);
+void machine_reset(struct machine *m);
+/* Ends the block that is running, so that a request is seen. */
+void machine_attention(struct machine *m);
+
+#endif

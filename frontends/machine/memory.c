@@ -1,0 +1,63 @@
+/*
+ * The machine's memory: frame pool, host address space, memslots, and the map that the guest is told.
+ */
+#include "devices/layout.h"
+#include "frontends/machine/machine.h"
+
+#define LOW_END    0xa0000ull
+#define EBDA       0x9fc00ull
+#define HIGH_START 0x100000ull
+#define FOUR_GIB   0x100000000ull
+
+static void e820_add(struct machine *m, uint64_t base, uint64_t len, uint32_t type)
+{
+    if (len)
+        m->e820[m->e820_count++] = (struct e820_entry){base, len, type};
+}
+
+static void e820_build(struct machine *m)
+{
+    e820_add(m, 0, EBDA, E820_RAM);
+    e820_add(m, EBDA, LOW_END - EBDA, E820_RESERVED);
+    e820_add(m, LAYOUT_ACPI_TABLES, LAYOUT_ACPI_TABLES_SIZE, E820_RESERVED);
+    e820_add(m, HIGH_START, m->low_ram - HIGH_START, E820_RAM);
+    e820_add(m, FOUR_GIB, m->high_ram, E820_RAM);
+}
+
+static bool slot(struct machine *m, uint64_t gpa, uint64_t len, hva_t hva, enum memslot_kind kind, struct error *e)
+{
+    if (mem_slot_add(m->mem, 0, gpa, len, hva, kind))
+        return error_set(e, "cannot map guest memory at 0x%llx", (unsigned long long)gpa);
+    return true;
+}
+
+/* RAM with the hole at 640K..1M; the top 64 KiB of the hole (ACPI tables) is ROM. */
+static bool slots_build(struct machine *m, struct error *e)
+{
+    hva_t hva = host_mm_mmap_anon(m->mm, m->low_ram, HOST_READ | HOST_WRITE);
+    hva_t high = m->high_ram ? host_mm_mmap_anon(m->mm, m->high_ram, HOST_READ | HOST_WRITE) : 0;
+    if (!hva || (m->high_ram && !high))
+        return error_set(e, "cannot reserve %llu MiB of guest memory", (unsigned long long)(m->cfg.ram_bytes >> 20));
+    return slot(m, 0, LOW_END, hva, MEMSLOT_RAM, e) &&
+           slot(m, LAYOUT_ACPI_TABLES, LAYOUT_ACPI_TABLES_SIZE, hva + LAYOUT_ACPI_TABLES, MEMSLOT_ROM, e) &&
+           slot(m, HIGH_START, m->low_ram - HIGH_START, hva + HIGH_START, MEMSLOT_RAM, e) &&
+           (!m->high_ram || slot(m, FOUR_GIB, m->high_ram, high, MEMSLOT_RAM, e));
+}
+
+bool machine_build_memory(struct machine *m, struct error *e)
+{
+    char why[128] = "";
+    uint64_t ram = m->cfg.ram_bytes;
+    m->low_ram = ram < LAYOUT_LOW_RAM_MAX ? ram : LAYOUT_LOW_RAM_MAX;
+    m->high_ram = ram - m->low_ram;
+    m->pool = frame_pool_create((ram >> PAGE_SHIFT) + 1024, why, sizeof why);
+    if (!m->pool)
+        return error_set(e, "no memory for the guest: %s", why);
+    m->mm = host_mm_create(m->pool);
+    struct mem_config cfg = {.mm = m->mm, .mmio = &m->mmio, .log = &m->log, .trace = &m->trace};
+    m->mem = m->mm ? mem_create(&cfg) : NULL;
+    if (!m->mem)
+        return error_set(e, "out of memory");
+    e820_build(m);
+    return slots_build(m, e);
+}

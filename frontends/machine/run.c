@@ -1,0 +1,257 @@
+/*
+ * The machine's run loop: timers, outside input and vCPUs in turn, at instruction boundaries.
+ *
+ * Nothing in here may depend on when the front end polls: chunks of vcpu_run() end wherever they like without the guest
+ * noticing.
+ */
+#include "frontends/machine/machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+void machine_attention(struct machine *m)
+{
+    vcpu_request_stop(m->cpu[m->turn]);
+}
+
+/* ---- requests ---- */
+
+static bool act_save(struct machine *m)
+{
+    struct error e;
+    char *path = m->want.save_path;
+    m->want.save_path = NULL;
+    bool ok = machine_save(m, path, &e);
+    free(path);
+    if (!ok)
+        log_error("%s", e.text);
+    return ok;
+}
+
+static bool act_reset(struct machine *m, enum machine_exit *why)
+{
+    m->want.reset = false;
+    if (m->cfg.no_reboot) {
+        *why = MACHINE_RESET;
+        return false;
+    }
+    machine_reset(m);
+    return true;
+}
+
+/* False: the run ends, *why is set. */
+static bool act_requests(struct machine *m, enum machine_exit *why)
+{
+    if (m->want.debug_exit) {
+        m->exit_code = m->want.debug_exit_code;
+        *why = MACHINE_DEBUG_EXIT;
+        return false;
+    }
+    if (m->want.power_off) {
+        *why = MACHINE_POWER_OFF;
+        return false;
+    }
+    if (m->want.save_path && !act_save(m)) {
+        *why = MACHINE_SCRIPT_FAILED;
+        return false;
+    }
+    if (m->want.quit) {
+        m->want.quit = false;
+        *why = MACHINE_STOPPED;
+        return false;
+    }
+    return !m->want.reset || act_reset(m, why);
+}
+
+/* ---- limits, polling, audits ---- */
+
+static bool check_limits(struct machine *m, enum machine_exit *why)
+{
+    if (m->cfg.icount_limit && m->clock.icount >= m->cfg.icount_limit)
+        *why = MACHINE_ICOUNT_LIMIT;
+    else if (m->cfg.vtime_limit && clock_now(&m->clock) >= m->cfg.vtime_limit)
+        *why = MACHINE_VTIME_LIMIT;
+    else
+        return true;
+    return false;
+}
+
+static void audit_line(void *ctx, const char *line)
+{
+    fprintf(ctx, "audit: %s\n", line);
+}
+
+unsigned machine_audit(struct machine *m, bool full, FILE *out)
+{
+    m->audits++;
+    return mmu_audit(m->mmu, full, out ? audit_line : NULL, out);
+}
+
+static bool check_audit(struct machine *m, enum machine_exit *why)
+{
+    if (m->cfg.audit_every && m->clock.icount >= m->next_audit) {
+        m->next_audit = m->clock.icount + m->cfg.audit_every;
+        m->audit_failures += machine_audit(m, true, m->log.out);
+    }
+    if (!m->audit_failures)
+        return true;
+    *why = MACHINE_AUDIT_FAILED;
+    return false;
+}
+
+static bool check_poll(struct machine *m, enum machine_exit *why)
+{
+    uint64_t now = clock_now(&m->clock);
+    if (now < m->next_poll && !m->interrupted)
+        return true;
+    m->next_poll = now + MACHINE_POLL_UNITS;
+    m->interrupted = 0;
+    if (!m->cfg.host.poll || !m->cfg.host.poll(m->cfg.host.ctx))
+        return true;
+    *why = MACHINE_STOPPED;
+    return false;
+}
+
+/* ---- idle ---- */
+
+static bool cpu_is_idle(const struct vcpu *v)
+{
+    return v->activity != VCPU_RUNNING && !vcpu_has_wakeup(v);
+}
+
+static bool all_idle(const struct machine *m)
+{
+    for (unsigned k = 0; k < m->cpu_count; k++)
+        if (!cpu_is_idle(m->cpu[k]))
+            return false;
+    return true;
+}
+
+static bool is_live(const struct machine *m)
+{
+    return m->cfg.host.is_live && m->cfg.host.is_live(m->cfg.host.ctx);
+}
+
+static uint64_t idle_deadline(const struct machine *m)
+{
+    uint64_t when = clock_next_deadline(&m->clock);
+    return m->cfg.vtime_limit ? min_u64(when, m->cfg.vtime_limit) : when;
+}
+
+/* All vCPUs are halted: moves time to the next event. False: there will never be one. */
+static bool idle(struct machine *m, enum machine_exit *why)
+{
+    uint64_t now = clock_now(&m->clock), when = idle_deadline(m);
+    if (input_next(&m->input) != UINT64_MAX) {
+        input_deliver_due(&m->input, UINT64_MAX);
+        return true;
+    }
+    if (is_live(m)) {
+        uint64_t slept = m->cfg.host.wait(m->cfg.host.ctx, when == CLOCK_NEVER ? UINT64_MAX : when - now);
+        clock_skip_to(&m->clock, min_u64(when, now + slept));
+        m->next_poll = 0;
+        return true;
+    }
+    if (clock_next_deadline(&m->clock) == CLOCK_NEVER) {
+        *why = MACHINE_HALTED;
+        return false;
+    }
+    clock_skip_to(&m->clock, when);
+    return true;
+}
+
+/* ---- turns ---- */
+
+static void turn_next(struct machine *m)
+{
+    m->turn = (m->turn + 1) % m->cpu_count;
+    m->turn_left = MACHINE_TURN_UNITS;
+}
+
+static uint64_t chunk_units(const struct machine *m)
+{
+    uint64_t now = clock_now(&m->clock), icount = m->clock.icount;
+    uint64_t units = clock_next_deadline(&m->clock) - now;
+    units = min_u64(units, input_next(&m->input) - icount);
+    units = min_u64(units, m->next_poll > now ? m->next_poll - now : 1);
+    if (m->cpu_count > 1)
+        units = min_u64(units, m->turn_left);
+    if (m->cfg.icount_limit)
+        units = min_u64(units, m->cfg.icount_limit - icount);
+    if (m->cfg.vtime_limit)
+        units = min_u64(units, m->cfg.vtime_limit - now);
+    if (m->cfg.audit_every)
+        units = min_u64(units, m->next_audit > icount ? m->next_audit - icount : 1);
+    return units;
+}
+
+/* A reboot by triple fault on purpose: the guest emptied its IDT first. */
+static bool is_deliberate(const struct vcpu *v)
+{
+    return v->idtr.limit == 0;
+}
+
+static bool triple_fault(struct machine *m, enum machine_exit *why)
+{
+    if (!m->cfg.no_reboot && is_deliberate(m->cpu[m->turn])) {
+        log_warn("the guest reset the machine by a triple fault (its interrupt descriptor table is empty)");
+        machine_reset(m);
+        return true;
+    }
+    machine_print_report(m, stderr);
+    *why = MACHINE_TRIPLE_FAULT;
+    return false;
+}
+
+static bool run_turn(struct machine *m, enum machine_exit *why)
+{
+    while (cpu_is_idle(m->cpu[m->turn]))
+        turn_next(m);
+    uint64_t before = clock_now(&m->clock);
+    enum vcpu_exit exit = vcpu_run(m->cpu[m->turn], chunk_units(m));
+    uint64_t used = clock_now(&m->clock) - before;
+    m->turn_left -= min_u64(used, m->turn_left);
+    if (exit == VCPU_EXIT_SHUTDOWN)
+        return triple_fault(m, why);
+    if (exit == VCPU_EXIT_TURN || exit == VCPU_EXIT_IDLE || !m->turn_left)
+        turn_next(m);
+    return true;
+}
+
+static bool step(struct machine *m, enum machine_exit *why)
+{
+    clock_run_due(&m->clock);
+    input_deliver_due(&m->input, m->clock.icount);
+    if (!act_requests(m, why) || !check_limits(m, why) || !check_audit(m, why) || !check_poll(m, why))
+        return false;
+    return all_idle(m) ? idle(m, why) : run_turn(m, why);
+}
+
+enum machine_exit machine_run(struct machine *m)
+{
+    enum machine_exit why = MACHINE_STOPPED;
+    if (!m->started) {
+        m->started = true;
+        if (m->script)
+            script_start(m->script);
+    }
+    while (step(m, &why))
+        ;
+    return why;
+}
+
+void machine_interrupt(struct machine *m)
+{
+    m->interrupted = 1;
+}
+
+void machine_serial_input(struct machine *m, const void *bytes, size_t len)
+{
+    m->input_bytes += len;
+    input_post(&m->input, INPUT_SERIAL0, m->clock.icount, bytes, len);
+}

@@ -1,0 +1,286 @@
+/*
+ * Putting a machine together, starting it, resetting it, taking it apart: the one place where the floors meet.
+ */
+#include "frontends/machine/machine.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The seed that Linux gets, and RDRAND's: fixed, so that two runs are the same run. */
+static const uint8_t rng_seed[32] = {0x75, 0x6d, 0x62, 0x72, 0x61, 1,  2,  3,   5,   8,  13,  21, 34, 55, 89, 144,
+                                     233,  121,  98,   219,  61,   24, 85, 109, 194, 47, 241, 32, 17, 49, 66, 115};
+#define RNG_SEED64 0x756d6272610001ull
+
+/* ---- what devices and the script ask for ---- */
+
+static void want_reset(void *ctx)
+{
+    struct machine *m = ctx;
+    m->want.reset = true;
+    machine_attention(m);
+}
+
+static void want_power_off(void *ctx)
+{
+    struct machine *m = ctx;
+    m->want.power_off = true;
+    machine_attention(m);
+}
+
+static void want_debug_exit(void *ctx, uint8_t code)
+{
+    struct machine *m = ctx;
+    m->want.debug_exit = true;
+    m->want.debug_exit_code = code;
+    machine_attention(m);
+}
+
+static void want_quit(void *ctx)
+{
+    struct machine *m = ctx;
+    m->want.quit = true;
+    machine_attention(m);
+}
+
+static void want_save(void *ctx, const char *path)
+{
+    struct machine *m = ctx;
+    free(m->want.save_path);
+    m->want.save_path = strdup(path);
+    machine_attention(m);
+}
+
+static void serial_tx(void *ctx, uint8_t byte)
+{
+    struct machine *m = ctx;
+    if (m->cfg.host.serial_tx)
+        m->cfg.host.serial_tx(m->cfg.host.ctx, byte);
+    if (m->script)
+        script_output(m->script, byte);
+}
+
+static void debug_tx(void *ctx, uint8_t byte)
+{
+    struct machine *m = ctx;
+    if (m->cfg.host.debug_tx)
+        m->cfg.host.debug_tx(m->cfg.host.ctx, byte);
+}
+
+static void set_a20(void *ctx, bool enabled)
+{
+    struct machine *m = ctx;
+    for (unsigned k = 0; k < m->cpu_count; k++)
+        vcpu_set_a20(m->cpu[k], enabled);
+}
+
+/* ---- building ---- */
+
+static bool build_log(struct machine *m, struct error *e)
+{
+    size_t len = 0;
+    log_init(&m->log, m->cfg.log_out ? m->cfg.log_out : stderr);
+    const char *bad = m->cfg.log_list ? log_enable_list(&m->log, m->cfg.log_list, &len) : NULL;
+    if (bad)
+        return error_set(e, "-d: unknown log channel '%.*s' (-d help lists them)", (int)len, bad);
+    if (m->cfg.trace_list && !trace_enable(&m->trace, m->cfg.trace_list, 1 << 16))
+        return error_set(e, "-trace %s: no tracepoint matches", m->cfg.trace_list);
+    return true;
+}
+
+static bool build_mmu(struct machine *m, struct error *e)
+{
+    struct mmu_config cfg = {.kind = m->cfg.mmu == MACHINE_MMU_WALK ? MMU_WALK : MMU_SHADOW,
+                             .mem = m->mem,
+                             .vcpus = m->cpu_count,
+                             .log = &m->log,
+                             .trace = &m->trace,
+                             .max_shadow_pages = m->cfg.max_shadow_pages,
+                             .staletlb = log_is_on(&m->log, LOG_STALETLB)};
+    m->mmu = mmu_create(&cfg);
+    m->code = m->mmu ? code_cache_create(m->mem, &m->trace, &m->log) : NULL;
+    return m->code || error_set(e, "out of memory");
+}
+
+static bool build_cpus(struct machine *m, struct error *e)
+{
+    const char *bad = NULL, *spec = m->cfg.cpu ? m->cfg.cpu : "base";
+    m->model = cpu_model_parse(spec, &bad);
+    if (!m->model)
+        return error_set(e, "-cpu %s: '%s' is not a known model or feature", spec, bad ? bad : spec);
+    m->cpu = calloc(m->cpu_count, sizeof *m->cpu);
+    for (unsigned k = 0; m->cpu && k < m->cpu_count; k++) {
+        struct vcpu_config cfg = {.index = k,
+                                  .mv = mmu_vcpu_get(m->mmu, k),
+                                  .mem = m->mem,
+                                  .ports = &m->ports,
+                                  .clock = &m->clock,
+                                  .code = m->code,
+                                  .log = &m->log,
+                                  .trace = &m->trace,
+                                  .model = m->model,
+                                  .rng_seed = RNG_SEED64 + k,
+                                  .cpu_count = m->cpu_count};
+        m->cpu[k] = vcpu_create(&cfg);
+        if (!m->cpu[k])
+            return error_set(e, "out of memory");
+    }
+    return m->cpu || error_set(e, "out of memory");
+}
+
+static bool build_board(struct machine *m, struct error *e)
+{
+    struct board_config cfg = {.ports = &m->ports,
+                               .mmio = &m->mmio,
+                               .clock = &m->clock,
+                               .input = &m->input,
+                               .log = &m->log,
+                               .cpus = m->cpu,
+                               .cpu_count = m->cpu_count,
+                               .low_ram = m->low_ram,
+                               .high_ram = m->high_ram,
+                               .rtc_base = m->cfg.rtc_base,
+                               .debug_console = m->cfg.debug_console,
+                               .debug_exit = m->cfg.debug_exit,
+                               .debug_exit_base = m->cfg.debug_exit_base,
+                               .debug_exit_size = m->cfg.debug_exit_size,
+                               .ctx = m,
+                               .reset = want_reset,
+                               .power_off = want_power_off,
+                               .debug_exit_fn = want_debug_exit,
+                               .serial_tx = serial_tx,
+                               .debug_tx = debug_tx,
+                               .set_a20 = set_a20};
+    mem_hook(m->mem, &cfg.memory);
+    return board_init(&m->board, &cfg, e);
+}
+
+static void build_stats(struct machine *m)
+{
+    stats_add(&m->stats, "icount", "instructions", &m->clock.icount);
+    stats_add(&m->stats, "clock.extra", "ns", &m->clock.extra);
+    stats_add(&m->stats, "clock.idle", "ns", &m->clock.idle);
+    for (unsigned k = 0; k < m->cpu_count; k++)
+        vcpu_register_stats(m->cpu[k], &m->stats);
+    code_cache_register_stats(m->code, &m->stats);
+    mmu_register_stats(m->mmu, &m->stats);
+    stats_add(&m->stats, "audits", "runs", &m->audits);
+    stats_add(&m->stats, "resets", "resets", &m->resets);
+    stats_add(&m->stats, "input.bytes", "bytes", &m->input_bytes);
+}
+
+static bool build_files(struct machine *m, struct error *e)
+{
+    if (!file_read(&m->kernel, m->cfg.kernel, e))
+        return false;
+    if (boot_detect(&m->kernel) == BOOT_UNKNOWN)
+        return error_set(e, "kernel '%s' is neither a Linux bzImage nor a Multiboot image%s", m->kernel.path,
+                         m->kernel.len < 4096 ? " (or it is truncated)" : "");
+    return !m->cfg.initrd || file_read(&m->initrd, m->cfg.initrd, e);
+}
+
+static bool build_script(struct machine *m, struct error *e)
+{
+    const struct script_ops ops = {m, want_save, want_quit};
+    if (!m->cfg.input_script)
+        return true;
+    m->script = script_load(m->cfg.input_script, &m->clock, &m->input, &ops, e);
+    return m->script != NULL;
+}
+
+static bool build(struct machine *m, struct error *e)
+{
+    clock_init(&m->clock);
+    trace_init(&m->trace, &m->clock);
+    stats_init(&m->stats);
+    input_init(&m->input);
+    bus_init(&m->ports, "port", 0x10000, &m->log);
+    bus_init(&m->mmio, "mmio", 0, &m->log);
+    m->cpu_count = 1;
+    m->turn_left = MACHINE_TURN_UNITS;
+    if (!build_log(m, e) || !build_files(m, e) || !machine_build_memory(m, e) || !build_mmu(m, e) ||
+        !build_cpus(m, e) || !build_board(m, e) || !build_script(m, e))
+        return false;
+    build_stats(m);
+    if (m->cfg.audit_events)
+        mmu_set_audit_events(m->mmu, m->log.out, &m->audit_failures);
+    return machine_boot(m, e);
+}
+
+struct machine *machine_create(const struct machine_config *cfg, struct error *e)
+{
+    struct machine *m = calloc(1, sizeof *m);
+    if (!m) {
+        error_set(e, "out of memory");
+        return NULL;
+    }
+    m->cfg = *cfg;
+    if (build(m, e))
+        return m;
+    machine_destroy(m);
+    return NULL;
+}
+
+void machine_destroy(struct machine *m)
+{
+    if (!m)
+        return;
+    script_free(m->script);
+    board_fini(&m->board);
+    for (unsigned k = 0; m->cpu && k < m->cpu_count; k++)
+        vcpu_destroy(m->cpu[k]);
+    free(m->cpu);
+    free(m->model);
+    code_cache_destroy(m->code);
+    mmu_destroy(m->mmu);
+    mem_destroy(m->mem);
+    if (m->mm)
+        host_mm_destroy(m->mm);
+    if (m->pool)
+        frame_pool_destroy(m->pool);
+    file_free(&m->kernel);
+    file_free(&m->initrd);
+    bus_fini(&m->ports);
+    bus_fini(&m->mmio);
+    input_fini(&m->input);
+    stats_fini(&m->stats);
+    trace_fini(&m->trace);
+    free(m->want.save_path);
+    free(m);
+}
+
+/* ---- starting ---- */
+
+bool machine_boot(struct machine *m, struct error *e)
+{
+    struct boot_env env = {.mem = m->mem,
+                           .cpu = m->cpu[0],
+                           .kernel = &m->kernel,
+                           .initrd = m->cfg.initrd ? &m->initrd : NULL,
+                           .cmdline = m->cfg.append ? m->cfg.append : "",
+                           .e820 = m->e820,
+                           .e820_count = m->e820_count,
+                           .low_ram_end = m->low_ram};
+    memcpy(env.rng_seed, rng_seed, sizeof env.rng_seed);
+    if (!board_install_tables(&m->board, &env.rsdp))
+        return error_set(e, "the ACPI tables do not fit into memory");
+    return boot_detect(&m->kernel) == BOOT_LINUX ? boot_linux(&env, e) : boot_multiboot(&env, e);
+}
+
+void machine_reset(struct machine *m)
+{
+    struct error e;
+    m->resets++;
+    m->turn = 0;
+    m->turn_left = MACHINE_TURN_UNITS;
+    board_reset(&m->board);
+    for (unsigned k = 0; k < m->cpu_count; k++) {
+        vcpu_reset(m->cpu[k], false);
+        if (k)
+            m->cpu[k]->activity = VCPU_WAIT_SIPI;
+    }
+    if (!machine_boot(m, &e)) { /* it fitted before: only the host can have failed */
+        log_error("reset: %s", e.text);
+        m->want.quit = true;
+    }
+}

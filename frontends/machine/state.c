@@ -1,0 +1,143 @@
+/*
+ * Saving, loading and digesting a machine. Caches (shadow, TLB, code) are never saved: they are disposable.
+ */
+#include "core/snapshot.h"
+#include "frontends/machine/machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MACHINE_VERSION 1
+
+/* What a snapshot must agree on with the machine that loads it. */
+static void config_save(const struct machine *m, struct snap_writer *w)
+{
+    snap_begin(w, "config", MACHINE_VERSION);
+    snap_put_u64(w, m->cfg.ram_bytes);
+    snap_put_u32(w, m->cpu_count);
+    snap_put_u64(w, m->cfg.debug_exit ? m->cfg.debug_exit_base : 0);
+    snap_end(w);
+}
+
+static void config_load(struct machine *m, struct snap_reader *r)
+{
+    if (!snap_expect(r, "config", MACHINE_VERSION))
+        return;
+    uint64_t ram = snap_get_u64(r);
+    uint32_t cpus = snap_get_u32(r);
+    uint64_t exit_base = snap_get_u64(r);
+    if (ram != m->cfg.ram_bytes)
+        snap_fail(r, "it was made with -m %lluM, this machine has %lluM", (unsigned long long)(ram >> 20),
+                  (unsigned long long)(m->cfg.ram_bytes >> 20));
+    else if (cpus != m->cpu_count)
+        snap_fail(r, "it was made with %u processors, this machine has %u", cpus, m->cpu_count);
+    else if (exit_base != (m->cfg.debug_exit ? m->cfg.debug_exit_base : 0))
+        snap_fail(r, "it was made with another -device isa-debug-exit");
+}
+
+static void turn_save(const struct machine *m, struct snap_writer *w)
+{
+    snap_begin(w, "turn", 1);
+    snap_put_u32(w, m->turn);
+    snap_put_u64(w, m->turn_left);
+    snap_end(w);
+}
+
+static void turn_load(struct machine *m, struct snap_reader *r)
+{
+    if (!snap_expect(r, "turn", 1))
+        return;
+    m->turn = snap_get_u32(r);
+    m->turn_left = snap_get_u64(r);
+    if (m->turn >= m->cpu_count)
+        snap_fail(r, "turn of processor %u", m->turn);
+}
+
+static void script_section_save(const struct machine *m, struct snap_writer *w)
+{
+    if (!m->script)
+        return;
+    snap_begin(w, "script", 1);
+    script_save(m->script, w);
+    snap_end(w);
+}
+
+static void script_section_load(struct machine *m, struct snap_reader *r)
+{
+    if (m->script && snap_expect(r, "script", 1))
+        script_restore(m->script, r);
+}
+
+/* What the guest can see, and what it will. */
+static void guest_state_save(const struct machine *m, struct snap_writer *w)
+{
+    clock_save(&m->clock, w);
+    for (unsigned k = 0; k < m->cpu_count; k++)
+        vcpu_save(m->cpu[k], w);
+    board_save(&m->board, w);
+    input_save(&m->input, w);
+    turn_save(m, w);
+    mem_save(m->mem, w);
+}
+
+bool machine_save(struct machine *m, const char *path, struct error *e)
+{
+    char why[256] = "";
+    struct snap_writer *w = snap_writer_open(path, why, sizeof why);
+    if (!w)
+        return error_set(e, "cannot save '%s': %s", path, why);
+    config_save(m, w);
+    guest_state_save(m, w);
+    script_section_save(m, w);
+    if (snap_writer_close(w, why, sizeof why))
+        return error_set(e, "cannot save '%s': %s", path, why);
+    return true;
+}
+
+static void guest_state_load(struct machine *m, struct snap_reader *r)
+{
+    clock_load(&m->clock, r);
+    for (unsigned k = 0; k < m->cpu_count; k++)
+        vcpu_load(m->cpu[k], r);
+    board_load(&m->board, r);
+    input_load(&m->input, r);
+    turn_load(m, r);
+    mem_load(m->mem, r);
+}
+
+bool machine_load(struct machine *m, const char *path, struct error *e)
+{
+    char why[256] = "";
+    struct snap_reader *r = snap_reader_open(path, why, sizeof why);
+    if (!r)
+        return error_set(e, "cannot load '%s': %s", path, why);
+    config_load(m, r);
+    if (!snap_reader_error(r)) {
+        code_cache_reset(m->code);
+        mmu_zap_all(m->mmu);
+        guest_state_load(m, r);
+        script_section_load(m, r);
+    }
+    const char *bad = snap_reader_error(r);
+    if (bad)
+        error_set(e, "cannot load '%s': %s", path, bad);
+    else
+        m->started = true;
+    snap_reader_close(r);
+    if (bad)
+        return false;
+    mmu_zap_all(m->mmu);
+    code_cache_reset(m->code);
+    for (unsigned k = 0; k < m->cpu_count; k++)
+        vcpu_refresh(m->cpu[k]);
+    return true;
+}
+
+uint64_t machine_digest(const struct machine *m)
+{
+    struct snap_writer *w = snap_writer_digest();
+    if (!w)
+        return 0;
+    guest_state_save(m, w);
+    return snap_writer_digest_close(w);
+}
