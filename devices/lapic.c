@@ -407,7 +407,7 @@ void lapic_send_ipi(struct lapic *a)
     uint32_t low = (uint32_t)a->icr;
     uint8_t mode = (low >> 8) & 7, vector = (uint8_t)low;
     unsigned shorthand = (low >> 18) & 3;
-    if (mode == APIC_INIT && (low & LVT_LEVEL) && !(low & LVT_REMOTE_IRR))
+    if (mode == APIC_INIT && (low & ICR_LEVEL) && !(low & ICR_ASSERT))
         return; /* INIT level de-assert: only resets arbitration IDs, on processors that have them */
     if ((mode == APIC_FIXED || mode == APIC_LOWEST) && vector < 16) {
         lapic_raise_error(a, ESR_SEND_VECTOR);
@@ -424,7 +424,7 @@ void lapic_send_ipi(struct lapic *a)
     bool wide = lapic_is_x2apic(a);
     struct apic_msg m = {.dest = (uint32_t)(wide ? a->icr >> 32 : a->icr >> 56),
                          .wide = wide,
-                         .logical = low & (1u << 11),
+                         .logical = low & ICR_LOGICAL,
                          .mode = mode,
                          .vector = vector};
     lapic_set_deliver(a->set, &m);

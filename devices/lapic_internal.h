@@ -23,6 +23,10 @@
 #define LVT_DEADLINE   (1u << 18)
 #define LVT_MODE(lvt)  (((lvt) >> 8) & 7)
 
+#define ICR_LOGICAL (1u << 11)
+#define ICR_ASSERT  (1u << 14)
+#define ICR_LEVEL   (1u << 15)
+
 #define ESR_SEND_VECTOR    (1u << 5)
 #define ESR_RECEIVE_VECTOR (1u << 6)
 #define ESR_REGISTER       (1u << 7)

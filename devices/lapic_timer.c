@@ -12,10 +12,10 @@ static uint64_t divider(const struct lapic *a)
     return 1u << ((v + 1) & 7);
 }
 
+/* Modular: a change of divider can put the start before time zero. */
 static uint64_t ticks_since_start(const struct lapic *a)
 {
-    uint64_t now = clock_now(a->set->cfg.clock);
-    return now > a->timer_start ? (now - a->timer_start) / divider(a) : 0;
+    return (clock_now(a->set->cfg.clock) - a->timer_start) / divider(a);
 }
 
 uint32_t lapic_timer_current(const struct lapic *a)
