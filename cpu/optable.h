@@ -43,4 +43,203 @@ enum insn_op {
     OP_COUNT
 };
 
+/* Opcode maps; MAP_V* are the same maps under a VEX prefix. */
+enum op_map { MAP_NONE, MAP_ONE, MAP_0F, MAP_38, MAP_3A, MAP_V0F, MAP_V38, MAP_V3A, MAP_COUNT };
+
+/*
+ * Prefixes that select the form (SDM: NP, 66, F3, F2 before the opcode). Of F2 and F3 the last one counts, and it wins
+ * over 66. The other bits are further conditions, which must all hold.
+ */
+enum op_prefix {
+    PP_ANY, /* no prefix selects; 66 is the operand size, F2 and F3 are REP or ignored */
+    PP_NP,  /* none of the three */
+    PP_N66, /* NFx: neither F2 nor F3, 66 is the operand size */
+    PP_P66,
+    PP_PF3,
+    PP_PF2,
+    PP_KIND = 7,
+    PP_NOB = 1 << 3, /* REX.B clear */
+    PP_W0 = 1 << 4,
+    PP_W1 = 1 << 5,
+    PP_L0 = 1 << 6,
+    PP_L1 = 1 << 7
+};
+
+/* The ModRM byte: none, any (/r), one of mod, /digit with any mod or one, or an exact byte (always mod 3). */
+enum { RM_0, RM_R, RM_MEM, RM_REG };
+#define RM_D(digit)  (0x08 + (digit))
+#define RM_DM(digit) (0x10 + (digit))
+#define RM_DR(digit) (0x18 + (digit))
+#define RM_X(byte)   (byte)
+
+/* Sizes of operands. */
+enum op_size {
+    SZ_SAME, /* srcsize column: as opsize */
+    SZ_B,
+    SZ_W,
+    SZ_D,
+    SZ_Q,
+    SZ_T, /* 10 bytes */
+    SZ_X, /* 16 bytes */
+    SZ_V,   /* 16, 32, 64 bits by 66 and REX.W */
+    SZ_Z,   /* as V, but REX.W means nothing */
+    SZ_Y,   /* 32, or 64 with REX.W */
+    SZ_D64, /* as V, 64 is the default in 64-bit mode and 32 does not exist there */
+    SZ_F64, /* as V, always 64 in 64-bit mode */
+    SZ_N,   /* 64 in 64-bit mode, else 32 */
+    SZ_DT,  /* as F64: descriptor-table registers */
+    SZ_VW,  /* V in a register, 16 bits in memory */
+    SZ_ENV, /* 14 or 28 bytes */
+    SZ_ST,  /* 94 or 108 bytes */
+    SZ_L,   /* VEX.L: 16 or 32 bytes, and its half, quarter, eighth */
+    SZ_LH,
+    SZ_LQ,
+    SZ_LE,
+    SZ_FIX = SZ_X /* up to here sizes do not depend on anything */
+};
+
+enum op_imm {
+    IMM_0,
+    IMM_IB,  /* 8 bits, sign-extended */
+    IMM_UB,  /* 8 bits, zero-extended */
+    IMM_UW,  /* 16 bits, zero-extended */
+    IMM_IZ,  /* 16 or 32 bits by opsize, sign-extended */
+    IMM_IV,  /* 16, 32 or 64 bits by opsize */
+    IMM_OFF, /* moffs, by address size */
+    IMM_JB,  /* rel8 */
+    IMM_JZ,  /* rel16 or rel32 by opsize */
+    IMM_FAR, /* ptr16:16 or ptr16:32 */
+    IMM_WB   /* iw, ib */
+};
+
+/* Where the form exists: MD_PROT is protected mode outside 64-bit code, MD_REAL real-address and virtual-8086 mode. */
+enum { MD_64 = 1, MD_PROT = 2, MD_REAL = 4 };
+#define MD_ALL 7
+#define MD_I64 (MD_PROT | MD_REAL)
+#define MD_PM  (MD_64 | MD_PROT)
+
+/* What the register numbers in `reg` and `rm` mean. */
+enum op_kind {
+    KIND_G,   /* general register of the operand's size */
+    KIND_G32, /* general register, 32 bits in name whatever opsize is (PMOVMSKB, PINSRB) */
+    KIND_X,   /* XMM or YMM */
+    KIND_M,   /* MMX */
+    KIND_S,   /* segment register */
+    KIND_C,   /* control register */
+    KIND_DR,  /* debug register */
+    KIND_F    /* x87 stack */
+};
+
+enum op_props {
+    PROP_LOCK = 1 << 0,     /* LOCK is legal with a memory operand */
+    PROP_ENDS = 1 << 1,     /* ends a block */
+    PROP_ENDS_REP = 1 << 2, /* ends a block when repeated */
+    PROP_SI = 1 << 3,       /* implied memory operand with an overridable segment, DS by default */
+    PROP_ES = 1 << 4,       /* implied ES:rDI operand */
+    PROP_OPREG = 1 << 5,    /* rm is in the low 3 bits of the opcode */
+    PROP_ACC = 1 << 6,      /* the accumulator stands for rm (for reg in moffs forms) */
+    PROP_CC = 1 << 7,       /* condition in the low 4 bits of the opcode */
+    PROP_MODREG = 1 << 8,   /* mod is ignored: rm is always a register */
+    PROP_VSIB = 1 << 9,     /* the index is a vector register */
+    PROP_UD = 1 << 10,      /* defined to raise #UD */
+    PROP_IS4 = 1 << 11      /* VEX: a register number in bits 7:4 of imm8 */
+};
+
+/* CPUID features that offer a form. The decoder does not look at them: the CPU model decides. */
+enum op_gate {
+    GATE_BASE,
+    GATE_X87,
+    GATE_CMOV,
+    GATE_CX8,
+    GATE_CX16,
+    GATE_TSC,
+    GATE_MSR,
+    GATE_SEP,
+    GATE_SYSCALL,
+    GATE_MMX,
+    GATE_FXSR,
+    GATE_SSE,
+    GATE_SSE2,
+    GATE_SSE3,
+    GATE_SSSE3,
+    GATE_SSE41,
+    GATE_SSE42,
+    GATE_AES,
+    GATE_PCLMUL,
+    GATE_SHA,
+    GATE_GFNI,
+    GATE_POPCNT,
+    GATE_LZCNT,
+    GATE_BMI1,
+    GATE_BMI2,
+    GATE_MOVBE,
+    GATE_ADX,
+    GATE_CLFSH,
+    GATE_CLFLUSHOPT,
+    GATE_CLWB,
+    GATE_MONITOR,
+    GATE_RDTSCP,
+    GATE_RDRAND,
+    GATE_RDSEED,
+    GATE_RDPID,
+    GATE_FSGSBASE,
+    GATE_INVPCID,
+    GATE_SMAP,
+    GATE_PKU,
+    GATE_XSAVE,
+    GATE_XSAVEOPT,
+    GATE_XSAVEC,
+    GATE_XSAVES,
+    GATE_SERIALIZE,
+    GATE_VMX,
+    GATE_AVX,
+    GATE_AVX2,
+    GATE_FMA,
+    GATE_F16C
+};
+
+/* What may go wrong, apart from undefined encodings. The SSE classes are the manual's exception types (volume 2,
+ * section 2.4, table 2-18). */
+enum op_fault {
+    FC_NONE, /* no operand that can fault */
+    FC_MEM,  /* the memory operand: #SS #GP #PF #AC */
+    FC_PRIV, /* as MEM, and #GP(0) unless CPL is 0 */
+    FC_IO,   /* as MEM, and #GP(0) by IOPL and the I/O permission bitmap */
+    FC_FAR,  /* far transfers and segment loads: #NP #TS too */
+    FC_DIV,  /* #DE */
+    FC_FPU,  /* #NM by CR0.EM/TS, pending #MF */
+    FC_MMX,  /* #UD by CR0.EM, #NM by TS, pending #MF */
+    FC_T1,   /* 16-byte aligned, no SIMD exceptions */
+    FC_T2,   /* 16-byte aligned, SIMD exceptions */
+    FC_T3,   /* unaligned scalar, SIMD exceptions */
+    FC_T4,   /* 16-byte aligned unless named otherwise, no SIMD exceptions */
+    FC_T5,   /* unaligned, no SIMD exceptions */
+    FC_T7,   /* no memory operand */
+    FC_T11,  /* half-precision conversions */
+    FC_T12   /* gathers */
+};
+
+enum op_vmx { VMX_NO, VMX_COND /* exits if a control asks for it */, VMX_ALWAYS };
+
+struct op_form {
+    uint16_t op;          /* enum insn_op */
+    uint16_t key;         /* map << 8 | opcode */
+    uint16_t read, write; /* bits of RFLAGS 15:0; written includes left undefined */
+    uint16_t props;
+    uint8_t prefix, modrm, enc, size, src, imm, modes, reg_kind, rm_kind, gate, fault, vmx;
+};
+
+/* Rows in the table's order; row 0 stands for what is in no row. */
+extern const struct op_form optable_forms[];
+extern const unsigned optable_form_count;
+extern const char *const optable_op_names[OP_COUNT];
+
+/* Last row for an opcode of a map (enum op_map), 0 if there is none: the rows of an opcode are neighbours. */
+unsigned optable_last_form(unsigned map, unsigned opcode);
+
+static inline const struct op_form *insn_form(const struct insn *i)
+{
+    return &optable_forms[i->form];
+}
+
 #endif
