@@ -5,6 +5,17 @@
 #include <signal.h>
 #include <string.h>
 
+/* gcc defines macros, clang has features. */
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) ||                  \
+    __has_feature(thread_sanitizer)
+#define HAS_SANITIZER 1
+#else
+#define HAS_SANITIZER 0
+#endif
+
 static struct frame_pool *pool;
 static char err[200];
 
@@ -159,7 +170,7 @@ static Suite *suite(void)
     tcase_add_test(t, a_run_of_512_is_aligned_and_freed_frame_by_frame);
     tcase_add_test(t, a_full_pool_says_so_and_recovers);
     tcase_add_test(t, the_zero_frame_is_outside_all_accounts);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !HAS_SANITIZER
     tcase_add_test_raise_signal(t, a_write_to_the_zero_frame_faults_in_the_host, SIGSEGV);
 #else
     (void)a_write_to_the_zero_frame_faults_in_the_host; /* the sanitizer takes the signal */
