@@ -316,14 +316,22 @@ static unsigned set_drop_leaf(struct mmu *mmu, struct tlb_set *set, uint64_t dep
 
 /* ---- by anything else: a scan of the groups in use ---- */
 
+enum scan_by { SCAN_DEP, SCAN_DEP_PAGE, SCAN_GFNS };
+
 struct scan {
-    enum { SCAN_DEP, SCAN_DEP_PAGE, SCAN_GFNS } by;
+    enum scan_by by;
     uint64_t key;      /* dep, dep page or first gfn */
     uint64_t pages;    /* SCAN_GFNS */
     gva_t gva;         /* SCAN_DEP: only entries of [gva, gva + span) */
     uint64_t span;     /* 0: all */
+    uint64_t data_groups, fetch_groups; /* where such entries can be */
     enum tlb_action action;
 };
+
+static struct scan scan_everywhere(enum scan_by by, uint64_t key, enum tlb_action action)
+{
+    return (struct scan){.by = by, .key = key, .action = action, .data_groups = ~0ull, .fetch_groups = ~0ull};
+}
 
 static inline bool scan_matches(const struct scan *s, gva_t page, gpa_t gpa, const struct tlb_meta *meta)
 {
@@ -342,7 +350,7 @@ static inline bool scan_matches(const struct scan *s, gva_t page, gpa_t gpa, con
 static unsigned data_scan(struct tlb_entry *t, const struct tlb_meta *meta, uint64_t *used, const struct scan *s)
 {
     unsigned n = 0;
-    for (uint64_t left = *used; left; left &= left - 1) {
+    for (uint64_t left = *used & s->data_groups; left; left &= left - 1) {
         unsigned group = (unsigned)__builtin_ctzll(left);
         bool live = false;
         for (unsigned i = group * DATA_GROUP; i < (group + 1) * DATA_GROUP; i++) {
@@ -361,7 +369,7 @@ static unsigned data_scan(struct tlb_entry *t, const struct tlb_meta *meta, uint
 static unsigned fetch_scan(struct mmu_vcpu *mv, struct tlb_fetch_entry *t, const struct tlb_meta *meta, uint64_t *used, const struct scan *s)
 {
     unsigned n = 0;
-    for (uint64_t left = *used; left; left &= left - 1) {
+    for (uint64_t left = *used & s->fetch_groups; left; left &= left - 1) {
         unsigned group = (unsigned)__builtin_ctzll(left);
         bool live = false;
         for (unsigned i = group * FETCH_GROUP; i < (group + 1) * FETCH_GROUP; i++) {
@@ -392,7 +400,13 @@ static unsigned set_scan(struct mmu *mmu, struct tlb_set *set, const struct scan
 unsigned tlb_drop_dep_range(struct mmu *mmu, uint64_t dep, gva_t gva, uint64_t pages)
 {
     unsigned n = 0;
-    struct scan s = {.by = SCAN_DEP, .key = dep, .gva = gva, .span = pages << PAGE_SHIFT, .action = TLB_DROP};
+    struct scan s = scan_everywhere(SCAN_DEP, dep, TLB_DROP);
+    s.gva = gva;
+    s.span = pages << PAGE_SHIFT;
+    if (pages && pages <= 512) { /* one way: the hash takes the bits above 20 only */
+        s.data_groups = ((1ull << 512 / DATA_GROUP) - 1) << tlb_index(gva) / 512 * (512 / DATA_GROUP);
+        s.fetch_groups = ((1ull << 512 / FETCH_GROUP) - 1) << tlb_fetch_index(gva) / 512 * (512 / FETCH_GROUP);
+    }
     for_each_set(mmu, set)
         if (filter_has(set, dep >> PAGE_SHIFT))
             n += set_scan(mmu, set, &s);
@@ -413,7 +427,7 @@ unsigned tlb_drop_dep(struct mmu *mmu, uint64_t dep, int low9)
 unsigned tlb_drop_dep_page(struct mmu *mmu, uint64_t dep_page)
 {
     unsigned n = 0;
-    struct scan s = {.by = SCAN_DEP_PAGE, .key = dep_page, .action = TLB_DROP};
+    struct scan s = scan_everywhere(SCAN_DEP_PAGE, dep_page, TLB_DROP);
     for_each_set(mmu, set)
         if (filter_has(set, dep_page))
             n += set_scan(mmu, set, &s);
@@ -423,7 +437,8 @@ unsigned tlb_drop_dep_page(struct mmu *mmu, uint64_t dep_page)
 unsigned tlb_gfns_apply(struct mmu *mmu, gfn_t start, uint64_t pages, enum tlb_action action)
 {
     unsigned n = 0;
-    struct scan s = {.by = SCAN_GFNS, .key = start, .pages = pages, .action = action};
+    struct scan s = scan_everywhere(SCAN_GFNS, start, action);
+    s.pages = pages;
     for_each_set(mmu, set)
         n += set_scan(mmu, set, &s);
     return action == TLB_DROP ? count_drops(mmu, n) : n;
