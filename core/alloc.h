@@ -1,7 +1,7 @@
 /*
- * Allocation of the small structures without which a machine cannot go on. Out of memory ends the process with a message:
- * there is no state worth keeping half-changed. Sizes never come from the guest; a module that allocates what a guest or a file
- * asks for uses calloc() and reports failure.
+ * Allocation of the small structures without which a machine cannot go on. Out of memory ends the process with a
+ * message: there is no state worth keeping half-changed. Sizes never come from the guest; a module that allocates what
+ * a guest or a file asks for uses calloc() and reports failure.
  */
 #ifndef CORE_ALLOC_H
 #define CORE_ALLOC_H

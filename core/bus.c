@@ -77,7 +77,8 @@ static enum bus_error make_room(struct bus *b)
     return BUS_OK;
 }
 
-enum bus_error bus_add(struct bus *b, uint64_t base, uint64_t len, const struct bus_ops *ops, void *dev, const char *name)
+enum bus_error bus_add(struct bus *b, uint64_t base, uint64_t len, const struct bus_ops *ops, void *dev,
+                       const char *name)
 {
     if (!len)
         return BUS_ERR_EMPTY;
@@ -131,7 +132,8 @@ static void report_unclaimed(const struct bus *b, uint64_t addr, unsigned size, 
     if (!b->log || !log_is_on(b->log, LOG_IOPORT))
         return;
     if (value)
-        log_emit(b->log, LOG_IOPORT, "%s write %#" PRIx64 " size %u value %#" PRIx64 ": no device", b->name, addr, size, *value);
+        log_emit(b->log, LOG_IOPORT, "%s write %#" PRIx64 " size %u value %#" PRIx64 ": no device", b->name, addr, size,
+                 *value);
     else
         log_emit(b->log, LOG_IOPORT, "%s read %#" PRIx64 " size %u: no device", b->name, addr, size);
 }

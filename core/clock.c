@@ -39,7 +39,8 @@ static struct timer *take_due(struct vclock *c, uint64_t now, uint64_t limit)
 void clock_run_due(struct vclock *c)
 {
     uint64_t now = clock_now(c);
-    /* A callback that re-arms in the past waits for the next boundary: no guest programs a timer into an endless loop. */
+    /* A callback that re-arms in the past waits for the next boundary: no guest programs a timer into an endless loop.
+     */
     uint64_t limit = c->next_seq;
     for (struct timer *t; (t = take_due(c, now, limit));)
         t->fn(t->opaque);

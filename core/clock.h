@@ -33,17 +33,17 @@ enum clock_surcharge {
 };
 
 #define CLOCK_NEVER UINT64_MAX
-#define CLOCK_HZ 1000000000ull /* units a second; also the TSC's rate */
+#define CLOCK_HZ    1000000000ull /* units a second; also the TSC's rate */
 
 struct timer;
 typedef void timer_fn(void *opaque);
 
 struct vclock {
-    uint64_t icount; /* retired, see above */
-    uint64_t extra;  /* surcharges and skipped idle time, in units */
+    uint64_t icount;    /* retired, see above */
+    uint64_t extra;     /* surcharges and skipped idle time, in units */
     struct timer *head; /* armed timers, sorted by deadline, then by arming order */
-    uint64_t idle;   /* units skipped while all vCPUs were halted (part of extra) */
-    uint64_t next_seq; /* given to the next timer that is armed */
+    uint64_t idle;      /* units skipped while all vCPUs were halted (part of extra) */
+    uint64_t next_seq;  /* given to the next timer that is armed */
 };
 
 struct timer {
@@ -74,8 +74,8 @@ static inline uint64_t clock_next_deadline(const struct vclock *c)
 {
     return c->head ? c->head->deadline : CLOCK_NEVER;
 }
-/* Fires every timer whose deadline is <= now. A callback may arm and cancel timers, itself included; what it arms fires in a later
- * call, even if it is due already. */
+/* Fires every timer whose deadline is <= now. A callback may arm and cancel timers, itself included; what it arms fires
+ * in a later call, even if it is due already. */
 void clock_run_due(struct vclock *c);
 /* Idle skip: moves time forward to `when` (no effect if it is not in the future). */
 void clock_skip_to(struct vclock *c, uint64_t when);
@@ -91,7 +91,8 @@ static inline bool timer_is_armed(const struct timer *t)
 }
 
 /* Saves icount, extra, idle; timers are saved by their devices with timer_save/timer_load (deadline and the rank among
- * equal deadlines, so that the firing order survives). All put into, and get from, the section that the caller has opened. */
+ * equal deadlines, so that the firing order survives). All put into, and get from, the section that the caller has
+ * opened. */
 void clock_save(const struct vclock *c, struct snap_writer *w);
 void clock_load(struct vclock *c, struct snap_reader *r);
 void timer_save(const struct vclock *c, const struct timer *t, struct snap_writer *w);

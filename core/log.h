@@ -37,8 +37,8 @@ struct log {
 
 /* Starts with every channel off, printing to `out` (borrowed). */
 void log_init(struct log *log, FILE *out);
-/* Turns on the comma-separated channels of `list`. Returns NULL, or the first unknown name (points into a static copy-free
- * position of `list`); `*len` then holds its length. "help" is not handled here. */
+/* Turns on the comma-separated channels of `list`. Returns NULL, or the first unknown name (points into a static
+ * copy-free position of `list`); `*len` then holds its length. "help" is not handled here. */
 const char *log_enable_list(struct log *log, const char *list, size_t *len);
 
 static inline bool log_is_on(const struct log *log, enum log_channel ch)

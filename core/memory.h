@@ -28,12 +28,14 @@ struct guest_memory {
     enum mem_result (*access)(void *ctx, unsigned as, gpa_t gpa, void *buf, size_t len, enum mem_kind kind, bool write);
 };
 
-static inline enum mem_result guest_mem_read(const struct guest_memory *m, gpa_t gpa, void *buf, size_t len, enum mem_kind kind)
+static inline enum mem_result guest_mem_read(const struct guest_memory *m, gpa_t gpa, void *buf, size_t len,
+                                             enum mem_kind kind)
 {
     return m->access(m->ctx, 0, gpa, buf, len, kind, false);
 }
 
-static inline enum mem_result guest_mem_write(const struct guest_memory *m, gpa_t gpa, const void *buf, size_t len, enum mem_kind kind)
+static inline enum mem_result guest_mem_write(const struct guest_memory *m, gpa_t gpa, const void *buf, size_t len,
+                                              enum mem_kind kind)
 {
     return m->access(m->ctx, 0, gpa, (void *)(uintptr_t)buf, len, kind, true);
 }

@@ -1,7 +1,8 @@
 /*
- * The input queue: every outside input (serial bytes, keys, network, control) enters the machine here, with the icount at which
- * it takes effect. Sources post; the run loop delivers at instruction boundaries. This is the seam at which a run can later be recorded
- * and replayed: what is delivered, in which order and at which icount, is all that the outside world contributes.
+ * The input queue: every outside input (serial bytes, keys, network, control) enters the machine here, with the icount
+ * at which it takes effect. Sources post; the run loop delivers at instruction boundaries. This is the seam at which a
+ * run can later be recorded and replayed: what is delivered, in which order and at which icount, is all that the
+ * outside world contributes.
  */
 #ifndef CORE_REPLAY_H
 #define CORE_REPLAY_H
@@ -35,7 +36,8 @@ void input_set_sink(struct input_queue *q, enum input_source source, input_fn *f
 void input_post(struct input_queue *q, enum input_source source, uint64_t icount, const void *bytes, size_t len);
 /* icount of the earliest event, or UINT64_MAX. */
 uint64_t input_next(const struct input_queue *q);
-/* Delivers every event with icount <= `icount` that was posted before the call; what a sink posts waits for the next boundary. */
+/* Delivers every event with icount <= `icount` that was posted before the call; what a sink posts waits for the next
+ * boundary. */
 void input_deliver_due(struct input_queue *q, uint64_t icount);
 /* Events that wait, put into and got from the section that the caller has opened. Sinks stay as they are. */
 void input_save(const struct input_queue *q, struct snap_writer *w);

@@ -1,11 +1,12 @@
 /*
  * Snapshot files: tagged sections (name, version, length, CRC-32 by zlib).
  *
- * Layout, little-endian: "UMBRASNP", u32 format version, then per section: u8 name length, name, u32 version, u64 length, payload, u32 CRC of the
- * payload; a final section named "end", whose payload is the CRC-32 of the file's head and of all section headers before it: no byte of the file is
- * unprotected. Section names are unique in a file. A writer builds the file in memory or streams it to a temporary file that is renamed on
- * success. A reader checks everything up front; getters are sticky: after the first short read all return zero and
- * snap_reader_error() says what was wrong, so a module's load code needs no checks of its own besides ranges.
+ * Layout, little-endian: "UMBRASNP", u32 format version, then per section: u8 name length, name, u32 version, u64
+ * length, payload, u32 CRC of the payload; a final section named "end", whose payload is the CRC-32 of the file's head
+ * and of all section headers before it: no byte of the file is unprotected. Section names are unique in a file. A
+ * writer builds the file in memory or streams it to a temporary file that is renamed on success. A reader checks
+ * everything up front; getters are sticky: after the first short read all return zero and snap_reader_error() says what
+ * was wrong, so a module's load code needs no checks of its own besides ranges.
  */
 #ifndef CORE_SNAPSHOT_H
 #define CORE_SNAPSHOT_H

@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#define BUFFER_SIZE 65536
+#define BUFFER_SIZE  65536
 #define SECTIONS_MAX 4096 /* a file with more is not one of ours */
 
 struct section {
@@ -30,7 +30,7 @@ struct snap_reader {
     uint64_t pos;                  /* in the current payload */
     uint64_t buf_at;               /* file offset of buf[0] */
     size_t buf_len;
-    char error[200];               /* sticky */
+    char error[200]; /* sticky */
     uint8_t buf[BUFFER_SIZE];
 };
 

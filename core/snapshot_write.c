@@ -11,16 +11,16 @@
 #include <zlib.h>
 
 struct snap_writer {
-    FILE *file;          /* NULL: a digest only */
+    FILE *file; /* NULL: a digest only */
     char *path, *tmp;
-    XXH3_state_t *hash;  /* NULL: a file */
+    XXH3_state_t *hash; /* NULL: a file */
     bool in_section;
     uint64_t section_len;
     uint32_t payload_crc, header_crc;
-    long length_at;      /* file offset of the open section's length field */
+    long length_at; /* file offset of the open section's length field */
     uint8_t header[SNAP_HEADER_MAX];
     size_t header_len;
-    char error[160];     /* sticky: the first failure */
+    char error[160]; /* sticky: the first failure */
 };
 
 static void fail(struct snap_writer *w, const char *what)

@@ -25,16 +25,17 @@ struct trace_record {
 struct vclock;
 
 struct trace {
-    uint64_t enabled;            /* bit per trace_id; zero: everything is off */
-    const struct vclock *clock;  /* borrowed; stamps records */
-    struct trace_record *ring;   /* owned; NULL until something is enabled */
-    size_t capacity;             /* a power of two */
-    uint64_t written;            /* records ever written; the ring holds the last `capacity` */
+    uint64_t enabled;           /* bit per trace_id; zero: everything is off */
+    const struct vclock *clock; /* borrowed; stamps records */
+    struct trace_record *ring;  /* owned; NULL until something is enabled */
+    size_t capacity;            /* a power of two */
+    uint64_t written;           /* records ever written; the ring holds the last `capacity` */
 };
 
 void trace_init(struct trace *t, const struct vclock *clock);
 void trace_fini(struct trace *t);
-/* Enables the tracepoints whose names match the comma-separated prefixes ("mmu.", "notifier.start", "all"). False: nothing matched. */
+/* Enables the tracepoints whose names match the comma-separated prefixes ("mmu.", "notifier.start", "all"). False:
+ * nothing matched. */
 bool trace_enable(struct trace *t, const char *list, size_t capacity);
 void trace_write(struct trace *t, enum trace_id id, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 void trace_dump(const struct trace *t, FILE *out);

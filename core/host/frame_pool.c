@@ -15,19 +15,19 @@
 #include <unistd.h>
 
 #define HUGE_FRAMES 512u
-#define HUGE_SIZE (HUGE_FRAMES * PAGE_SIZE)
-#define WORD_BITS 64u
-#define HUGE_WORDS (HUGE_FRAMES / WORD_BITS)
-#define FRAMES_MAX ((uint64_t)1 << 34) /* 64 TiB: keeps every size computation far from overflow */
+#define HUGE_SIZE   (HUGE_FRAMES * PAGE_SIZE)
+#define WORD_BITS   64u
+#define HUGE_WORDS  (HUGE_FRAMES / WORD_BITS)
+#define FRAMES_MAX  ((uint64_t)1 << 34) /* 64 TiB: keeps every size computation far from overflow */
 
 struct frame_pool {
     int fd;
-    uint8_t *base;      /* 2 MiB aligned, so that aligned runs may become huge pages of the operating system */
-    uint64_t frames;    /* frame number `frames` itself is the shared zero frame, outside all accounts */
+    uint8_t *base;   /* 2 MiB aligned, so that aligned runs may become huge pages of the operating system */
+    uint64_t frames; /* frame number `frames` itself is the shared zero frame, outside all accounts */
     uint64_t used;
-    uint64_t words;     /* of the bitmap, a multiple of HUGE_WORDS */
-    uint64_t *taken;    /* bit per frame; bits beyond `frames` are set */
-    uint64_t low;       /* no word below this one has a free frame */
+    uint64_t words;  /* of the bitmap, a multiple of HUGE_WORDS */
+    uint64_t *taken; /* bit per frame; bits beyond `frames` are set */
+    uint64_t low;    /* no word below this one has a free frame */
     uint32_t *refs;
     pthread_mutex_t lock;
 };
@@ -91,7 +91,8 @@ struct frame_pool *frame_pool_create(uint64_t frames, char *err, size_t err_len)
     p->frames = frames;
     p->fd = memfd_create("umbra-frames", MFD_CLOEXEC);
     if (p->fd < 0 || ftruncate(p->fd, (off_t)file_size(p)) || !map_file(p) || !make_tables(p)) {
-        snprintf(err, err_len, "cannot make a frame pool of %llu frames: %s", (unsigned long long)frames, strerror(errno));
+        snprintf(err, err_len, "cannot make a frame pool of %llu frames: %s", (unsigned long long)frames,
+                 strerror(errno));
         frame_pool_destroy(p);
         return NULL;
     }

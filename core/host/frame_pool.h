@@ -1,9 +1,9 @@
 /*
  * The frame pool: host physical memory as one memfd, mapped once.
  *
- * A frame is 4 KiB of real memory at pool->base + pfn * 4096. Freeing one gives its memory back to the operating system (hole punch), so a
- * new frame always reads as zeros. A run of 512 aligned frames can be had for huge host pages. Not thread safe by itself: the
- * pool has its own lock, innermost of all (host_mm, MMU, pool).
+ * A frame is 4 KiB of real memory at pool->base + pfn * 4096. Freeing one gives its memory back to the operating system
+ * (hole punch), so a new frame always reads as zeros. A run of 512 aligned frames can be had for huge host pages. Not
+ * thread safe by itself: the pool has its own lock, innermost of all (host_mm, MMU, pool).
  */
 #ifndef CORE_HOST_FRAME_POOL_H
 #define CORE_HOST_FRAME_POOL_H
@@ -15,7 +15,8 @@ struct frame_pool;
 /* A pool of at most `frames` frames (address space is reserved, memory is not). NULL with `err` filled. */
 struct frame_pool *frame_pool_create(uint64_t frames, char *err, size_t err_len);
 void frame_pool_destroy(struct frame_pool *p);
-/* A zeroed frame with reference count 1, or PFN_NONE when the pool is full. Lowest free pfn first: never address-dependent. */
+/* A zeroed frame with reference count 1, or PFN_NONE when the pool is full. Lowest free pfn first: never
+ * address-dependent. */
 pfn_t frame_pool_alloc(struct frame_pool *p);
 /* 512 zeroed frames, aligned to 512, each with count 1; the first one's number or PFN_NONE. */
 pfn_t frame_pool_alloc_huge(struct frame_pool *p);

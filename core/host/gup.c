@@ -6,7 +6,8 @@
 #include <string.h>
 
 /*
- * gup: from an hva to a frame, and the faults on the way (Linux: get_user_pages, handle_pte_fault), and the looks that change nothing.
+ * gup: from an hva to a frame, and the faults on the way (Linux: get_user_pages, handle_pte_fault), and the looks that
+ * change nothing.
  */
 
 enum { GUP_OK = 0, GUP_DENIED = -1, GUP_NO_FRAMES = -2 };
@@ -45,7 +46,8 @@ static int fault_none(struct host_mm *mm, hva_t hva, bool write)
     return GUP_OK;
 }
 
-/* Linux: wp_page_copy. The new frame is filled before anyone is told; the old one goes after everyone has let go of it. */
+/* Linux: wp_page_copy. The new frame is filled before anyone is told; the old one goes after everyone has let go of it.
+ */
 static int break_cow(struct host_mm *mm, hva_t hva, hpte_t old)
 {
     pfn_t pfn = frame_pool_alloc(mm->pool);
@@ -66,7 +68,8 @@ static int break_cow(struct host_mm *mm, hva_t hva, hpte_t old)
     return GUP_OK;
 }
 
-/* Linux: do_wp_page. A frame of one owner is just made writable (wp_page_reuse): permissions that grow need no invalidation. */
+/* Linux: do_wp_page. A frame of one owner is just made writable (wp_page_reuse): permissions that grow need no
+ * invalidation. */
 static int fault_write_protected(struct host_mm *mm, hva_t hva, hpte_t old)
 {
     if (hpte_state_of(old) == HPTE_ZERO || frame_pool_refs(mm->pool, hpte_frame(old)) > 1)

@@ -27,8 +27,7 @@ struct host_mm *host_mm_create(struct frame_pool *pool)
 
 static void put_all_frames(struct host_mm *mm)
 {
-    for_each_hpte(&mm->hptes, hva, HVA_BASE, HVA_END)
-    {
+    for_each_hpte(&mm->hptes, hva, HVA_BASE, HVA_END) {
         hpte_t e = *hpte_lookup(&mm->hptes, hva);
         if (hpte_has_frame(e))
             frame_pool_put(mm->pool, hpte_frame(e));
@@ -98,7 +97,8 @@ void host_mm_note_range(const struct notify_range *range, bool starts)
     struct host_mm *mm = range->mm;
     uint64_t nth = __atomic_add_fetch(&mm->counters.ranges, starts, __ATOMIC_RELAXED);
     if (mm->trace)
-        trace_point(mm->trace, starts ? TRACE_NOTIFIER_START : TRACE_NOTIFIER_END, range->start, range->end, range->event, nth);
+        trace_point(mm->trace, starts ? TRACE_NOTIFIER_START : TRACE_NOTIFIER_END, range->start, range->end,
+                    range->event, nth);
 }
 
 uint64_t host_mm_resident(const struct host_mm *mm)
@@ -128,14 +128,13 @@ static bool range_is_mapped(const struct host_mm *mm, hva_t hva, uint64_t len)
            vma_covers(&mm->vmas, hva, hva + len);
 }
 
-/* Clears the hptes of a part of one chunk. The order is that of Linux's ptep_clear_flush_notify and mmu_gather: hptes first, then
- * subscribers, while every old frame is still allocated, then the frames. */
+/* Clears the hptes of a part of one chunk. The order is that of Linux's ptep_clear_flush_notify and mmu_gather: hptes
+ * first, then subscribers, while every old frame is still allocated, then the frames. */
 static void zap_in_chunk(struct host_mm *mm, hva_t start, hva_t end)
 {
     pfn_t frames[HPTE_CHUNK_PAGES];
     unsigned n = 0;
-    for_each_hpte(&mm->hptes, hva, start, end)
-    {
+    for_each_hpte(&mm->hptes, hva, start, end) {
         hpte_t e = *hpte_lookup(&mm->hptes, hva);
         if (hpte_has_frame(e))
             frames[n++] = hpte_frame(e);
@@ -189,7 +188,8 @@ int host_mm_dontneed(struct host_mm *mm, hva_t hva, uint64_t len)
     return rc;
 }
 
-/* The hpte with what `prot` grants. Writing is only ever taken away: a write fault gives it back, and sees then whether the frame is shared. */
+/* The hpte with what `prot` grants. Writing is only ever taken away: a write fault gives it back, and sees then whether
+ * the frame is shared. */
 static hpte_t hpte_with_prot(hpte_t e, unsigned prot)
 {
     e = prot ? e | HPTE_READ : e & ~(hpte_t)HPTE_READ;
@@ -199,8 +199,7 @@ static hpte_t hpte_with_prot(hpte_t e, unsigned prot)
 static void change_protection(struct host_mm *mm, hva_t start, hva_t end, unsigned prot)
 {
     bool lost_frame = false;
-    for_each_hpte(&mm->hptes, hva, start, end)
-    {
+    for_each_hpte(&mm->hptes, hva, start, end) {
         hpte_t *e = hpte_lookup(&mm->hptes, hva);
         hpte_t changed = hpte_with_prot(*e, prot);
         lost_frame |= hpte_has_frame(*e) && (*e & HPTE_READ) && !(changed & HPTE_READ);

@@ -1,9 +1,10 @@
 /*
- * host_mm: Umbra's model of the host process's address space. It owns real memory (frames of the pool) and maps hvas to it.
+ * host_mm: Umbra's model of the host process's address space. It owns real memory (frames of the pool) and maps hvas to
+ * it.
  *
- * VMAs say what an hva range is; hptes say what is there now: nothing, a present frame (with W/A/D), the shared zero page, or a swap
- * slot. host_mm_gup() is the only way to a frame. Every change of a present hpte fires the invalidation bus, as Linux does.
- * hptes are sparse: a chunk per 512 pages, made on first use, with counts.
+ * VMAs say what an hva range is; hptes say what is there now: nothing, a present frame (with W/A/D), the shared zero
+ * page, or a swap slot. host_mm_gup() is the only way to a frame. Every change of a present hpte fires the invalidation
+ * bus, as Linux does. hptes are sparse: a chunk per 512 pages, made on first use, with counts.
  *
  * Lock order: host_mm, MMU, pool. gup is never called with the MMU lock held.
  */
@@ -59,15 +60,17 @@ void host_mm_set_trace(struct host_mm *mm, struct trace *trace);
 
 /* Maps `len` bytes (page multiple) of zeroed anonymous memory; returns the hva (2 MiB aligned, deterministic) or 0. */
 hva_t host_mm_mmap_anon(struct host_mm *mm, uint64_t len, unsigned prot);
-/* Each fires start and end, and in between, while the old frames are still allocated, invalidate_range for what held a frame; mprotect that
- * only takes writing away fires no invalidate_range. 0, or -1 for a range that is not wholly mapped or not aligned. */
+/* Each fires start and end, and in between, while the old frames are still allocated, invalidate_range for what held a
+ * frame; mprotect that only takes writing away fires no invalidate_range. 0, or -1 for a range that is not wholly
+ * mapped or not aligned. */
 int host_mm_munmap(struct host_mm *mm, hva_t hva, uint64_t len);
 int host_mm_mprotect(struct host_mm *mm, hva_t hva, uint64_t len, unsigned prot);
 int host_mm_dontneed(struct host_mm *mm, hva_t hva, uint64_t len);
 
-/* Frame behind `hva`: faults it in; with `write` also makes it writable (breaks the zero page and copy-on-write) and dirty. A read of an
- * untouched anonymous page may be given the shared zero page, read-only. 0; -1 no mapping or not permitted; -2 out of frames.
- * A gup that replaces a frame fires the bus itself: a fault handler that read its sequence before sees that and retries. */
+/* Frame behind `hva`: faults it in; with `write` also makes it writable (breaks the zero page and copy-on-write) and
+ * dirty. A read of an untouched anonymous page may be given the shared zero page, read-only. 0; -1 no mapping or not
+ * permitted; -2 out of frames. A gup that replaces a frame fires the bus itself: a fault handler that read its sequence
+ * before sees that and retries. */
 int host_mm_gup(struct host_mm *mm, hva_t hva, bool write, struct gup_result *out);
 /* Never changes anything. Takes the host_mm lock: who holds the MMU lock as well takes host_mm_lock() before it. */
 struct hpte_info host_mm_peek(const struct host_mm *mm, hva_t hva);

@@ -1,9 +1,10 @@
 /*
  * hptes: what is at each hva now. Private to core/host.
  *
- * An hpte is one word: state, permissions, accessed and dirty, and above them the frame or the swap slot. Tables are sparse: a chunk of 512
- * (2 MiB of hva, the unit of a huge page) exists while it holds at least one hpte that is not none, so that work on a range costs what the
- * range holds. A directory of two levels finds the chunk: two loads for a lookup, and 16 GiB of emptiness skipped at a step.
+ * An hpte is one word: state, permissions, accessed and dirty, and above them the frame or the swap slot. Tables are
+ * sparse: a chunk of 512 (2 MiB of hva, the unit of a huge page) exists while it holds at least one hpte that is not
+ * none, so that work on a range costs what the range holds. A directory of two levels finds the chunk: two loads for a
+ * lookup, and 16 GiB of emptiness skipped at a step.
  */
 #ifndef CORE_HOST_HPTE_H
 #define CORE_HOST_HPTE_H
@@ -12,18 +13,18 @@
 
 typedef uint64_t hpte_t;
 
-#define HPTE_STATE_MASK 3u       /* enum hpte_state */
-#define HPTE_READ (1u << 2)      /* may be read: the VMA grants some access */
-#define HPTE_WRITE (1u << 3)     /* may be written without a fault */
-#define HPTE_ACCESSED (1u << 4)
-#define HPTE_DIRTY (1u << 5)
-#define HPTE_FRAME_SHIFT 12      /* frame number when present or zero */
+#define HPTE_STATE_MASK  3u        /* enum hpte_state */
+#define HPTE_READ        (1u << 2) /* may be read: the VMA grants some access */
+#define HPTE_WRITE       (1u << 3) /* may be written without a fault */
+#define HPTE_ACCESSED    (1u << 4)
+#define HPTE_DIRTY       (1u << 5)
+#define HPTE_FRAME_SHIFT 12 /* frame number when present or zero */
 
 #define HPTE_CHUNK_SHIFT 9
 #define HPTE_CHUNK_PAGES (1u << HPTE_CHUNK_SHIFT)
-#define HPTE_CHUNK_SIZE (HPTE_CHUNK_PAGES * PAGE_SIZE)
-#define HPTE_DIR_BITS 13 /* 47 - 21 = 2 x 13 */
-#define HPTE_DIR_SIZE (1u << HPTE_DIR_BITS)
+#define HPTE_CHUNK_SIZE  (HPTE_CHUNK_PAGES * PAGE_SIZE)
+#define HPTE_DIR_BITS    13 /* 47 - 21 = 2 x 13 */
+#define HPTE_DIR_SIZE    (1u << HPTE_DIR_BITS)
 
 struct hpte_chunk {
     hpte_t e[HPTE_CHUNK_PAGES];

@@ -6,9 +6,10 @@
 /*
  * The sequence protocol (Linux: mmu_interval_notifier).
  *
- * The bus's sequence is odd from the first start that meets a notifier of the tree to the end of the last active range; while it is odd the tree
- * does not change, so walks need no lock. Each notifier keeps the odd number of the last invalidation that met it: equal to the bus's
- * means that one is running now. A reader waits that out, and later compares: a different number means that its range was met since.
+ * The bus's sequence is odd from the first start that meets a notifier of the tree to the end of the last active range;
+ * while it is odd the tree does not change, so walks need no lock. Each notifier keeps the odd number of the last
+ * invalidation that met it: equal to the bus's means that one is running now. A reader waits that out, and later
+ * compares: a different number means that its range was met since.
  */
 
 static bool is_invalidating(const struct notifier_bus *bus)

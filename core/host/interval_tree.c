@@ -1,6 +1,7 @@
 #include "core/host/interval_tree.h"
 
-/* The heap order of the treap: a mixed serial, so that insertion in order of start does not make a list (Murmur3's 64-bit finaliser). */
+/* The heap order of the treap: a mixed serial, so that insertion in order of start does not make a list (Murmur3's
+ * 64-bit finaliser). */
 static uint64_t priority(const struct interval_notifier *n)
 {
     uint64_t x = n->serial + 1;
@@ -104,7 +105,8 @@ bool interval_tree_meets(const struct interval_notifier *root, hva_t start, hva_
     while (root && root->subtree_end > start) {
         if (root->start < end && root->end > start)
             return true;
-        /* If the left subtree reaches beyond `start` but holds no match, all that is to the right starts too late as well. */
+        /* If the left subtree reaches beyond `start` but holds no match, all that is to the right starts too late as
+         * well. */
         const struct interval_notifier *left = root->child[0];
         root = left && left->subtree_end > start ? left : root->child[1];
     }

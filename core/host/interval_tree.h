@@ -1,8 +1,10 @@
 /*
- * An interval tree of interval notifiers: a treap ordered by (start, serial), each node carrying the largest end of its subtree.
+ * An interval tree of interval notifiers: a treap ordered by (start, serial), each node carrying the largest end of its
+ * subtree.
  *
- * The tree has no lock: the notifier bus changes it under its own, and never while a walk is under way. Its shape depends on serial numbers
- * alone, and walks go in the order of (start, serial), so nothing of the host's addresses shows.
+ * The tree has no lock: the notifier bus changes it under its own, and never while a walk is under way. Its shape
+ * depends on serial numbers alone, and walks go in the order of (start, serial), so nothing of the host's addresses
+ * shows.
  */
 #ifndef CORE_HOST_INTERVAL_TREE_H
 #define CORE_HOST_INTERVAL_TREE_H

@@ -11,8 +11,9 @@
 /*
  * The list side of the bus.
  *
- * Callbacks run without the bus lock. A walk pins the notifier whose callback it runs (`running`); a pinned notifier stays linked, so the walk
- * finds its successor when it comes back. Who leaves first stops new pins (`leaving`), then waits for the old ones.
+ * Callbacks run without the bus lock. A walk pins the notifier whose callback it runs (`running`); a pinned notifier
+ * stays linked, so the walk finds its successor when it comes back. Who leaves first stops new pins (`leaving`), then
+ * waits for the old ones.
  */
 
 struct notifier_bus *notifier_bus_of(struct host_mm *mm)
@@ -148,7 +149,8 @@ static void leave(struct notifier_bus *bus, struct notifier *n)
     pthread_mutex_unlock(&bus->lock);
 }
 
-/* Linux: mmu_notifier_unregister. Invalidations still reach `n` while its release runs, since only then has it dropped everything. */
+/* Linux: mmu_notifier_unregister. Invalidations still reach `n` while its release runs, since only then has it dropped
+ * everything. */
 void notifier_unregister(struct notifier *n)
 {
     struct notifier_bus *bus = n->bus;
@@ -187,8 +189,7 @@ bool notifier_put(struct notifier *n)
 /* Ends the range for those before `stop` (NULL: for all). */
 static void end_list(struct notifier_bus *bus, const struct notify_range *range, const struct notifier *stop)
 {
-    for_each_notifier(bus, n)
-    {
+    for_each_notifier(bus, n) {
         if (n == stop) {
             walk_leave(bus, n);
             return;
@@ -198,11 +199,11 @@ static void end_list(struct notifier_bus *bus, const struct notify_range *range,
     }
 }
 
-/* Linux: mn_hlist_invalidate_range_start, but it stops at the first who refuses and ends the range for exactly those who accepted it. */
+/* Linux: mn_hlist_invalidate_range_start, but it stops at the first who refuses and ends the range for exactly those
+ * who accepted it. */
 static int start_list(struct notifier_bus *bus, const struct notify_range *range)
 {
-    for_each_notifier(bus, n)
-    {
+    for_each_notifier(bus, n) {
         int rc = n->ops->invalidate_range_start ? n->ops->invalidate_range_start(n, range) : 0;
         if (!rc)
             continue;
@@ -283,8 +284,7 @@ bool notify_test_young(struct host_mm *mm, hva_t hva)
     struct notifier_bus *bus = notifier_bus_of(mm);
     if (!bus)
         return false;
-    for_each_notifier(bus, n)
-    {
+    for_each_notifier(bus, n) {
         if (n->ops->test_young && n->ops->test_young(n, hva)) {
             walk_leave(bus, n);
             return true;
@@ -315,8 +315,7 @@ void notify_release(struct host_mm *mm)
     struct notify_range all = {.mm = mm, .end = UINT64_MAX, .event = NOTIFY_RELEASE, .flags = NOTIFY_BLOCKABLE};
     notifier_intervals_start(bus, &all);
     notifier_intervals_end(bus);
-    for_each_notifier(bus, n)
-    {
+    for_each_notifier(bus, n) {
         release_once(bus, n);
         pthread_mutex_lock(&bus->lock);
         n->leaving = true;

@@ -1,5 +1,6 @@
 /*
- * The inside of the notifier bus, shared by its two halves: notifier.c (the list) and interval_notifier.c (the tree). Private to core/host.
+ * The inside of the notifier bus, shared by its two halves: notifier.c (the list) and interval_notifier.c (the tree).
+ * Private to core/host.
  *
  * The bus outlives its host_mm for as long as somebody is subscribed, so that a subscriber may leave late.
  */
@@ -31,7 +32,7 @@ struct notifier_bus *notifier_bus_obtain(struct host_mm *mm);
 /* Drops a reference; the last one frees it. NULL is allowed. */
 void notifier_bus_put(struct notifier_bus *bus);
 
-/* The tree's half of start and end. start: 0, or -1 (a range that is not blockable was refused; it is ended already). */
+/* The tree's half of start and end. start: 0, or -1 (a range that may be refused was; it is ended already). */
 int notifier_intervals_start(struct notifier_bus *bus, const struct notify_range *range);
 void notifier_intervals_end(struct notifier_bus *bus);
 

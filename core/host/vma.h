@@ -1,5 +1,6 @@
 /*
- * The VMAs of a host_mm: what each hva range is. A sorted array without overlaps; a process has few of them. Private to core/host.
+ * The VMAs of a host_mm: what each hva range is. A sorted array without overlaps; a process has few of them. Private to
+ * core/host.
  */
 #ifndef CORE_HOST_VMA_H
 #define CORE_HOST_VMA_H
@@ -7,7 +8,7 @@
 #include "core/host/host_mm.h"
 
 #define HVA_BASE ((hva_t)0x7f0000000000) /* the first hva handed out */
-#define HVA_END ((hva_t)0x800000000000)  /* no hva at or above: 47 bits, as for a 64-bit process */
+#define HVA_END  ((hva_t)0x800000000000) /* no hva at or above: 47 bits, as for a 64-bit process */
 
 struct vma {
     hva_t start, end; /* end exclusive */

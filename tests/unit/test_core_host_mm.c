@@ -19,7 +19,8 @@ static const char *const event_names[] = {"UNMAP", "CLEAR", "PROT", "PROTPAGE", 
 static void note(const char *what, hva_t start, hva_t end)
 {
     size_t n = strlen(seen);
-    snprintf(seen + n, sizeof seen - n, "%s %d-%d;", what, (int)((int64_t)(start - base) >> 12), (int)((int64_t)(end - base) >> 12));
+    snprintf(seen + n, sizeof seen - n, "%s %d-%d;", what, (int)((int64_t)(start - base) >> 12),
+             (int)((int64_t)(end - base) >> 12));
 }
 
 static int on_start(struct notifier *n, const struct notify_range *r)

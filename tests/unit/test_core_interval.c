@@ -53,7 +53,8 @@ static void add(struct sub *s, hva_t start, hva_t end)
 
 static struct notify_range range_of(hva_t start, hva_t end)
 {
-    return (struct notify_range){.mm = mm, .start = start, .end = end, .event = NOTIFY_UNMAP, .flags = NOTIFY_BLOCKABLE};
+    return (struct notify_range){
+        .mm = mm, .start = start, .end = end, .event = NOTIFY_UNMAP, .flags = NOTIFY_BLOCKABLE};
 }
 
 static void fire(hva_t start, hva_t end)

@@ -421,7 +421,8 @@ static void mapper_end(struct notifier *n, const struct notify_range *r)
     pthread_mutex_unlock(&m->lock);
 }
 
-static const struct notifier_ops mapper_ops = {.invalidate_range_start = mapper_start, .invalidate_range_end = mapper_end};
+static const struct notifier_ops mapper_ops = {.invalidate_range_start = mapper_start,
+                                               .invalidate_range_end = mapper_end};
 static hva_t shared_page;
 
 static void *host_side(void *arg)
@@ -443,7 +444,8 @@ static bool map_once(struct mapper *m)
     bool ok = !m->in_flight && m->seq == seq;
     if (ok) {
         m->mapped = g.pfn;
-        /* What the protocol promises: while the lock is held and no range is in flight, the frame is this page's and alive. */
+        /* What the protocol promises: while the lock is held and no range is in flight, the frame is this page's and
+         * alive. */
         ck_assert_uint_ge(frame_pool_refs(pool, m->mapped), 1);
         *(uint64_t *)frame_pool_ptr(pool, m->mapped) += 1;
     }
