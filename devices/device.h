@@ -17,7 +17,8 @@
 #include "core/log.h"
 #include "core/types.h"
 
-/* An event that a device reports to the machine: reset wanted, power off. */
+/* An event that a device reports to the machine: reset wanted, power off. It comes in the middle of a guest's register access: the machine notes
+ * it and acts at the next instruction boundary. */
 struct device_signal {
     void (*fn)(void *ctx);
     void *ctx;
