@@ -73,6 +73,8 @@ struct mmu_ops {
     unsigned (*audit)(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx);
     /* May be NULL. The slot (zapped before) is about to be freed: frees slot->rmap. At fini the engine does it for the slots that are left. */
     void (*slot_free)(struct mmu *mmu, struct memslot *slot);
+    /* May be NULL. Nobody tracks the gfn any longer: the next write through each of its translations may find that out. */
+    void (*unprotect_gfn)(struct mmu *mmu, unsigned as, gfn_t gfn);
 };
 
 struct stale_tlb;

@@ -52,6 +52,16 @@ static void protect(struct mem *m, unsigned as, gfn_t gfn)
     mmu_unlock(mmu);
 }
 
+static void unprotect(struct mem *m, unsigned as, gfn_t gfn)
+{
+    struct mmu *mmu = m->mmu;
+    if (!mmu || !mmu->ops->unprotect_gfn)
+        return;
+    mmu_lock(mmu);
+    mmu->ops->unprotect_gfn(mmu, as, gfn);
+    mmu_unlock(mmu);
+}
+
 void track_add(struct mem *m, unsigned as, gfn_t gfn, enum track_kind kind)
 {
     if (gfn >= GFN_LIMIT)
@@ -78,6 +88,7 @@ void track_remove(struct mem *m, unsigned as, gfn_t gfn, enum track_kind kind)
     if (!c->mask[i]) {
         c->tracked--;
         gfn_tree_dir(&m->track[as], gfn)->total--;
+        unprotect(m, as, gfn);
     }
 }
 

@@ -269,7 +269,6 @@ static void set_leaf(struct shadow *sh, const struct fault *f, struct sp *sp, ui
     sp_touch(sh, sp);
     if (!same && f->slot)
         rmap_add(&sh->descs, f->slot, spte_gfn(sh, sptep), level, sptep);
-    sh->mmu->stats.fills++;
     sh->mmu->stats.large_fills += level > 1;
     trace_point(sh->mmu->trace, TRACE_MMU_FILL, f->gva, f->gfn << PAGE_SHIFT, new, (uint64_t)level);
 }

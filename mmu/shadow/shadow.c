@@ -52,5 +52,6 @@ const struct mmu_ops mmu_shadow_ops = {
     .zap_gfns = shadow_zap_gfns,
     .zap_all = shadow_zap_all,
     .audit = shadow_audit,
+    .unprotect_gfn = shadow_unprotect_gfn,
     .slot_free = shadow_slot_free,
 };

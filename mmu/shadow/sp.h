@@ -188,6 +188,7 @@ void shadow_make_room(struct shadow *sh, uint32_t n);
 /* gfn that a leaf maps first (page of 4 KiB at level 1), or the first below a link to a direct page. */
 gfn_t spte_gfn(const struct shadow *sh, const uint64_t *sptep);
 void shadow_protect_gfn(struct mmu *mmu, unsigned as, gfn_t gfn);
+void shadow_unprotect_gfn(struct mmu *mmu, unsigned as, gfn_t gfn);
 bool shadow_zap_gfns(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages);
 void shadow_zap_all(struct mmu *mmu);
 void shadow_slot_free(struct mmu *mmu, struct memslot *slot);

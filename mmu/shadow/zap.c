@@ -108,8 +108,9 @@ static void sp_unlink_parents(struct shadow *sh, struct sp *sp)
 }
 
 /* The gfn may be written freely again: let the next write to each mapping of it find that out. */
-static void unprotect_gfn(struct shadow *sh, unsigned as, gfn_t gfn)
+void shadow_unprotect_gfn(struct mmu *mmu, unsigned as, gfn_t gfn)
 {
+    struct shadow *sh = shadow_of(mmu);
     struct memslot *slot = memslot_find(sh->mmu->mem, as, gfn);
     struct spte_list *head = slot && slot->kind == MEMSLOT_RAM ? rmap_head(slot, gfn, 1) : NULL;
     struct spte_iter it;
@@ -122,24 +123,14 @@ static void unprotect_gfn(struct shadow *sh, unsigned as, gfn_t gfn)
     }
 }
 
-static void sp_untrack(struct shadow *sh, struct sp *sp)
-{
-    struct mem *m = sh->mmu->mem;
-    unsigned as = role_as(sp->role);
-    if (sp->role.direct)
-        return;
-    track_remove(m, as, sp->gfn, TRACK_PT);
-    if (!track_is_tracked(m, as, sp->gfn))
-        unprotect_gfn(sh, as, sp->gfn);
-}
-
 void sp_zap(struct shadow *sh, struct sp *sp)
 {
     shadow_batch_begin(sh);
     sp_drop_sptes(sh, sp);
     sp_unlink_parents(sh, sp);
     shadow_roots_forget(sh, sp);
-    sp_untrack(sh, sp);
+    if (!sp->role.direct)
+        track_remove(sh->mmu->mem, role_as(sp->role), sp->gfn, TRACK_PT);
     sp_release(sh, sp);
     shadow_batch_end(sh);
 }
