@@ -94,6 +94,8 @@ struct mmu {
     unsigned invalidate_in_progress;
     hva_t invalidate_start, invalidate_end;
     struct track_listener pt_listener;
+    mmu_event_fn *event_hook; /* NULL, or called after each event */
+    void *event_ctx;
     struct stale_tlb *stale;  /* NULL unless staletlb */
     uint64_t max_shadow_pages;
     struct mmu_stats stats;

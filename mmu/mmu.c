@@ -117,6 +117,20 @@ static const struct notifier_ops mmu_notifier_ops = {
     .release = on_release,
 };
 
+/* ---- events ---- */
+
+static void event_happened(struct mmu *mmu)
+{
+    if (unlikely(mmu->event_hook != NULL))
+        mmu->event_hook(mmu->event_ctx);
+}
+
+void mmu_set_event_hook(struct mmu *mmu, mmu_event_fn *fn, void *ctx)
+{
+    mmu->event_hook = fn;
+    mmu->event_ctx = ctx;
+}
+
 /* ---- tracked writes ---- */
 
 static void on_pt_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
@@ -126,6 +140,7 @@ static void on_pt_write(struct track_listener *l, unsigned as, gpa_t gpa, const 
     mmu->stats.tracked_writes++;
     mmu->ops->pt_write(mmu, as, gpa, bytes, len);
     mmu_unlock(mmu);
+    event_happened(mmu);
 }
 
 /* ---- life ---- */
@@ -403,6 +418,7 @@ enum xlate_result mmu_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access,
     mv->mmu->stats.tlb_misses++;
     enum xlate_result result = mv->mmu->ops->translate(mv, gva, access, out);
     mv->mmu->stats.faults_injected += result == XLATE_FAULT;
+    event_happened(mv->mmu);
     return result;
 }
 

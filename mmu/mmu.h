@@ -113,6 +113,9 @@ void mmu_destroy(struct mmu *mmu);
 void mmu_register_stats(struct mmu *mmu, struct stats *s);
 /* Drops everything that is cached; the guest cannot tell. */
 void mmu_zap_all(struct mmu *mmu);
+/* Calls fn after every MMU event (TLB miss with its fill or fault, tracked write), with no lock held; NULL: never. For audits. */
+typedef void mmu_event_fn(void *ctx);
+void mmu_set_event_hook(struct mmu *mmu, mmu_event_fn *fn, void *ctx);
 /* Checks the invariants of design section 5. `report` (may be NULL) gets one line a violation. Returns their number. `full`: everything,
  * otherwise the shadow pages touched since the last call. */
 unsigned mmu_audit(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx);

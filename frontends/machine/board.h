@@ -7,6 +7,7 @@
 #include "core/memory.h"
 #include "core/replay.h"
 #include "cpu/cpu.h"
+#include "devices/a20_gate.h"
 #include "devices/acpi_pm.h"
 #include "devices/acpi_tables.h"
 #include "devices/debug_console.h"
@@ -51,7 +52,6 @@ struct board_config {
 struct board {
     struct board_config cfg;
     bool built;
-    struct cpu_intc intc[LAPIC_MAX_CPUS];
     struct isa_irq isa;
     struct pic8259 pic;
     struct pit8254 pit;
@@ -59,6 +59,7 @@ struct board {
     struct ioapic ioapic;
     struct uart16550 com1;
     struct rtc_cmos rtc;
+    struct a20_gate a20;
     struct kbc8042 kbc;
     struct port92 port92;
     struct reset_cf9 cf9;

@@ -21,6 +21,7 @@
 
 #include <signal.h>
 
+#define AUDIT_FULL_EVENTS  1000
 #define MACHINE_TURN_UNITS 20000ull /* of one vCPU before the next has its turn (design section 6) */
 
 /* What something inside an instruction asks for; acted on at the next boundary. */
@@ -61,7 +62,7 @@ struct machine {
     int exit_code;   /* of a debug exit */
     char error[256]; /* of the last failed save */
     uint64_t next_poll, next_audit, audit_failures;
-    uint64_t audits, resets, input_bytes;
+    uint64_t events, audits, resets, input_bytes;
     char report[256]; /* why the triple fault counts as one, for messages */
 };
 
@@ -70,6 +71,9 @@ bool machine_build_memory(struct machine *m, struct error *e);
 /* frontends/machine/start.c: puts the kernel into memory and the boot vCPU at its entry. Also after a reset. */
 bool machine_boot(struct machine *m, struct error *e);
 void machine_reset(struct machine *m);
+/* -audit events: what was touched after every MMU event, everything every AUDIT_FULL_EVENTS of them. ctx is the
+ * machine. */
+void machine_audit_event(void *ctx);
 /* Ends the block that is running, so that a request is seen. */
 void machine_attention(struct machine *m);
 

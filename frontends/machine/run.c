@@ -92,6 +92,15 @@ unsigned machine_audit(struct machine *m, bool full, FILE *out)
     return mmu_audit(m->mmu, full, out ? audit_line : NULL, out);
 }
 
+void machine_audit_event(void *ctx)
+{
+    struct machine *m = ctx;
+    unsigned bad = machine_audit(m, ++m->events % AUDIT_FULL_EVENTS == 0, m->log.out);
+    m->audit_failures += bad;
+    if (bad)
+        machine_attention(m);
+}
+
 static bool check_audit(struct machine *m, enum machine_exit *why)
 {
     if (m->cfg.audit_every && m->clock.icount >= m->next_audit) {
@@ -232,6 +241,14 @@ static bool step(struct machine *m, enum machine_exit *why)
     return all_idle(m) ? idle(m, why) : run_turn(m, why);
 }
 
+/* The last word of -audit: everything once more. */
+static enum machine_exit final_audit(struct machine *m, enum machine_exit why)
+{
+    if (!m->cfg.audit_every && !m->cfg.audit_events)
+        return why;
+    return machine_audit(m, true, m->log.out) ? MACHINE_AUDIT_FAILED : why;
+}
+
 enum machine_exit machine_run(struct machine *m)
 {
     enum machine_exit why = MACHINE_STOPPED;
@@ -242,7 +259,7 @@ enum machine_exit machine_run(struct machine *m)
     }
     while (step(m, &why))
         ;
-    return why;
+    return final_audit(m, why);
 }
 
 void machine_interrupt(struct machine *m)

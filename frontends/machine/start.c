@@ -203,7 +203,7 @@ static bool build(struct machine *m, struct error *e)
         return false;
     build_stats(m);
     if (m->cfg.audit_events)
-        mmu_set_audit_events(m->mmu, m->log.out, &m->audit_failures);
+        mmu_set_event_hook(m->mmu, machine_audit_event, m);
     return machine_boot(m, e);
 }
 

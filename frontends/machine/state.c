@@ -68,14 +68,28 @@ static void script_section_load(struct machine *m, struct snap_reader *r)
         script_restore(m->script, r);
 }
 
+static void clock_section_save(const struct machine *m, struct snap_writer *w)
+{
+    snap_begin(w, "clock", 1);
+    clock_save(&m->clock, w);
+    snap_end(w);
+}
+
+static void input_section_save(const struct machine *m, struct snap_writer *w)
+{
+    snap_begin(w, "input", 1);
+    input_save(&m->input, w);
+    snap_end(w);
+}
+
 /* What the guest can see, and what it will. */
 static void guest_state_save(const struct machine *m, struct snap_writer *w)
 {
-    clock_save(&m->clock, w);
+    clock_section_save(m, w);
     for (unsigned k = 0; k < m->cpu_count; k++)
         vcpu_save(m->cpu[k], w);
     board_save(&m->board, w);
-    input_save(&m->input, w);
+    input_section_save(m, w);
     turn_save(m, w);
     mem_save(m->mem, w);
 }
@@ -96,11 +110,13 @@ bool machine_save(struct machine *m, const char *path, struct error *e)
 
 static void guest_state_load(struct machine *m, struct snap_reader *r)
 {
-    clock_load(&m->clock, r);
+    if (snap_expect(r, "clock", 1))
+        clock_load(&m->clock, r);
     for (unsigned k = 0; k < m->cpu_count; k++)
         vcpu_load(m->cpu[k], r);
     board_load(&m->board, r);
-    input_load(&m->input, r);
+    if (snap_expect(r, "input", 1))
+        input_load(&m->input, r);
     turn_load(m, r);
     mem_load(m->mem, r);
 }

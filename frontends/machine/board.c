@@ -1,0 +1,297 @@
+#include "frontends/machine/board.h"
+
+#include "core/bus.h"
+#include "devices/layout.h"
+#include "frontends/machine/umbra.h"
+
+#include <string.h>
+
+/* The guest's console is not slowed down: a character leaves after 1 us of virtual time. Typed ones come at the line's
+ * rate. */
+#define SERIAL_TX_UNITS 1000
+
+/* ---- callbacks from devices ---- */
+
+static void serial_tx(void *ctx, uint8_t byte)
+{
+    struct board *b = ctx;
+    b->cfg.serial_tx(b->cfg.ctx, byte);
+}
+
+static void debug_tx(void *ctx, uint8_t byte)
+{
+    struct board *b = ctx;
+    b->cfg.debug_tx(b->cfg.ctx, byte);
+}
+
+static void on_debug_exit(void *ctx, int code)
+{
+    struct board *b = ctx;
+    b->cfg.debug_exit_fn(b->cfg.ctx, (uint8_t)code);
+}
+
+static void on_a20(void *ctx, bool open)
+{
+    struct board *b = ctx;
+    b->cfg.set_a20(b->cfg.ctx, open);
+}
+
+/* ---- wiring ---- */
+
+static bool init_interrupts(struct board *b)
+{
+    const struct board_config *c = &b->cfg;
+    struct lapic_set_config lapics = {.cpu_count = c->cpu_count,
+                                      .clock = c->clock,
+                                      .log = c->log,
+                                      .x2apic = true,
+                                      .extint_ack = pic8259_ack,
+                                      .extint_ctx = &b->pic,
+                                      .eoi = ioapic_eoi,
+                                      .eoi_ctx = &b->ioapic};
+    if (!lapic_set_init(&b->lapics, &lapics))
+        return false;
+    struct pic8259_config pic = {.intr = lapic_set_lint_line(&b->lapics, 0), .log = c->log};
+    struct ioapic_config ioapic = {
+        .deliver = lapic_set_deliver, .deliver_ctx = &b->lapics, .id = LAYOUT_IOAPIC_ID, .log = c->log};
+    pic8259_init(&b->pic, &pic);
+    ioapic_init(&b->ioapic, &ioapic);
+    struct irq_line to_pic = {pic8259_set_irq, &b->pic, 0}, to_ioapic = {ioapic_set_pin, &b->ioapic, 0};
+    isa_irq_init(&b->isa, &to_pic, &to_ioapic);
+    for (unsigned k = 0; k < c->cpu_count; k++) {
+        struct irq_line pins = vcpu_pin(c->cpus[k], CPU_PIN_INTR);
+        vcpu_set_intc(c->cpus[k], lapic_set_connect(&b->lapics, k, &pins));
+    }
+    return true;
+}
+
+static void init_timers_and_serial(struct board *b)
+{
+    const struct board_config *c = &b->cfg;
+    struct pit8254_config pit = {.clock = c->clock, .irq0 = isa_irq_line(&b->isa, LAYOUT_IRQ_PIT, 0), .log = c->log};
+    struct rtc_cmos_config rtc = {.clock = c->clock,
+                                  .irq = isa_irq_line(&b->isa, LAYOUT_IRQ_RTC, 0),
+                                  .base = c->rtc_base == MACHINE_RTC_DEFAULT ? LAYOUT_RTC_BASE : c->rtc_base,
+                                  .log = c->log};
+    struct uart16550_config com1 = {.instance = 0,
+                                    .clock = c->clock,
+                                    .irq = isa_irq_line(&b->isa, LAYOUT_IRQ_COM1, 0),
+                                    .sink = {serial_tx, b},
+                                    .tx_char_time = SERIAL_TX_UNITS,
+                                    .log = c->log};
+    pit8254_init(&b->pit, &pit);
+    rtc_cmos_init(&b->rtc, &rtc);
+    uart16550_init(&b->com1, &com1);
+    input_set_sink(c->input, INPUT_SERIAL0, uart16550_receive, &b->com1);
+}
+
+static void init_system(struct board *b)
+{
+    const struct board_config *c = &b->cfg;
+    const struct device_signal reset = {c->reset, c->ctx}, power_off = {c->power_off, c->ctx};
+    a20_gate_init(&b->a20, on_a20, b);
+    struct kbc8042_config kbc = {
+        .irq = isa_irq_line(&b->isa, LAYOUT_IRQ_KEYBOARD, 0), .a20 = &b->a20, .reset = reset, .log = c->log};
+    struct port92_config port92 = {.a20 = &b->a20, .reset = reset};
+    struct acpi_pm_config pm = {.clock = c->clock,
+                                .sci = isa_irq_line(&b->isa, LAYOUT_IRQ_SCI, 0),
+                                .power_off = power_off,
+                                .enable_command = LAYOUT_ACPI_ENABLE,
+                                .disable_command = LAYOUT_ACPI_DISABLE,
+                                .log = c->log};
+    kbc8042_init(&b->kbc, &kbc);
+    port92_init(&b->port92, &port92);
+    reset_cf9_init(&b->cf9, &reset);
+    acpi_pm_init(&b->pm, &pm);
+    struct pci_host_config pci = {.io = c->ports,
+                                  .mmio = c->mmio,
+                                  .isa = &b->isa,
+                                  .pm_ops = &acpi_pm_bus_ops,
+                                  .pm = &b->pm,
+                                  .reset_ops = &reset_cf9_bus_ops,
+                                  .reset = &b->cf9,
+                                  .log = c->log};
+    pci_host_init(&b->pci, &pci);
+    const struct device_sink sink = {debug_tx, b};
+    debug_console_init(&b->debug_console, &sink);
+    debug_exit_init(&b->debug_exit, on_debug_exit, b);
+}
+
+static bool init_fw_cfg(struct board *b)
+{
+    const struct board_config *c = &b->cfg;
+    struct fw_cfg_config cfg = {.memory = c->memory,
+                                .ram_size = c->low_ram + c->high_ram,
+                                .cpu_count = (uint16_t)c->cpu_count,
+                                .max_cpus = (uint16_t)c->cpu_count,
+                                .log = c->log};
+    return fw_cfg_init(&b->fw_cfg, &cfg);
+}
+
+/* ---- placing ---- */
+
+struct placement {
+    struct bus *bus;
+    uint64_t base, len;
+    const struct bus_ops *ops;
+    void *dev;
+    const char *name;
+};
+
+static bool place(const struct placement *p, struct error *e)
+{
+    enum bus_error bad = bus_add(p->bus, p->base, p->len, p->ops, p->dev, p->name);
+    return bad == BUS_OK || error_set(e, "%s at 0x%llx: %s", p->name, (unsigned long long)p->base, bus_error_text(bad));
+}
+
+static bool place_all(struct board *b, struct error *e)
+{
+    struct bus *io = b->cfg.ports, *mm = b->cfg.mmio;
+    const struct placement all[] = {
+        {io, LAYOUT_PIC_MASTER_PORT, LAYOUT_PIC_PORTS, &pic8259_bus_ops, &b->pic.chip[0], "8259 master"},
+        {io, LAYOUT_PIC_SLAVE_PORT, LAYOUT_PIC_PORTS, &pic8259_bus_ops, &b->pic.chip[1], "8259 slave"},
+        {io, LAYOUT_ELCR_PORT, LAYOUT_ELCR_PORTS, &pic8259_elcr_bus_ops, &b->pic, "ELCR"},
+        {io, LAYOUT_PIT_PORT, LAYOUT_PIT_PORTS, &pit8254_bus_ops, &b->pit, "8254"},
+        {io, LAYOUT_SPEAKER_PORT, LAYOUT_SPEAKER_PORTS, &pit8254_speaker_bus_ops, &b->pit, "speaker port"},
+        {io, LAYOUT_KBC_DATA_PORT, LAYOUT_KBC_PORTS, &kbc8042_data_bus_ops, &b->kbc, "8042 data"},
+        {io, LAYOUT_KBC_COMMAND_PORT, LAYOUT_KBC_PORTS, &kbc8042_command_bus_ops, &b->kbc, "8042 command"},
+        {io, LAYOUT_RTC_PORT, LAYOUT_RTC_PORTS, &rtc_cmos_bus_ops, &b->rtc, "RTC"},
+        {io, LAYOUT_PORT92_PORT, LAYOUT_PORT92_PORTS, &port92_bus_ops, &b->port92, "port 92"},
+        {io, LAYOUT_SMI_PORT, LAYOUT_SMI_PORTS, &acpi_pm_smi_bus_ops, &b->pm, "APM"},
+        {io, LAYOUT_COM1_PORT, LAYOUT_COM_PORTS, &uart16550_bus_ops, &b->com1, "COM1"},
+        {io, LAYOUT_FW_CFG_PORT, LAYOUT_FW_CFG_PORTS, &fw_cfg_bus_ops, &b->fw_cfg, "fw_cfg"},
+        {io, LAYOUT_FW_CFG_DMA_PORT, LAYOUT_FW_CFG_DMA_PORTS, &fw_cfg_dma_bus_ops, &b->fw_cfg, "fw_cfg DMA"},
+        {io, LAYOUT_PCI_CONFIG_PORT, LAYOUT_PCI_CONFIG_PORTS, &pci_host_bus_ops, &b->pci, "PCI configuration"},
+        {mm, LAYOUT_IOAPIC, LAYOUT_IOAPIC_SIZE, &ioapic_bus_ops, &b->ioapic, "IOAPIC"},
+        {mm, LAYOUT_LAPIC, LAYOUT_LAPIC_SIZE, &lapic_bus_ops, &b->lapics, "local APIC"},
+    };
+    for (size_t k = 0; k < ARRAY_LEN(all); k++)
+        if (!place(&all[k], e))
+            return false;
+    return true;
+}
+
+static bool place_debug(struct board *b, struct error *e)
+{
+    const struct board_config *c = &b->cfg;
+    const struct placement console = {
+        c->ports, LAYOUT_DEBUG_CONSOLE_PORT, 1, &debug_console_bus_ops, &b->debug_console, "debug console"};
+    const struct placement leave = {c->ports,       c->debug_exit_base, c->debug_exit_size, &debug_exit_bus_ops,
+                                    &b->debug_exit, "isa-debug-exit"};
+    return (!c->debug_console || place(&console, e)) && (!c->debug_exit || place(&leave, e));
+}
+
+/* ---- life ---- */
+
+/* What firmware would leave behind: virtual wire interrupts, PCI interrupt routing, memory sizes in CMOS. */
+static void firmware_state(struct board *b)
+{
+    static const uint8_t pirq[ISA_IRQ_PIRQS] = {LAYOUT_IRQ_PIRQ_A, LAYOUT_IRQ_PIRQ_B, LAYOUT_IRQ_PIRQ_A,
+                                                LAYOUT_IRQ_PIRQ_B};
+    lapic_set_virtual_wire(&b->lapics);
+    pic8259_set_elcr(&b->pic, LAYOUT_ELCR_BOOT);
+    pci_host_set_pm_base(&b->pci, LAYOUT_ACPI_PM_PORT);
+    pci_host_set_pirq(&b->pci, pirq);
+    rtc_cmos_set_memory(&b->rtc, b->cfg.low_ram, b->cfg.high_ram);
+}
+
+bool board_init(struct board *b, const struct board_config *cfg, struct error *e)
+{
+    b->cfg = *cfg;
+    if (!init_interrupts(b))
+        return error_set(e, "out of memory");
+    b->built = true;
+    init_timers_and_serial(b);
+    init_system(b);
+    if (!init_fw_cfg(b))
+        return error_set(e, "out of memory");
+    if (!place_all(b, e) || !place_debug(b, e))
+        return false;
+    firmware_state(b);
+    return true;
+}
+
+void board_fini(struct board *b)
+{
+    if (!b->built)
+        return;
+    uart16550_fini(&b->com1);
+    fw_cfg_fini(&b->fw_cfg);
+    pci_host_fini(&b->pci);
+    lapic_set_fini(&b->lapics);
+}
+
+void board_reset(struct board *b)
+{
+    lapic_set_reset(&b->lapics);
+    pic8259_reset(&b->pic);
+    ioapic_reset(&b->ioapic);
+    isa_irq_reset(&b->isa);
+    pit8254_reset(&b->pit);
+    rtc_cmos_reset(&b->rtc);
+    uart16550_reset(&b->com1);
+    a20_gate_reset(&b->a20);
+    kbc8042_reset(&b->kbc);
+    port92_reset(&b->port92);
+    reset_cf9_reset(&b->cf9);
+    acpi_pm_reset(&b->pm);
+    pci_host_reset(&b->pci);
+    fw_cfg_reset(&b->fw_cfg);
+    firmware_state(b);
+}
+
+bool board_install_tables(struct board *b, uint64_t *rsdp)
+{
+    const struct board_config *c = &b->cfg;
+    struct acpi_tables_config cfg = {.base = LAYOUT_ACPI_TABLES,
+                                     .cpu_count = c->cpu_count,
+                                     .pci_window = LAYOUT_PCI_MMIO,
+                                     .com_ports = 1,
+                                     .keyboard = true,
+                                     .vga = false,
+                                     .hpet = false};
+    struct acpi_image image;
+    if (!acpi_tables_build(&cfg, &image))
+        return false;
+    bool ok = image.len <= LAYOUT_ACPI_TABLES_SIZE &&
+              guest_mem_write(&c->memory, LAYOUT_ACPI_TABLES, image.bytes, image.len, MEM_HOST_POKE) == MEM_OK;
+    acpi_image_fini(&image);
+    *rsdp = LAYOUT_ACPI_TABLES;
+    return ok;
+}
+
+void board_save(const struct board *b, struct snap_writer *w)
+{
+    lapic_set_save(&b->lapics, w);
+    pic8259_save(&b->pic, w);
+    ioapic_save(&b->ioapic, w);
+    isa_irq_save(&b->isa, w);
+    pit8254_save(&b->pit, w);
+    rtc_cmos_save(&b->rtc, w);
+    uart16550_save(&b->com1, w);
+    a20_gate_save(&b->a20, w);
+    kbc8042_save(&b->kbc, w);
+    port92_save(&b->port92, w);
+    reset_cf9_save(&b->cf9, w);
+    acpi_pm_save(&b->pm, w);
+    pci_host_save(&b->pci, w);
+    fw_cfg_save(&b->fw_cfg, w);
+}
+
+void board_load(struct board *b, struct snap_reader *r)
+{
+    lapic_set_load(&b->lapics, r);
+    pic8259_load(&b->pic, r);
+    ioapic_load(&b->ioapic, r);
+    isa_irq_load(&b->isa, r);
+    pit8254_load(&b->pit, r);
+    rtc_cmos_load(&b->rtc, r);
+    uart16550_load(&b->com1, r);
+    a20_gate_load(&b->a20, r);
+    kbc8042_load(&b->kbc, r);
+    port92_load(&b->port92, r);
+    reset_cf9_load(&b->cf9, r);
+    acpi_pm_load(&b->pm, r);
+    pci_host_load(&b->pci, r);
+    fw_cfg_load(&b->fw_cfg, r);
+}
