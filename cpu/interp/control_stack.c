@@ -72,14 +72,20 @@ static op_fn *bind_pop(const struct insn *i, unsigned mode)
 
 /* ---- PUSHA, POPA: rAX rCX rDX rBX rSP rBP rSI rDI, in the order of their numbers ---- */
 
+/* Raises what a write of `size` bytes at a wrapped stack offset would raise. */
+static void probe(struct vcpu *v, const struct insn *i, uint64_t off, unsigned size)
+{
+    uint64_t lin = stack_linear(v, i, off, size, 1);
+    if (!tlb_lookup_write(v->mv, lin, size))
+        lin_probe_write(v, i, lin, size);
+}
+
 /* All eight slots are checked before the first is written. */
 static void pusha(struct vcpu *v, const struct insn *i)
 {
     unsigned size = i->opsize;
-    for (unsigned r = 0; r < 8; r++) {
-        uint64_t off = stack_wrap(v, v->gpr[REG_RSP] - (r + 1) * size);
-        lin_probe_write(v, i, stack_linear(v, i, off, size, 1), size);
-    }
+    for (unsigned r = 0; r < 8; r++)
+        probe(v, i, stack_wrap(v, v->gpr[REG_RSP] - (r + 1) * size), size);
     for (unsigned r = 0; r < 8; r++) {
         uint64_t off = stack_wrap(v, v->gpr[REG_RSP] - (r + 1) * size);
         lin_store(v, i, stack_linear(v, i, off, size, 1), reg_get(v, r, size), size);
@@ -184,7 +190,7 @@ static void enter(struct vcpu *v, const struct insn *i)
     if (level)
         frame_store(v, i, &sp, frame);
     sp = stack_wrap(v, sp - (uint16_t)i->imm);
-    lin_probe_write(v, i, stack_linear(v, i, sp, size, 1), size); /* "as if written at the final stack pointer" */
+    probe(v, i, sp, size); /* "as if written at the final stack pointer" */
     reg_set(v, REG_RBP, size, frame);
     stack_set_pointer(v, sp);
     NEXT_MEM(v, i);

@@ -41,10 +41,13 @@ always_inline uint64_t do_cmpxchg(struct vcpu *v, const struct insn *i, uint64_t
     return old;
 }
 
+/* A destination that differs is not written: the upper half of its register stays. */
 static void cmpxchg_reg(struct vcpu *v, const struct insn *i)
 {
-    uint64_t old = reg_get(v, i->rm, i->opsize);
-    reg_set(v, i->rm, i->opsize, do_cmpxchg(v, i, old, i->opsize));
+    uint64_t acc = reg_get(v, REG_RAX, i->opsize), old = reg_get(v, i->rm, i->opsize);
+    uint64_t x = do_cmpxchg(v, i, old, i->opsize);
+    if (acc == old)
+        reg_set(v, i->rm, i->opsize, x);
     NEXT(v, i);
 }
 
