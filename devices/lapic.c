@@ -478,17 +478,19 @@ void lapic_set_virtual_wire(struct lapic_set *s)
     lapic_write_lvt(a, LAPIC_LVT_LINT1, APIC_NMI << 8);
 }
 
-struct cpu_intc lapic_set_connect(struct lapic_set *s, unsigned cpu, const struct irq_line *pins)
+const struct cpu_intc *lapic_set_connect(struct lapic_set *s, unsigned cpu, const struct irq_line *pins)
 {
     struct lapic *a = &s->apic[cpu];
     a->pins = *pins;
-    return (struct cpu_intc){.ctx = a,
-                             .ack = lapic_ack,
-                             .get_cr8 = lapic_get_cr8,
-                             .set_cr8 = lapic_set_cr8,
-                             .msr_read = lapic_msr_read,
-                             .msr_write = lapic_msr_write,
-                             .sipi_vector = lapic_sipi_vector};
+    a->intc = (struct cpu_intc){.ctx = a,
+                                .ack = lapic_ack,
+                                .get_cr8 = lapic_get_cr8,
+                                .set_cr8 = lapic_set_cr8,
+                                .msr_read = lapic_msr_read,
+                                .msr_write = lapic_msr_write,
+                                .sipi_vector = lapic_sipi_vector};
+    drive_pin(a, CPU_PIN_INTR, a->intr_level);
+    return &a->intc;
 }
 
 void lapic_set_tsc_changed(struct lapic_set *s, unsigned cpu)

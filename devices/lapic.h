@@ -59,6 +59,7 @@ struct lapic {
     bool intr_level;     /* what the CPU's pin was last driven to */
     uint8_t sipi_vector;
     struct irq_line pins; /* of the vCPU; n is an enum cpu_pin */
+    struct cpu_intc intc; /* what the vCPU calls */
 };
 
 struct lapic_set {
@@ -77,8 +78,8 @@ void lapic_set_reset(struct lapic_set *s);
 /* What firmware leaves: the bootstrap processor's APIC enabled, LINT0 = ExtINT and LINT1 = NMI (virtual wire mode). For machines
  * that start a kernel without firmware; an 8259-only guest gets its interrupts this way. */
 void lapic_set_virtual_wire(struct lapic_set *s);
-/* Connects a vCPU's pins (n of the line is overwritten), and returns the socket that the vCPU calls. */
-struct cpu_intc lapic_set_connect(struct lapic_set *s, unsigned cpu, const struct irq_line *pins);
+/* Connects a vCPU's pins (n of the line is overwritten), and returns the socket that the vCPU calls, valid until fini. */
+const struct cpu_intc *lapic_set_connect(struct lapic_set *s, unsigned cpu, const struct irq_line *pins);
 /* The 8259's INTR (n = 0) and the board's NMI (n = 1), to all local APICs. */
 struct irq_line lapic_set_lint_line(struct lapic_set *s, unsigned n);
 /* An interrupt message. ctx is the lapic_set: fits apic_deliver_fn. */
