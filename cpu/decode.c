@@ -431,7 +431,7 @@ static void set_flags(const struct decoder *d, struct insn *out)
 
 static bool uses_vvvv(unsigned enc)
 {
-    return enc == ENC_RVM || enc == ENC_RMV || enc == ENC_VM || enc == ENC_RVMI || enc == ENC_VMI;
+    return enc == ENC_RVM || enc == ENC_RMV || enc == ENC_VM || enc == ENC_RVMI || enc == ENC_VMI || enc == ENC_MVR;
 }
 
 /* What makes an encoding that has a row illegal all the same. */
@@ -444,8 +444,8 @@ static bool is_legal(const struct decoder *d, const struct insn *out)
         return false;
     if (d->vex && !uses_vvvv(f->enc) && out->vvvv)
         return false;
-    if (f->props & PROP_VSIB &&
-        ((d->modrm & 7) != 4 || out->index == out->reg || out->index == out->vvvv || out->reg == out->vvvv))
+    if (f->props & PROP_VSIB && ((d->modrm & 7) != 4 || out->adsize == 2 || out->index == out->reg ||
+                                 out->index == out->vvvv || out->reg == out->vvvv))
         return false;
     switch (f->reg_kind) {
     case KIND_S:
@@ -462,7 +462,7 @@ static bool is_legal(const struct decoder *d, const struct insn *out)
 static enum decode_result undefined(const struct decoder *d, struct insn *out, unsigned off)
 {
     *out = (struct insn){.op = OP_UD,
-                         .form = (uint16_t)(d->form ? d->form - optable_forms : 0),
+                         .form = (uint16_t)(d->form && !d->lock ? d->form - optable_forms : 0),
                          .flags = INSN_ENDS,
                          .off = (uint16_t)off,
                          .len = (uint8_t)d->pos,
@@ -517,7 +517,9 @@ enum decode_result insn_decode(struct insn *out, const uint8_t *bytes, size_t av
                         .mode = mode,
                         .code64 = code64,
                         .code16 = !code64 && !(mode & MODE_CODE32),
-                        .md = code64 ? MD_64 : real ? MD_REAL : MD_PROT,
+                        .md = code64 ? MD_64
+                              : real ? MD_REAL
+                                     : MD_PROT,
                         .seg = SEG_NONE};
     *out = (struct insn){0};
     uint8_t byte = read_prefixes(&d);

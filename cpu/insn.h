@@ -61,7 +61,8 @@ enum insn_enc {
     ENC_RMV, /* VEX: reg, rm, vvvv */
     ENC_VM,  /* VEX: vvvv, rm */
     ENC_RVMI,
-    ENC_VMI
+    ENC_VMI,
+    ENC_MVR /* VEX: rm, vvvv, reg */
 };
 
 enum insn_flags {

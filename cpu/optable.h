@@ -12,21 +12,21 @@
  *   - MOVS STOS LODS SCAS CMPS INS OUTS XLAT: ENC_ZO; `seg` is the segment of the rSI (XLAT: rBX) operand, opsize the
  *     element's size, REP in flags. The ES:rDI operand has no field.
  *   - IN, OUT: ENC_I (imm is the port) or ENC_ZO (DX); opsize 1, 2, 4. INT: ENC_I. RET, RETF: ENC_ZO or ENC_I.
- *   - JMP, CALL: ENC_D (relative) or ENC_M (indirect). JMPF, CALLF: ENC_II (direct) or ENC_M (memory). PUSH, POP: ENC_M;
- *     PUSH imm: ENC_I. PUSH_SREG, POP_SREG: `reg` is the segment.
+ *   - JMP, CALL: ENC_D (relative) or ENC_M (indirect). JMPF, CALLF: ENC_II (direct) or ENC_M (memory). PUSH, POP:
+ * ENC_M; PUSH imm: ENC_I. PUSH_SREG, POP_SREG: `reg` is the segment.
  *   - MOV_TO_SREG: ENC_RM, opsize 2, `reg` is the segment. MOV_FROM_SREG, SLDT, STR, SMSW: register forms have the
  *     opsize of the destination, memory forms 2. LAR, LSL: srcsize 2.
  *   - MOV_TO_CR, MOV_TO_DR: ENC_RM, `reg` is the control register, rm the general one; MOV_FROM_*: ENC_MR.
  *   - SGDT, SIDT, LGDT, LIDT: opsize is 8 in 64-bit mode, else 2 or 4 (the operand is 2 + 8 or 2 + 4 bytes).
  *   - XCHG: ENC_MR. Shifts: ENC_MI, ENC_M1, ENC_MC. IMUL: ENC_M, ENC_RM, ENC_RMI. CMPXCHG8B/16B: opsize 8 or 16.
- *   - x87: memory forms are ENC_M with opsize 2, 4, 8, 10 (FLDENV, FNSTENV 14 or 28; FRSTOR, FNSAVE 94 or 108). Register
- *     forms have rm = i of ST(i): ENC_RM where ST(0) is the destination, ENC_MR where ST(i) is. FNSTSW AX: ENC_M with
- *     INSN_RM_REG.
+ *   - x87: memory forms are ENC_M with opsize 2, 4, 8, 10 (FLDENV, FNSTENV 14 or 28; FRSTOR, FNSAVE 94 or 108).
+ * Register forms have rm = i of ST(i): ENC_RM where ST(0) is the destination, ENC_MR where ST(i) is. FNSTSW AX: ENC_M
+ * with INSN_RM_REG.
  *   - Vectors: opsize is 8 for MMX, 16 for XMM, 32 for YMM registers; scalars 4 or 8 (ADDSS, MOVSD, COMISD...); srcsize
  *     is the size of a source that differs: what a conversion or PMOVZX reads from memory. Register numbers of MMX
  *     operands are 0..7 whatever REX says.
- *   - MOVD: opsize tells MMX (8) or XMM (16), srcsize 4 or 8 (MOVQ r/m64) is the size of the general register or memory;
- *     ENC_RM loads, ENC_MR stores. OP_MOVQ is only the form between vector registers and 64-bit memory.
+ *   - MOVD: opsize tells MMX (8) or XMM (16), srcsize 4 or 8 (MOVQ r/m64) is the size of the general register or
+ * memory; ENC_RM loads, ENC_MR stores. OP_MOVQ is only the form between vector registers and 64-bit memory.
  *   - CVTSI2SS, CVTSI2SD: opsize 4 or 8 is the float's, srcsize the integer's. CVTSS2SI...: opsize is the integer's.
  *   - PINSRB/W/D/Q, PEXTRB/W/D/Q, EXTRACTPS: opsize the vector's (8 or 16), srcsize 1, 2, 4, 8 the element's.
  *   - PUSH, POP, CALL, RET, LEAVE... have the opsize of the stack slot, 64-bit default in 64-bit mode already applied.
@@ -79,8 +79,8 @@ enum op_size {
     SZ_W,
     SZ_D,
     SZ_Q,
-    SZ_T, /* 10 bytes */
-    SZ_X, /* 16 bytes */
+    SZ_T,   /* 10 bytes */
+    SZ_X,   /* 16 bytes */
     SZ_V,   /* 16, 32, 64 bits by 66 and REX.W */
     SZ_Z,   /* as V, but REX.W means nothing */
     SZ_Y,   /* 32, or 64 with REX.W */

@@ -16,20 +16,13 @@ static const struct {
     bool by_address;
     const char *name[4];
 } by_size[] = {
-    {OP_MOVS, false, {"movsb", "movsw", "movsd", "movsq"}},
-    {OP_STOS, false, {"stosb", "stosw", "stosd", "stosq"}},
-    {OP_LODS, false, {"lodsb", "lodsw", "lodsd", "lodsq"}},
-    {OP_SCAS, false, {"scasb", "scasw", "scasd", "scasq"}},
-    {OP_CMPS, false, {"cmpsb", "cmpsw", "cmpsd", "cmpsq"}},
-    {OP_INS, false, {"insb", "insw", "insd", "insd"}},
-    {OP_OUTS, false, {"outsb", "outsw", "outsd", "outsd"}},
-    {OP_CBW, false, {"cbw", "cbw", "cwde", "cdqe"}},
-    {OP_CWD, false, {"cwd", "cwd", "cdq", "cqo"}},
-    {OP_PUSHA, false, {"pusha", "pusha", "pushad", "pushad"}},
-    {OP_POPA, false, {"popa", "popa", "popad", "popad"}},
-    {OP_PUSHF, false, {"pushf", "pushf", "pushfd", "pushfq"}},
-    {OP_POPF, false, {"popf", "popf", "popfd", "popfq"}},
-    {OP_IRET, false, {"iret", "iret", "iretd", "iretq"}},
+    {OP_MOVS, false, {"movsb", "movsw", "movsd", "movsq"}}, {OP_STOS, false, {"stosb", "stosw", "stosd", "stosq"}},
+    {OP_LODS, false, {"lodsb", "lodsw", "lodsd", "lodsq"}}, {OP_SCAS, false, {"scasb", "scasw", "scasd", "scasq"}},
+    {OP_CMPS, false, {"cmpsb", "cmpsw", "cmpsd", "cmpsq"}}, {OP_INS, false, {"insb", "insw", "insd", "insd"}},
+    {OP_OUTS, false, {"outsb", "outsw", "outsd", "outsd"}}, {OP_CBW, false, {"cbw", "cbw", "cwde", "cdqe"}},
+    {OP_CWD, false, {"cwd", "cwd", "cdq", "cqo"}},          {OP_PUSHA, false, {"pusha", "pusha", "pushad", "pushad"}},
+    {OP_POPA, false, {"popa", "popa", "popad", "popad"}},   {OP_PUSHF, false, {"pushf", "pushf", "pushfd", "pushfq"}},
+    {OP_POPF, false, {"popf", "popf", "popfd", "popfq"}},   {OP_IRET, false, {"iret", "iret", "iretd", "iretq"}},
     {OP_JCXZ, true, {"jcxz", "jcxz", "jecxz", "jrcxz"}},
 };
 
@@ -273,9 +266,10 @@ static void put_two(struct text *t, const struct insn *i)
 
 /* Operands in order, one letter each: m rm, r reg, v vvvv, i imm, c CL, 1 one, t branch target, f two immediates. */
 static const char *const operand_order[] = {
-    [ENC_ZO] = "",    [ENC_MR] = "mr",   [ENC_RM] = "rm",     [ENC_MI] = "mi",  [ENC_M] = "m",    [ENC_M1] = "m1",
-    [ENC_MC] = "mc",  [ENC_I] = "i",     [ENC_D] = "t",       [ENC_RMI] = "rmi", [ENC_MRI] = "mri", [ENC_MRC] = "mrc",
-    [ENC_II] = "f",   [ENC_RVM] = "rvm", [ENC_RMV] = "rmv",   [ENC_VM] = "vm",  [ENC_RVMI] = "rvmi", [ENC_VMI] = "vmi"};
+    [ENC_ZO] = "",     [ENC_MR] = "mr",     [ENC_RM] = "rm",   [ENC_MI] = "mi",   [ENC_M] = "m",
+    [ENC_M1] = "m1",   [ENC_MC] = "mc",     [ENC_I] = "i",     [ENC_D] = "t",     [ENC_RMI] = "rmi",
+    [ENC_MRI] = "mri", [ENC_MRC] = "mrc",   [ENC_II] = "f",    [ENC_RVM] = "rvm", [ENC_RMV] = "rmv",
+    [ENC_VM] = "vm",   [ENC_RVMI] = "rvmi", [ENC_VMI] = "vmi", [ENC_MVR] = "mvr"};
 
 static void put_operands(struct text *t, const struct insn *i, uint64_t rip)
 {
@@ -325,8 +319,8 @@ static void put_implied(struct text *t, const struct insn *i)
 static void put_prefixes(struct text *t, const struct insn *i)
 {
     bool compares = i->op == OP_CMPS || i->op == OP_SCAS;
-    bool string = compares || i->op == OP_MOVS || i->op == OP_STOS || i->op == OP_LODS || i->op == OP_INS ||
-                  i->op == OP_OUTS;
+    bool string =
+        compares || i->op == OP_MOVS || i->op == OP_STOS || i->op == OP_LODS || i->op == OP_INS || i->op == OP_OUTS;
     if (i->flags & INSN_LOCK)
         put(t, "lock ");
     if (string && i->flags & INSN_REP)
