@@ -1,0 +1,116 @@
+/*
+ * What the files of x87, MMX and state-saving instructions share: who may execute, the register stack, the status word.
+ *
+ * The register stack is v->fpu: st[] are the physical registers R0..R7, ST(n) is R(top + n). `tag` has a bit for each
+ * register that is not empty; FXSAVE stores it as it is, FNSTENV derives the two-bit tags from the contents. `fsw` holds
+ * no TOP; its ES and B bits are kept exact by x87_update_summary() whenever flags or masks change.
+ */
+#ifndef CPU_INTERP_X87_H
+#define CPU_INTERP_X87_H
+
+#include "cpu/interp/interp.h"
+#include "cpu/optable.h"
+
+#define FSW_IE  0x0001u
+#define FSW_DE  0x0002u
+#define FSW_ZE  0x0004u
+#define FSW_OE  0x0008u
+#define FSW_UE  0x0010u
+#define FSW_PE  0x0020u
+#define FSW_EXC 0x003fu
+#define FSW_SF  0x0040u
+#define FSW_ES  0x0080u
+#define FSW_C0  0x0100u
+#define FSW_C1  0x0200u
+#define FSW_C2  0x0400u
+#define FSW_TOP 0x3800u
+#define FSW_C3  0x4000u
+#define FSW_B   0x8000u
+#define FSW_CC  (FSW_C0 | FSW_C1 | FSW_C2 | FSW_C3)
+
+#define FCW_INIT    0x037fu
+#define FCW_DEFINED 0x1f3fu
+#define FCW_ONE     0x0040u /* reads as 1 */
+
+#define MXCSR_INIT  0x1f80u
+#define MXCSR_MASK  0xffffu /* bits that are not reserved */
+
+/* ---- who may execute ---- */
+
+/* x87, FXSAVE, FXRSTOR: #NM by CR0.EM and CR0.TS. */
+static inline void x87_need(struct vcpu *v, const struct insn *i)
+{
+    if (unlikely(v->cr0 & (CR0_EM | CR0_TS)))
+        vcpu_raise(v, i, EXC_NM);
+}
+
+/* A pending unmasked exception, met by a waiting instruction (x87_control.c). Returns if CR0.NE asks for no #MF. */
+void x87_pending(struct vcpu *v, const struct insn *i);
+
+static inline void x87_wait(struct vcpu *v, const struct insn *i)
+{
+    x87_need(v, i);
+    if (unlikely(v->fpu.fsw & FSW_ES))
+        x87_pending(v, i);
+}
+
+/* MMX: #UD by CR0.EM, #NM by CR0.TS, then a pending x87 exception. */
+static inline void mmx_need(struct vcpu *v, const struct insn *i)
+{
+    if (unlikely(v->cr0 & (CR0_EM | CR0_TS)))
+        vcpu_raise(v, i, v->cr0 & CR0_EM ? EXC_UD : EXC_NM);
+    if (unlikely(v->fpu.fsw & FSW_ES))
+        x87_pending(v, i);
+}
+
+/* ---- status and control ---- */
+
+/* ES and B follow from flags and masks. */
+static inline void x87_update_summary(struct x87 *f)
+{
+    f->fsw &= (uint16_t)~(FSW_ES | FSW_B);
+    if (f->fsw & ~f->fcw & FSW_EXC)
+        f->fsw |= FSW_ES | FSW_B;
+}
+
+static inline uint16_t x87_status(const struct x87 *f)
+{
+    return (uint16_t)(f->fsw | f->top << 11);
+}
+
+static inline void x87_set_status(struct x87 *f, uint16_t fsw)
+{
+    f->fsw = fsw & (uint16_t)~FSW_TOP;
+    f->top = fsw >> 11 & 7;
+}
+
+static inline void x87_set_control(struct x87 *f, uint16_t fcw)
+{
+    f->fcw = (uint16_t)((fcw & FCW_DEFINED) | FCW_ONE);
+}
+
+/* FNINIT; the registers keep their contents. */
+void x87_init(struct x87 *f);
+
+/* The two-bit tags as FNSTENV stores them, and back. */
+uint16_t x87_full_tags(const struct x87 *f);
+uint8_t x87_abridge_tags(uint16_t tags);
+
+/* Executing an MMX instruction (other than EMMS) makes R0 the top and all registers valid. */
+static inline void mmx_enter(struct vcpu *v)
+{
+    v->fpu.top = 0;
+    v->fpu.tag = 0xff;
+}
+
+static inline void mmx_set(struct vcpu *v, unsigned n, uint64_t x)
+{
+    v->fpu.st[n].mant = x;
+    v->fpu.st[n].exp = 0xffff;
+}
+
+/* ---- parts of bind_x87() and bind_sse(), one a file; NULL for what is not theirs ---- */
+op_fn *bind_x87_control(const struct insn *i);
+op_fn *bind_xsave(const struct insn *i);
+
+#endif
