@@ -61,7 +61,7 @@ static void filter_add(struct tlb_set *set, const struct tlb_meta *meta)
 {
     for (unsigned i = 0; i < TLB_MAX_DEPS; i++) {
         uint64_t dep = meta->dep[i];
-        if (dep == 0 || dep == UINT64_MAX)
+        if (dep == UINT64_MAX) /* 0 is unused for sptes, but the gpa of a guest entry */
             continue;
         unsigned bit = filter_bit(dep >> PAGE_SHIFT);
         set->dep_filter[bit >> 6] |= 1ull << (bit & 63);
