@@ -30,6 +30,8 @@ static bool extra_present, logging;
 static struct paging_regs regs[2];
 static unsigned tracked[RAM_PAGES];
 static unsigned long step;
+#define RECENT 16
+static gva_t recent[RECENT]; /* that led somewhere */
 
 static uint64_t rnd(void)
 {
@@ -78,32 +80,32 @@ static void machine_open(struct machine *m, enum mmu_kind kind)
 static uint64_t random_entry(unsigned size)
 {
     uint64_t e = PTE_P;
-    if (chance(4))
+    if (chance(1))
         return rnd();
-    if (chance(8))
+    if (chance(4))
         e = 0;
-    e |= chance(85) ? PTE_W : 0;
-    e |= chance(80) ? PTE_U : 0;
+    e |= chance(90) ? PTE_W : 0;
+    e |= chance(90) ? PTE_U : 0;
     e |= rnd() & (PTE_A | PTE_D | 0xf18);
-    if (chance(12)) {
+    if (chance(4)) {
         e |= PTE_PS | (chance(80) ? 0 : 0x200000) | (chance(95) ? 0 : 1ull << (13 + below(9)));
         return e;
     }
-    gfn_t gfn = chance(65) ? 1 + below(TABLES) : chance(90) ? below(84) : rnd() & 0xffff;
+    gfn_t gfn = chance(70) ? 1 + below(TABLES) : chance(95) ? below(84) : rnd() & 0xffff;
     e |= gfn << 12;
     if (size == 8) {
-        e |= chance(10) ? PTE_NX : 0;
+        e |= chance(5) ? PTE_NX : 0;
         e |= chance(20) ? (rnd() & 15) << 59 : 0;
-        e |= chance(2) ? 1ull << (40 + below(23)) : 0;
+        e |= chance(1) ? 1ull << (40 + below(23)) : 0;
     }
     return e;
 }
 
+/* Few indices, so that what is edited is what is used. */
 static unsigned random_index(unsigned entries)
 {
-    static const unsigned favourite[] = {0, 1, 2, 5};
-    unsigned k = below(8);
-    return k < 4 ? favourite[k] : k < 6 ? entries - 1 : k == 6 ? entries / 2 + 1 : below(90);
+    unsigned k = below(20);
+    return k < 14 ? k % 4 : k < 18 ? entries - 1 : k == 18 ? entries / 2 + 1 : below(90);
 }
 
 static gva_t random_gva(enum paging_format f)
@@ -294,7 +296,9 @@ static void step_access(void)
     unsigned cpu = below(2);
     static const unsigned kinds[] = {ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH, ACCESS_READ | ACCESS_IMPLICIT, ACCESS_WRITE | ACCESS_IMPLICIT};
     unsigned k = below(20), access = kinds[k < 9 ? 0 : k < 15 ? 1 : k < 18 ? 2 : k - 15];
-    gva_t gva = random_gva(paging_format_of(&regs[cpu]));
+    gva_t gva = chance(60) ? recent[below(RECENT)] : random_gva(paging_format_of(&regs[cpu]));
+    if (paging_format_of(&regs[cpu]) < PAGING_4LEVEL)
+        gva = (uint32_t)gva;
     uint64_t value = random_entry(8);
     if (chance(30)) {
         regs[cpu].cpl = chance(50) ? 3 : 0;
@@ -305,6 +309,8 @@ static void step_access(void)
     struct outcome s = access_one(&shadow, cpu, gva, access, value), w = access_one(&walk, cpu, gva, access, value);
     note("cpu %u cpl %u ac %d access %u gva %llx -> %d error %x gpa %llx value %llx", cpu, regs[cpu].cpl, regs[cpu].ac, access,
          (unsigned long long)gva, w.result, w.error, (unsigned long long)w.gpa, (unsigned long long)w.value);
+    if (w.result == XLATE_OK)
+        recent[below(RECENT)] = gva;
     ck_assert_msg(s.result == w.result && s.error == w.error && s.gpa == w.gpa && s.value == w.value,
                   "step %lu: access %u to gva %llx: shadow %d error %x gpa %llx value %llx, walk %d error %x gpa %llx value %llx", step, access,
                   (unsigned long long)gva, s.result, s.error, (unsigned long long)s.gpa, (unsigned long long)s.value, w.result, w.error,
@@ -399,10 +405,10 @@ static void run(uint64_t seed, unsigned long steps)
     memset(tracked, 0, sizeof tracked);
     machine_open(&shadow, MMU_SHADOW);
     machine_open(&walk, MMU_WALK);
-    for (unsigned i = 0; i < TABLES * 512 / 4; i++) {
+    memset(recent, 0, sizeof recent);
+    for (unsigned i = 0; i < TABLES * 512; i++) {
         uint64_t e = random_entry(8);
-        store(0, 4096 + below(TABLES * 512) * 8, &e, 8, MEM_GUEST);
-        store(SMM, 4096 + below(TABLES * 512) * 8, &e, 8, MEM_GUEST);
+        store(i % 8 ? 0 : SMM, 4096 + i * 8, &e, 8, MEM_GUEST);
     }
     for (unsigned i = 0; i < 2; i++) {
         regs[i] = walk.rig.regs;
