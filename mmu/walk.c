@@ -270,7 +270,7 @@ static unsigned drop_upper(struct mmu *mmu, const struct walk_table *t, unsigned
     gpa_t gpa = (t->gfn << PAGE_SHIFT) + entry * 8;
     if (t->entry_size == 4)
         return tlb_drop_dep(mmu, gpa, -1) + tlb_drop_dep(mmu, gpa + 4, -1);
-    if (t->many_places || t->level >= 4) /* a top table: its gvas are sign-extended, and all of a set depends on it anyway */
+    if (t->many_places || !t->level || t->level >= 4) /* a top table: its gvas are sign-extended, and all of a set depends on it anyway */
         return tlb_drop_dep(mmu, gpa, -1);
     unsigned shift = entry_shift(PAGING_4LEVEL, t->level);
     return tlb_drop_dep_range(mmu, gpa, t->gva + ((gva_t)entry << shift), 1ull << (shift - PAGE_SHIFT));
@@ -300,7 +300,7 @@ static void find_dependent(void *ctx, struct mmu_vcpu *mv, const struct tlb_set 
             continue;
         unsigned entry = (meta->dep[i] & PAGE_MASK) >> 3;
         (i == 0 ? t->leaf : t->upper)[entry >> 6] |= 1ull << (entry & 63);
-        if (i == 0) /* a large leaf, perhaps */
+        if (i == 0 && t->level) /* a large leaf, perhaps */
             t->upper[entry >> 6] |= 1ull << (entry & 63);
     }
 }

@@ -288,16 +288,16 @@ enum { TABLES = 12 }; /* pages 1..12 are tables, 16..31 data, in any role */
 /* An entry that points to one of the tables or data pages, mostly sound. */
 static uint64_t random_entry(void)
 {
-    uint64_t target = rnd(4) ? 1 + rnd(TABLES) : 16 + rnd(16);
+    uint64_t target = rnd(6) ? 1 + rnd(TABLES) : 16 + rnd(16);
     uint64_t v = target << 12;
-    v |= rnd(12) ? PTE_P : 0;
-    v |= rnd(6) ? PTE_W : 0;
-    v |= rnd(6) ? PTE_U : 0;
+    v |= rnd(30) ? PTE_P : 0;
+    v |= rnd(10) ? PTE_W : 0;
+    v |= rnd(10) ? PTE_U : 0;
     v |= rnd(3) ? PTE_A : 0;
     v |= rnd(3) ? PTE_D : 0;
-    v |= rnd(24) ? 0 : PTE_NX;
-    v |= rnd(24) ? 0 : PTE_PS;
-    v |= rnd(60) ? 0 : 1ull << 45;
+    v |= rnd(40) ? 0 : PTE_NX;
+    v |= rnd(40) ? 0 : PTE_PS;
+    v |= rnd(200) ? 0 : 1ull << 45;
     return v;
 }
 
@@ -321,6 +321,8 @@ static void random_regs(void)
     rig.regs.cpl = rnd(2) ? 3 : 0;
     rig.regs.ac = rnd(2);
     rig_load(&rig);
+    for (unsigned k = 0; k < 40; k++)
+        rig_put(&rig, (1 + rnd(TABLES)) << 12 | rnd(3) << 3, random_entry());
     if (paging_format_of(&rig.regs) == PAGING_PAE) {
         mmu_load_pdptes(rig.v, rig.regs.cr3, rig.regs.pdpte);
         rig_load(&rig);
