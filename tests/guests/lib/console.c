@@ -81,12 +81,24 @@ void print_args(const char *format, va_list args)
         for (; *format == 'l'; format++)
             is_long = true;
         switch (*format) {
-        case 's': put_string(va_arg(args, const char *)); break;
-        case 'c': put_char((char)va_arg(args, int)); break;
-        case 'd': put_signed(is_long ? va_arg(args, long) : va_arg(args, int)); break;
-        case 'u': put_number(is_long ? va_arg(args, u64) : va_arg(args, u32), 10, width); break;
-        case 'x': put_number(is_long ? va_arg(args, u64) : va_arg(args, u32), 16, width); break;
-        default: put_char(*format); break;
+        case 's':
+            put_string(va_arg(args, const char *));
+            break;
+        case 'c':
+            put_char((char)va_arg(args, int));
+            break;
+        case 'd':
+            put_signed(is_long ? va_arg(args, long) : va_arg(args, int));
+            break;
+        case 'u':
+            put_number(is_long ? va_arg(args, u64) : va_arg(args, u32), 10, width);
+            break;
+        case 'x':
+            put_number(is_long ? va_arg(args, u64) : va_arg(args, u32), 16, width);
+            break;
+        default:
+            put_char(*format);
+            break;
         }
     }
 }

@@ -23,9 +23,18 @@ typedef uint64_t u64;
 
 // ---- instructions -------------------------------------------------------------------------------------------------
 
-static inline void outb(u16 port, u8 value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }
-static inline void outw(u16 port, u16 value) { __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port)); }
-static inline void outl(u16 port, u32 value) { __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port)); }
+static inline void outb(u16 port, u8 value)
+{
+    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
+static inline void outw(u16 port, u16 value)
+{
+    __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port));
+}
+static inline void outl(u16 port, u32 value)
+{
+    __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port));
+}
 
 static inline u8 inb(u16 port)
 {
@@ -34,27 +43,33 @@ static inline u8 inb(u16 port)
     return value;
 }
 
-#define DEFINE_CR(n)                                                                                                  \
-    static inline u64 read_cr##n(void)                                                                                \
-    {                                                                                                                 \
-        u64 value;                                                                                                    \
-        __asm__ volatile("mov %%cr" #n ", %0" : "=r"(value) : : "memory");                                            \
-        return value;                                                                                                 \
-    }                                                                                                                 \
-    static inline void write_cr##n(u64 value) { __asm__ volatile("mov %0, %%cr" #n : : "r"(value) : "memory"); }
+#define DEFINE_CR(n)                                                                                                   \
+    static inline u64 read_cr##n(void)                                                                                 \
+    {                                                                                                                  \
+        u64 value;                                                                                                     \
+        __asm__ volatile("mov %%cr" #n ", %0" : "=r"(value) : : "memory");                                             \
+        return value;                                                                                                  \
+    }                                                                                                                  \
+    static inline void write_cr##n(u64 value)                                                                          \
+    {                                                                                                                  \
+        __asm__ volatile("mov %0, %%cr" #n : : "r"(value) : "memory");                                                 \
+    }
 DEFINE_CR(0)
 DEFINE_CR(2)
 DEFINE_CR(3)
 DEFINE_CR(4)
 
-#define DEFINE_DR(n)                                                                                                  \
-    static inline u64 read_dr##n(void)                                                                                \
-    {                                                                                                                 \
-        u64 value;                                                                                                    \
-        __asm__ volatile("mov %%dr" #n ", %0" : "=r"(value));                                                         \
-        return value;                                                                                                 \
-    }                                                                                                                 \
-    static inline void write_dr##n(u64 value) { __asm__ volatile("mov %0, %%dr" #n : : "r"(value)); }
+#define DEFINE_DR(n)                                                                                                   \
+    static inline u64 read_dr##n(void)                                                                                 \
+    {                                                                                                                  \
+        u64 value;                                                                                                     \
+        __asm__ volatile("mov %%dr" #n ", %0" : "=r"(value));                                                          \
+        return value;                                                                                                  \
+    }                                                                                                                  \
+    static inline void write_dr##n(u64 value)                                                                          \
+    {                                                                                                                  \
+        __asm__ volatile("mov %0, %%dr" #n : : "r"(value));                                                            \
+    }
 DEFINE_DR(0)
 DEFINE_DR(1)
 DEFINE_DR(6)
@@ -86,9 +101,18 @@ static inline u64 read_flags(void)
     return flags;
 }
 
-static inline void invlpg(u64 gva) { __asm__ volatile("invlpg (%0)" : : "r"(gva) : "memory"); }
-static inline void flush_all(void) { write_cr3(read_cr3()); }
-static inline void barrier(void) { __asm__ volatile("" : : : "memory"); }
+static inline void invlpg(u64 gva)
+{
+    __asm__ volatile("invlpg (%0)" : : "r"(gva) : "memory");
+}
+static inline void flush_all(void)
+{
+    write_cr3(read_cr3());
+}
+static inline void barrier(void)
+{
+    __asm__ volatile("" : : : "memory");
+}
 
 struct cpuid {
     u32 eax, ebx, ecx, edx;
@@ -98,18 +122,19 @@ struct cpuid cpuid_get(u32 leaf, u32 subleaf); // all zero when the leaf is abov
 #define MSR_EFER 0xc0000080u
 #define EFER_SCE 1ull
 #define EFER_NXE (1ull << 11)
-#define CR0_AM (1ull << 18)
-#define CR0_WP (1ull << 16)
-#define CR4_TSD (1ull << 2)
-#define CR4_PGE (1ull << 7)
+#define CR0_AM   (1ull << 18)
+#define CR0_WP   (1ull << 16)
+#define CR4_TSD  (1ull << 2)
+#define CR4_PGE  (1ull << 7)
 #define CR4_SMEP (1ull << 20)
 #define CR4_SMAP (1ull << 21)
-#define CR4_PKE (1ull << 22)
-#define FLAG_TF (1ull << 8)
-#define FLAG_IF (1ull << 9)
-#define FLAG_DF (1ull << 10)
-#define FLAG_NT (1ull << 14)
-#define FLAG_AC (1ull << 18)
+#define CR4_PKE  (1ull << 22)
+#define FLAG_TF  (1ull << 8)
+#define FLAG_IF  (1ull << 9)
+#define FLAG_DF  (1ull << 10)
+#define FLAG_NT  (1ull << 14)
+#define FLAG_RF  (1ull << 16)
+#define FLAG_AC  (1ull << 18)
 
 // ---- console, command line, leaving -------------------------------------------------------------------------------
 
@@ -175,9 +200,9 @@ void probe_run(struct probe *p);
 u64 probe_address(const void *code, unsigned cpl); // where a snippet is at that CPL
 
 // Code for probes: position independent, at its link address for CPL 0 and at an alias for CPL 3.
-#define SNIPPET(name, text)                                                                                           \
-    __asm__(".pushsection .probe, \"ax\"\n.globl " #name "\n" #name ":\n" text "\n\tint $0x80\n" #name               \
-            "_end:\n.globl " #name "_end\n.popsection\n");                                                            \
+#define SNIPPET(name, text)                                                                                            \
+    __asm__(".pushsection .probe, \"ax\"\n.globl " #name "\n" #name ":\n" text "\n\tint $0x80\n" #name                 \
+            "_end:\n.globl " #name "_end\n.popsection\n");                                                             \
     extern const char name[], name##_end[]
 // An address inside a snippet, made with MARK("name") in its text.
 #define MARK(name) ".globl " name "\n" name ":\n"
@@ -191,30 +216,30 @@ extern volatile bool irq_leave_eoi;  // the handler sends no EOI
 
 // ---- page tables --------------------------------------------------------------------------------------------------
 
-#define PTE_P 1ull
-#define PTE_W 2ull
-#define PTE_U 4ull
-#define PTE_PWT 8ull
-#define PTE_PCD 16ull
-#define PTE_A 32ull
-#define PTE_D 64ull
-#define PTE_PS 128ull
-#define PTE_G 256ull
-#define PTE_NX (1ull << 63)
-#define PTE_RWU (PTE_P | PTE_W | PTE_U)
+#define PTE_P       1ull
+#define PTE_W       2ull
+#define PTE_U       4ull
+#define PTE_PWT     8ull
+#define PTE_PCD     16ull
+#define PTE_A       32ull
+#define PTE_D       64ull
+#define PTE_PS      128ull
+#define PTE_G       256ull
+#define PTE_NX      (1ull << 63)
+#define PTE_RWU     (PTE_P | PTE_W | PTE_U)
 #define PTE_ADDRESS 0x000ffffffffff000ull
 
-#define GVA(l4, l3, l2, l1)                                                                                           \
+#define GVA(l4, l3, l2, l1)                                                                                            \
     ((u64)(l4) << 39 | (u64)(l3) << 30 | (u64)(l2) << 21 | (u64)(l1) << 12 | ((l4) >= 256 ? 0xffffull << 48 : 0))
-#define USER_CODE GVA(2, 0, 0, 0)
+#define USER_CODE      GVA(2, 0, 0, 0)
 #define USER_STACK_TOP (GVA(2, 0, 1, 0) + 0x1000)
-#define LARGE_FRAME_A 0xc00000ull
-#define LARGE_FRAME_B 0xe00000ull
+#define LARGE_FRAME_A  0xc00000ull
+#define LARGE_FRAME_B  0xe00000ull
 
 extern u64 boot_pml4[512];
 
-void paging_init(void); // the CPL 3 windows of the snippets and the user stack
-u64 frame_alloc(void);  // a zeroed 4 KiB frame of the pool: its gpa
+void paging_init(void);                           // the CPL 3 windows of the snippets and the user stack
+u64 frame_alloc(void);                            // a zeroed 4 KiB frame of the pool: its gpa
 u64 frames_alloc(unsigned count, unsigned align); // count frames in a row, aligned to `align` frames
 u64 frame_mark(void);
 void frame_release(u64 mark); // all frames allocated since the mark
@@ -223,15 +248,30 @@ u64 *pt_entry(u64 root, u64 gva, unsigned level);
 // Sets the leaf entry of gva in the current root and flushes it.
 void map_page(u64 gva, u64 entry);
 void map_large(u64 gva, u64 entry);
-static inline void pte_store(u64 *entry, u64 value) { *(volatile u64 *)entry = value; }
-static inline u64 pte_load(const u64 *entry) { return *(const volatile u64 *)entry; }
-static inline void *gpa_pointer(u64 gpa) { return (void *)gpa; }
-static inline u64 load64(u64 gva) { return *(volatile u64 *)gva; }
-static inline void store64(u64 gva, u64 value) { *(volatile u64 *)gva = value; }
+static inline void pte_store(u64 *entry, u64 value)
+{
+    *(volatile u64 *)entry = value;
+}
+static inline u64 pte_load(const u64 *entry)
+{
+    return *(const volatile u64 *)entry;
+}
+static inline void *gpa_pointer(u64 gpa)
+{
+    return (void *)gpa;
+}
+static inline u64 load64(u64 gva)
+{
+    return *(volatile u64 *)gva;
+}
+static inline void store64(u64 gva, u64 value)
+{
+    *(volatile u64 *)gva = value;
+}
 
 // ---- interrupt controllers and timers -----------------------------------------------------------------------------
 
-#define PIT_HZ 1193182u
+#define PIT_HZ   1193182u
 #define IRQ_BASE 0x20
 
 void pic_init(void); // 8259 pair at vectors 0x20..0x2f, all masked; local APIC in virtual wire mode

@@ -5,8 +5,14 @@ enum { POOL_START = 0x400000, POOL_END = 0xc00000 };
 
 static u64 pool_next = POOL_START;
 
-u64 frame_mark(void) { return pool_next; }
-void frame_release(u64 mark) { pool_next = mark; }
+u64 frame_mark(void)
+{
+    return pool_next;
+}
+void frame_release(u64 mark)
+{
+    pool_next = mark;
+}
 
 u64 frames_alloc(unsigned count, unsigned align)
 {
@@ -20,7 +26,10 @@ u64 frames_alloc(unsigned count, unsigned align)
     return frame;
 }
 
-u64 frame_alloc(void) { return frames_alloc(1, 1); }
+u64 frame_alloc(void)
+{
+    return frames_alloc(1, 1);
+}
 
 u64 *pt_entry(u64 root, u64 gva, unsigned level)
 {

@@ -4,8 +4,14 @@
 enum { PIC1 = 0x20, PIC2 = 0xa0, PIT_CHANNEL0 = 0x40, PIT_MODE = 0x43 };
 enum { APIC_BASE = 0xfee00000, APIC_SVR = 0xf0, APIC_TPR = 0x80, APIC_LVT_LINT0 = 0x350 };
 
-u32 apic_read(u32 reg) { return *(volatile u32 *)(u64)(APIC_BASE + (u64)reg); }
-void apic_write(u32 reg, u32 value) { *(volatile u32 *)(u64)(APIC_BASE + (u64)reg) = value; }
+u32 apic_read(u32 reg)
+{
+    return *(volatile u32 *)(u64)(APIC_BASE + (u64)reg);
+}
+void apic_write(u32 reg, u32 value)
+{
+    *(volatile u32 *)(u64)(APIC_BASE + (u64)reg) = value;
+}
 
 static void pic_program(u16 port, u8 base, u8 cascade)
 {
@@ -54,6 +60,15 @@ static void pit_program(u8 mode, u16 count)
     outb(PIT_CHANNEL0, (u8)(count >> 8));
 }
 
-void pit_oneshot(u16 count) { pit_program(0, count); }
-void pit_periodic(u16 count) { pit_program(2, count); }
-void pit_stop(void) { outb(PIT_MODE, 0x30); } // mode 0 without a count: the output stays low
+void pit_oneshot(u16 count)
+{
+    pit_program(0, count);
+}
+void pit_periodic(u16 count)
+{
+    pit_program(2, count);
+}
+void pit_stop(void)
+{
+    outb(PIT_MODE, 0x30);
+} // mode 0 without a count: the output stays low

@@ -41,12 +41,27 @@ volatile u64 vector_count[256];
 volatile bool irq_ends_probe;
 volatile bool irq_leave_eoi;
 
-static u64 stack_top(unsigned n) { return (u64)stacks[n] + STACK_SIZE; }
+static u64 stack_top(unsigned n)
+{
+    return (u64)stacks[n] + STACK_SIZE;
+}
 
-u64 ist_top(unsigned ist) { return tss.ist[ist - 1]; }
-u64 *gdt_entry(unsigned selector) { return &gdt[selector / 8]; }
-u64 tss_rsp0(void) { return tss.rsp[0]; }
-void tss_set_rsp0(u64 rsp) { tss.rsp[0] = rsp ? rsp : stack_top(0); }
+u64 ist_top(unsigned ist)
+{
+    return tss.ist[ist - 1];
+}
+u64 *gdt_entry(unsigned selector)
+{
+    return &gdt[selector / 8];
+}
+u64 tss_rsp0(void)
+{
+    return tss.rsp[0];
+}
+void tss_set_rsp0(u64 rsp)
+{
+    tss.rsp[0] = rsp ? rsp : stack_top(0);
+}
 
 void tss_allow_port(unsigned port, bool allow)
 {
@@ -56,9 +71,18 @@ void tss_allow_port(unsigned port, bool allow)
         tss.io_map[port / 8] |= (u8)(1u << port % 8);
 }
 
-void gate_set_ist(unsigned vector, unsigned ist) { idt[vector].ist = (u8)ist; }
-void gate_set_type(unsigned vector, unsigned type) { idt[vector].type = (u8)((idt[vector].type & 0xf0) | type); }
-void gate_set_dpl(unsigned vector, unsigned dpl) { idt[vector].type = (u8)((idt[vector].type & 0x9f) | dpl << 5); }
+void gate_set_ist(unsigned vector, unsigned ist)
+{
+    idt[vector].ist = (u8)ist;
+}
+void gate_set_type(unsigned vector, unsigned type)
+{
+    idt[vector].type = (u8)((idt[vector].type & 0xf0) | type);
+}
+void gate_set_dpl(unsigned vector, unsigned dpl)
+{
+    idt[vector].type = (u8)((idt[vector].type & 0x9f) | dpl << 5);
+}
 
 void gate_set_present(unsigned vector, bool present)
 {
@@ -95,7 +119,10 @@ void idt_set_limit(u16 limit)
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }
 
-void idt_load_default(void) { idt_set_limit(sizeof idt - 1); }
+void idt_load_default(void)
+{
+    idt_set_limit(sizeof idt - 1);
+}
 
 static void tss_init(void)
 {

@@ -125,7 +125,6 @@ static void check_page_tables(struct verdict *v)
     verdict_check(v, p.out.vector == 14 && p.out.error == 2, "and the page is gone");
 }
 
-
 static u64 run_code(u64 gva)
 {
     struct probe p;
@@ -146,7 +145,7 @@ static void check_code(struct verdict *v)
     bool ok = true;
     for (unsigned i = 0; i < 200; i++) {
         ok = ok && dma_read(KEY_SIGNATURE, i & 3, frame + 1, 1);
-        ok = ok && run_code(gva) == (0x554d4500u | (u8)"QEMU"[i & 3]);
+        ok = ok && run_code(gva) == (0x554d4500u | (u8) "QEMU"[i & 3]);
     }
     verdict_check(v, ok, "200 times over");
     verdict_equal(v, run_code(frame), 0x554d4555, "the same through the one-to-one mapping");

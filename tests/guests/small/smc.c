@@ -9,8 +9,8 @@ SNIPPET(smc_inline, "xor %ebx, %ebx\n"
                     "2:\tmov $0, %eax\n\tadd %rax, %rbx\n\tdec %ecx\n\tjnz 1b");
 // Rewrites a function through another mapping (RDI) and calls it.
 SNIPPET(smc_alias, "xor %ebx, %ebx\n"
-                   "1:\tmov %cl, 1(%rdi)\n\tcall 2f\n\tadd %rax, %rbx\n\tdec %ecx\n\tjnz 1b\n\tjmp 3f\n"
-                   MARK("smc_callee") "2:\tmov $0, %eax\n\tret\n3:");
+                   "1:\tmov %cl, 1(%rdi)\n\tcall 2f\n\tadd %rax, %rbx\n\tdec %ecx\n\tjnz 1b\n\tjmp 3f\n" MARK(
+                       "smc_callee") "2:\tmov $0, %eax\n\tret\n3:");
 extern const char smc_callee[];
 // Turns an add into a sub and back: opcode bytes change, not immediates.
 SNIPPET(smc_opcode, "xor %ebx, %ebx\n\tmov $1, %eax\n"

@@ -3,14 +3,32 @@
 #include "verdict.h"
 
 enum { IOAPIC = 0xfec00000, VECTOR_TIMER = 0xa0, VECTOR_PIT = 0xa1, VECTOR_SERIAL = 0xa2, VECTOR_SELF = 0xa3 };
-enum { APIC_ID = 0x20, APIC_VERSION = 0x30, APIC_EOI = 0xb0, APIC_SVR = 0xf0, APIC_IRR = 0x200, APIC_ICR = 0x300,
-       APIC_ICR_HIGH = 0x310, APIC_LVT_TIMER = 0x320, APIC_LVT_LINT0 = 0x350, APIC_INITIAL = 0x380,
-       APIC_CURRENT = 0x390, APIC_DIVIDE = 0x3e0, APIC_TPR = 0x80 };
+enum {
+    APIC_ID = 0x20,
+    APIC_VERSION = 0x30,
+    APIC_EOI = 0xb0,
+    APIC_SVR = 0xf0,
+    APIC_IRR = 0x200,
+    APIC_ICR = 0x300,
+    APIC_ICR_HIGH = 0x310,
+    APIC_LVT_TIMER = 0x320,
+    APIC_LVT_LINT0 = 0x350,
+    APIC_INITIAL = 0x380,
+    APIC_CURRENT = 0x390,
+    APIC_DIVIDE = 0x3e0,
+    APIC_TPR = 0x80
+};
 enum { LVT_MASKED = 0x10000, LVT_PERIODIC = 0x20000, LVT_DEADLINE = 0x40000, DIVIDE_BY_1 = 0xb };
 enum { MSR_TSC_DEADLINE = 0x6e0, COM1 = 0x3f8, TRIES = 400000000 };
 
-static void irq_on(void) { __asm__ volatile("sti" : : : "memory"); }
-static void irq_off(void) { __asm__ volatile("cli" : : : "memory"); }
+static void irq_on(void)
+{
+    __asm__ volatile("sti" : : : "memory");
+}
+static void irq_off(void)
+{
+    __asm__ volatile("cli" : : : "memory");
+}
 
 // Waits, with IF set, until the counter has grown by n, or long enough.
 static bool wait_count(volatile u64 *counter, u64 start, u64 n)
@@ -54,7 +72,10 @@ static void check_pit(struct verdict *v)
 
 // ---- local APIC ---------------------------------------------------------------------------------------------------
 
-static void apic_eoi(void) { apic_write(APIC_EOI, 0); }
+static void apic_eoi(void)
+{
+    apic_write(APIC_EOI, 0);
+}
 
 static bool wait_vector(unsigned vector, u64 start, u64 n)
 {

@@ -15,7 +15,10 @@ SNIPPET(ad_prefetch, "lea (%rdi), %rbx\n\tnopl (%rdi)\n\tinvlpg (%rdi)");
 SNIPPET(ad_ud2, "ud2");
 SNIPPET(ad_cmov, "test %edi, %edi\n\tcmovzq (%rdi), %rax");
 
-static u64 ad_bits(const u64 *entry) { return pte_load(entry) & (PTE_A | PTE_D); }
+static u64 ad_bits(const u64 *entry)
+{
+    return pte_load(entry) & (PTE_A | PTE_D);
+}
 
 static const char *ad_name(u64 bits)
 {

@@ -143,7 +143,10 @@ void group_control(void)
 
 // ---- protection keys ----------------------------------------------------------------------------------------------
 
-static void write_pkru(u32 value) { __asm__ volatile("wrpkru" : : "a"(value), "c"(0), "d"(0) : "memory"); }
+static void write_pkru(u32 value)
+{
+    __asm__ volatile("wrpkru" : : "a"(value), "c"(0), "d"(0) : "memory");
+}
 
 static u32 read_pkru(void)
 {

@@ -32,7 +32,10 @@ static void pair_restore(const struct pair *pair)
     pair_set(pair, 1, pair->good[1]);
 }
 
-static void copy_code(void *to, const char *start, const char *end) { memcpy(to, start, (size_t)(end - start)); }
+static void copy_code(void *to, const char *start, const char *end)
+{
+    memcpy(to, start, (size_t)(end - start));
+}
 
 SNIPPET(cross_load4, "mov (%rdi), %eax");
 SNIPPET(cross_load2, "movzwl (%rdi), %eax");
@@ -65,7 +68,7 @@ static const struct crossing crossings[] = {
 };
 enum { CROSSINGS = sizeof crossings / sizeof crossings[0] };
 
-#define LOW_BYTES 0x1716151413121110ull
+#define LOW_BYTES  0x1716151413121110ull
 #define HIGH_BYTES 0x2726252423222120ull
 
 static void pair_fill(const struct pair *pair)
@@ -295,7 +298,10 @@ static void check_string(const struct string_case *c, const struct pair *to, con
     u64 all = c->rcx * (u64)(long)c->step;
     bool single = c->code == string_movsl;
     check(p.out.vector == VECTOR_DONE && p.out.rcx == (single ? c->rcx : 0) &&
-              p.out.rdi == to->gva + c->rdi + (single ? 4 : c->uses_rdi ? all : 0),
+              p.out.rdi == to->gva + c->rdi +
+                               (single        ? 4
+                                : c->uses_rdi ? all
+                                              : 0),
           "%s, CPL %u: goes on to its end when restarted", c->name, cpl);
 }
 
@@ -342,8 +348,8 @@ static void check_stack_case(const struct stack_case *c, const struct pair *pair
     else
         p.in.rsp = pair->gva + 0x400;
     u64 write = !c->write ? 0 : c->modify && !c->read_only ? PF_MODIFY : PF_W;
-    struct expect wanted = page_fault(write | (cpl == 3 ? PF_U : 0) | (c->read_only ? PF_P : 0),
-                                      at + (u64)(long)c->below);
+    struct expect wanted =
+        page_fault(write | (cpl == 3 ? PF_U : 0) | (c->read_only ? PF_P : 0), at + (u64)(long)c->below);
     if (c->at) {
         wanted.rip = probe_address(c->at, cpl);
         wanted.partial = true;

@@ -2,7 +2,7 @@
 #include "testos.h"
 
 enum { DR6_B0 = 1, DR6_B1 = 2, DR6_BD = 1 << 13, DR6_BS = 1 << 14, DR6_CLEAR = 0xffff0ff0u };
-#define DR7_CLEAR 0x400ull
+#define DR7_CLEAR                 0x400ull
 #define DR7(n, condition, length) (2ull << (n)*2 | (u64)(condition) << (16 + (n)*4) | (u64)(length) << (18 + (n)*4))
 enum { DR7_EXECUTE = 0, DR7_WRITE = 1, DR7_ACCESS = 3, LENGTH_1 = 0, LENGTH_2 = 1, LENGTH_8 = 2, LENGTH_4 = 3 };
 
@@ -17,9 +17,10 @@ SNIPPET(dbg_write, "nop\n\tmov %eax, (%rdi)\n" MARK("dbg_write_after") "nop");
 SNIPPET(dbg_read, "mov (%rdi), %eax\n" MARK("dbg_read_after") "nop");
 SNIPPET(dbg_stosb, "rep stosb");
 SNIPPET(dbg_pushf, "pushfq\n" MARK("dbg_pushf_after") "popq %rax");
-SNIPPET(dbg_mov_dr, "mov %dr0, %rax");
+SNIPPET(dbg_mov_dr, "mov %rax, %dr7\n" MARK("dbg_mov_dr_read") "mov %dr0, %rbx");
+SNIPPET(dbg_ud2, "ud2");
 extern const char dbg_nops_2[], dbg_jmp_target[], dbg_popf_after[], dbg_mov_ss_after[], dbg_write_after[],
-    dbg_read_after[], dbg_pushf_after[];
+    dbg_read_after[], dbg_pushf_after[], dbg_mov_dr_read[];
 
 static void check_debug(struct probe *p, const char *rip, unsigned cpl, u64 dr6, const char *what)
 {
@@ -89,7 +90,7 @@ static void check_breakpoints(unsigned cpl)
     u64 flags = p.out.rflags;
     write_dr7(DR7_CLEAR);
     if (settings.strict)
-        check(flags & 1u << 16, "its frame has RF set");
+        check(!(flags & FLAG_RF), "its frame has RF clear");
     u64 gva = USER_STACK_TOP - 0x800;
     write_dr1(gva);
     write_dr7(DR7_CLEAR | DR7(1, DR7_WRITE, LENGTH_4));
@@ -124,12 +125,31 @@ static void check_breakpoints(unsigned cpl)
 static void check_general_detect(void)
 {
     struct probe p;
-    write_dr7(DR7_CLEAR | 1u << 13);
     probe_init(&p, dbg_mov_dr, 0);
-    check_debug(&p, dbg_mov_dr, 0, DR6_BD, "general detect stops mov from DR0");
+    p.in.rax = DR7_CLEAR | 1u << 13;
+    check_debug(&p, dbg_mov_dr_read, 0, DR6_BD, "general detect stops mov from DR0");
     write_dr7(DR7_CLEAR);
     probe_init(&p, dbg_mov_dr, 0);
+    p.in.rax = DR7_CLEAR;
     check_probe(&p, done(), "and is off again");
+}
+
+// RF in the saved flags: SDM volume 3, 17.3.1.1.
+static void check_resume_flag(void)
+{
+    struct probe p;
+    probe_init(&p, dbg_ud2, 3);
+    probe_run(&p);
+    check(p.out.vector == VEC_UD && (p.out.rflags & FLAG_RF), "the frame of a fault has RF set");
+    step_probe(&p, dbg_nops, 3);
+    probe_run(&p);
+    check(p.out.vector == VEC_DB && !(p.out.rflags & FLAG_RF), "the frame of a single-step trap has RF clear");
+    write_dr0(probe_address(dbg_nops, 3));
+    write_dr7(DR7_CLEAR | DR7(0, DR7_EXECUTE, LENGTH_1));
+    probe_init(&p, dbg_nops, 3);
+    p.in.rflags |= FLAG_RF;
+    check_probe(&p, done(), "RF set by iretq passes an instruction breakpoint once");
+    write_dr7(DR7_CLEAR);
 }
 
 void group_debug(void)
@@ -138,8 +158,10 @@ void group_debug(void)
         check_single_step(cpl);
         check_breakpoints(cpl);
     }
-    if (settings.strict)
+    if (settings.strict) {
         check_general_detect();
+        check_resume_flag();
+    }
     write_dr6(DR6_CLEAR);
     write_dr7(DR7_CLEAR);
     check_equal(read_dr7(), DR7_CLEAR, "DR7 reads as after reset");

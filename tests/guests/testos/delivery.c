@@ -4,12 +4,12 @@
 // ---- segment loads ------------------------------------------------------------------------------------------------
 
 enum {
-    SEL_DATA = SPARE_SELECTOR,              // present, DPL 3, accessed bit clear
-    SEL_NOT_PRESENT = SPARE_SELECTOR + 8,   // data, DPL 3
-    SEL_KERNEL = SPARE_SELECTOR + 16,       // data, DPL 0
-    SEL_READ_ONLY = SPARE_SELECTOR + 24,    // data, DPL 3
-    SEL_CODE = SPARE_SELECTOR + 32,         // 64-bit code, DPL 0, not present
-    SEL_CODE_LD = SPARE_SELECTOR + 40,      // code with L and D both set
+    SEL_DATA = SPARE_SELECTOR,            // present, DPL 3, accessed bit clear
+    SEL_NOT_PRESENT = SPARE_SELECTOR + 8, // data, DPL 3
+    SEL_KERNEL = SPARE_SELECTOR + 16,     // data, DPL 0
+    SEL_READ_ONLY = SPARE_SELECTOR + 24,  // data, DPL 3
+    SEL_CODE = SPARE_SELECTOR + 32,       // 64-bit code, DPL 0, not present
+    SEL_CODE_LD = SPARE_SELECTOR + 40,    // code with L and D both set
     SEL_BEYOND = GDT_ENTRIES * 8,
 };
 
@@ -20,7 +20,6 @@ SNIPPET(seg_gs, "mov %ax, %gs");
 SNIPPET(seg_ss, "mov %ax, %ss");
 SNIPPET(seg_lretq, "lretq");
 SNIPPET(seg_iretq, "iretq");
-SNIPPET(seg_ljmp, "rex.w ljmp *(%rdi)");
 SNIPPET(seg_ltr, "ltr %ax");
 SNIPPET(seg_lldt, "lldt %ax");
 SNIPPET(seg_verr, "verr %ax\n\tsetz %cl");
@@ -133,8 +132,8 @@ static void check_far_returns(void)
             stack[2] = 2;
             stack[3] = p.in.rsp;
             stack[4] = p.in.ss;
-            check_probe(&p, exception(returns[i].vector, returns[i].error), "%s %s, CPL %u",
-                        iret ? "iretq" : "lretq", returns[i].name, cpl);
+            check_probe(&p, exception(returns[i].vector, returns[i].error), "%s %s, CPL %u", iret ? "iretq" : "lretq",
+                        returns[i].name, cpl);
         }
 }
 
@@ -192,11 +191,11 @@ static void check_iret(void)
           "lretq to user mode");
 }
 
-// 32-bit user code by way of a compatibility segment: mov (%edi), %eax; add $1, %edi; dec %ecx (0x49 is REX in 64-bit
-// mode); int $0x80. The stack and the code must be below 4 GiB.
+// 32-bit user code by way of a compatibility segment: mov $USER_DS, %eax; mov %eax, %ds; mov (%edi), %eax;
+// add $1, %edi; dec %ecx (0x49 is REX in 64-bit mode); int $0x80. The stack and the code must be below 4 GiB.
 static void check_compatibility(void)
 {
-    static const u8 code[] = {0x8b, 0x07, 0x83, 0xc7, 0x01, 0x49, 0xcd, 0x80};
+    static const u8 code[] = {0xb8, USER_DS, 0, 0, 0, 0x8e, 0xd8, 0x8b, 0x07, 0x83, 0xc7, 0x01, 0x49, 0xcd, 0x80};
     u64 gva = 0x80000000, table_slot = 2, directory = frame_alloc();
     u64 *pdpt = gpa_pointer(boot_pml4[0] & PTE_ADDRESS), saved = boot_pml4[0], page = frame_alloc();
     memcpy(gpa_pointer(page), code, sizeof code);
@@ -217,6 +216,12 @@ static void check_compatibility(void)
           "32-bit user code runs in compatibility mode");
     check(p.out.rax == 0x55667788 && p.out.rdi == 0x80000101 && p.out.rcx == 0xffffffff,
           "with 32-bit addresses and operands, upper halves clear");
+    if (settings.strict) {
+        p.in.rip = gva + 7;
+        check_probe(&p, exception(VEC_GP, 0),
+                    "a load through the null DS that iretq left faults in compatibility mode");
+        p.in.rip = gva;
+    }
     map_page(gva, page | PTE_P | PTE_U | PTE_NX);
     probe_run(&p);
     check(p.out.vector == VEC_PF && p.out.error == (PF_P | PF_U | PF_ID) && p.cr2 == gva,
@@ -298,7 +303,10 @@ static void check_stacks(void)
 }
 
 // Error code of a fault through an IDT entry of a software interrupt. TCG multiplies by 16 in long mode.
-static u64 idt_error(u64 vector) { return vector * (settings.strict ? 8 : 16) + 2; }
+static u64 idt_error(u64 vector)
+{
+    return vector * (settings.strict ? 8 : 16) + 2;
+}
 
 static void check_gates(void)
 {

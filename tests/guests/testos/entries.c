@@ -13,8 +13,7 @@ SNIPPET(store_mov2, "mov %ax, (%rdi)");
 SNIPPET(store_bytes, "mov %al, (%rdi)\n\tshr $8, %rax\n\tmov %al, 1(%rdi)\n\tshr $8, %rax\n\tmov %ax, 2(%rdi)");
 SNIPPET(store_xchg, "xchg %rax, (%rdi)");
 SNIPPET(store_cmpxchg, "mov %rax, %rcx\n\tmov (%rdi), %rax\n\tlock cmpxchg %rcx, (%rdi)");
-SNIPPET(store_cmpxchg8b,
-        "mov %eax, %ebx\n\tmov (%rdi), %eax\n\tmov 4(%rdi), %edx\n\tlock cmpxchg8b (%rdi)");
+SNIPPET(store_cmpxchg8b, "mov %eax, %ebx\n\tmov (%rdi), %eax\n\tmov 4(%rdi), %edx\n\tlock cmpxchg8b (%rdi)");
 SNIPPET(store_xadd, "sub (%rdi), %rax\n\tlock xadd %rax, (%rdi)");
 SNIPPET(store_add, "sub (%rdi), %rax\n\tadd %rax, (%rdi)");
 SNIPPET(store_xor, "xor (%rdi), %rax\n\tlock xor %rax, (%rdi)");
@@ -75,7 +74,10 @@ struct scene {
     u64 copies;               // gva of a page with a copy of the new entry
 };
 
-static u64 mark_at(u64 gva) { return load64(gva + ACCESS_OFFSET) - FRAME_MARK; }
+static u64 mark_at(u64 gva)
+{
+    return load64(gva + ACCESS_OFFSET) - FRAME_MARK;
+}
 
 static void scene_make(struct scene *s)
 {
@@ -113,11 +115,11 @@ static void check_store(const struct scene *s, const struct store *store, u64 vi
     u64 got = pte_load(s->entry);
     bool after = mark_at(s->gva) == 2 && !access_mismatch(WRITE, 3, s->gva, 0, PF_P | PF_W | PF_U);
     check(before && after && p.out.vector == VECTOR_DONE && got == new, "PTE changed by %s, %s%s", store->name, where,
-          !before                             ? ": wrong before the store"
-          : p.out.vector != VECTOR_DONE       ? ": the store faulted"
-          : got != new                        ? ": the entry holds something else"
-          : !after                            ? ": the page is not as the new entry says"
-                                              : "");
+          !before                       ? ": wrong before the store"
+          : p.out.vector != VECTOR_DONE ? ": the store faulted"
+          : got != new                  ? ": the entry holds something else"
+          : !after                      ? ": the page is not as the new entry says"
+                                        : "");
 }
 
 SNIPPET(entries_inline, "mov (%rsi), %rbx\n\tmov %rax, (%rdi)\n\tinvlpg (%rsi)\n\tmov (%rsi), %rcx\n\t"

@@ -14,7 +14,10 @@ static void flush_by(unsigned how, u64 gva)
         flush_all();
 }
 
-static u64 mark_at(u64 gva) { return load64(gva + ACCESS_OFFSET) - FRAME_MARK; }
+static u64 mark_at(u64 gva)
+{
+    return load64(gva + ACCESS_OFFSET) - FRAME_MARK;
+}
 
 // Fills the soft and hard TLBs with every kind of translation of the path.
 static void use_all(const struct path *path)
@@ -239,7 +242,10 @@ static u64 root_make(void)
     return root;
 }
 
-static void root_map(u64 root, u64 gva, u64 entry) { pte_store(pt_entry(root, gva, 1), entry); }
+static void root_map(u64 root, u64 gva, u64 entry)
+{
+    pte_store(pt_entry(root, gva, 1), entry);
+}
 
 static void check_two_roots(u64 first, u64 second)
 {

@@ -131,7 +131,8 @@ static void check_user_mode(void)
           "IRQ 0 interrupts a user loop");
     check(p.out.rip - p.in.rip < (u64)(irq_spin_end - irq_spin) - 2, "at an instruction of the loop");
     check_equal(p.frame_at + 40, tss_rsp0(), "on the RSP0 stack");
-    check(!(p.handler_flags & FLAG_IF) && (p.out.rflags & FLAG_IF), "with IF clear in the handler and set in its frame");
+    check(!(p.handler_flags & FLAG_IF) && (p.out.rflags & FLAG_IF),
+          "with IF clear in the handler and set in its frame");
     cancel_pending();
 }
 

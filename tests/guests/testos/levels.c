@@ -7,11 +7,8 @@ struct defect {
 };
 
 static const struct defect defects[] = {
-    {"not present", 0, PTE_P},
-    {"read-only", 0, PTE_W},
-    {"supervisor", 0, PTE_U},
-    {"no-execute", PTE_NX, 0},
-    {"reserved bit", 1ull << 51, 0},
+    {"not present", 0, PTE_P}, {"read-only", 0, PTE_W},         {"supervisor", 0, PTE_U},
+    {"no-execute", PTE_NX, 0}, {"reserved bit", 1ull << 51, 0},
 };
 enum { DEFECTS = sizeof defects / sizeof defects[0], NOT_PRESENT = 0, READ_ONLY, SUPERVISOR, NO_EXECUTE, RESERVED };
 
@@ -23,15 +20,23 @@ static int defect_error(unsigned defect, enum access kind, unsigned cpl)
 {
     int base = (int)access_error(kind, cpl);
     switch (defect) {
-    case NOT_PRESENT: return base;
-    case READ_ONLY: return kind == WRITE ? base | PF_P : -1;
-    case SUPERVISOR: return cpl == 3 ? base | PF_P : -1;
-    case NO_EXECUTE: return kind == FETCH ? base | PF_P : -1;
-    default: return base | PF_RESERVED;
+    case NOT_PRESENT:
+        return base;
+    case READ_ONLY:
+        return kind == WRITE ? base | PF_P : -1;
+    case SUPERVISOR:
+        return cpl == 3 ? base | PF_P : -1;
+    case NO_EXECUTE:
+        return kind == FETCH ? base | PF_P : -1;
+    default:
+        return base | PF_RESERVED;
     }
 }
 
-static bool defect_exists(unsigned defect) { return defect != RESERVED || settings.maxphyaddr < 52; }
+static bool defect_exists(unsigned defect)
+{
+    return defect != RESERVED || settings.maxphyaddr < 52;
+}
 
 void group_levels(void)
 {
@@ -194,9 +199,14 @@ void group_reserved(void)
         const char *name;
         unsigned lowest, highest; // levels
     } ignored[] = {
-        {7ull << 9, "bits 9 to 11", 1, 4}, {0x7full << 52, "bits 52 to 58", 1, 4}, {0xfull << 59, "bits 59 to 62", 1, 4},
-        {PTE_G, "bit 8", 1, 4},            {PTE_D, "bit 6", 1, 4},                 {PTE_PS, "bit 7 (PAT)", 1, 1},
-        {PTE_PWT, "PWT", 1, 4},            {PTE_PCD, "PCD", 1, 4},
+        {7ull << 9, "bits 9 to 11", 1, 4},
+        {0x7full << 52, "bits 52 to 58", 1, 4},
+        {0xfull << 59, "bits 59 to 62", 1, 4},
+        {PTE_G, "bit 8", 1, 4},
+        {PTE_D, "bit 6", 1, 4},
+        {PTE_PS, "bit 7 (PAT)", 1, 1},
+        {PTE_PWT, "PWT", 1, 4},
+        {PTE_PCD, "PCD", 1, 4},
     };
     for (unsigned i = 0; i < sizeof ignored / sizeof ignored[0]; i++)
         for (unsigned level = ignored[i].highest; level >= ignored[i].lowest; level--) {
@@ -285,8 +295,7 @@ static void sweep_environment(const struct path *path, struct environment env, u
     for (unsigned i = 0; i < 2 * ACCESS_KINDS; i++) {
         u64 bad[5] = {0};
         enum access kind = i % ACCESS_KINDS;
-        const char *mismatch =
-            sweep_one(path, env, kind, cpls[i / ACCESS_KINDS], settings.full ? 4096 : 48, seed, bad);
+        const char *mismatch = sweep_one(path, env, kind, cpls[i / ACCESS_KINDS], settings.full ? 4096 : 48, seed, bad);
         check(!mismatch, "sweep wp=%d smep=%d smap=%d ac=%d: %s at CPL %u%s%s", env.wp, env.smep, env.smap, env.ac,
               access_names[kind], cpls[i / ACCESS_KINDS], mismatch ? ": wrong " : "", mismatch ? mismatch : "");
         if (mismatch)

@@ -86,7 +86,10 @@ static bool registers_equal(const struct trap_frame *a, const struct trap_frame 
     return a->rsp == b->rsp && !((a->rflags ^ b->rflags) & flags);
 }
 
-static bool is_fault(unsigned vector) { return vector < 32 && vector != VEC_BP && vector != VEC_DB && vector != VEC_DF; }
+static bool is_fault(unsigned vector)
+{
+    return vector < 32 && vector != VEC_BP && vector != VEC_DB && vector != VEC_DF;
+}
 
 const char *expect_mismatch(const struct probe *p, struct expect wanted)
 {

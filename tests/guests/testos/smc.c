@@ -38,15 +38,18 @@ SNIPPET(smc_next, "movb %cl, 2f+1(%rip)\n2:\tmov $0x11, %eax");
 SNIPPET(smc_self, "1:\tmov $0x11, %al\n\tmovb %cl, 1b+1(%rip)\n\tdec %ch\n\tjns 1b");
 SNIPPET(smc_loop, "xor %ebx, %ebx\n1:\tmov $0x00, %al\n\tmovzbl %al, %eax\n\tadd %eax, %ebx\n\tincb 1b+1(%rip)\n\t"
                   "dec %ecx\n\tjnz 1b\n\tmov %ebx, %eax");
-SNIPPET(smc_stos, "lea 2f(%rip), %rdi\n\tmov %cl, %al\n\tmov $6, %ecx\n\tmov %al, %dl\n\tmov $0x90, %al\n\trep stosb\n\t"
-                  "movzbl %dl, %eax\n\tjmp 2f\n2:\tmov $0x77, %eax\n\tnop");
-SNIPPET(smc_call, "call 2f\n\tmov %eax, %ebx\n\tmovb %cl, 2f+1(%rip)\n\tcall 2f\n\tshl $8, %ebx\n\tor %ebx, %eax\n\tjmp 3f\n"
-                  "2:\tmov $0x11, %eax\n\tret\n3:");
+SNIPPET(smc_stos,
+        "lea 2f(%rip), %rdi\n\tmov %cl, %al\n\tmov $6, %ecx\n\tmov %al, %dl\n\tmov $0x90, %al\n\trep stosb\n\t"
+        "movzbl %dl, %eax\n\tjmp 2f\n2:\tmov $0x77, %eax\n\tnop");
+SNIPPET(smc_call,
+        "call 2f\n\tmov %eax, %ebx\n\tmovb %cl, 2f+1(%rip)\n\tcall 2f\n\tshl $8, %ebx\n\tor %ebx, %eax\n\tjmp 3f\n"
+        "2:\tmov $0x11, %eax\n\tret\n3:");
 SNIPPET(smc_value, "mov $0x21, %eax");
 SNIPPET(smc_value2, "mov $0x22, %eax");
-SNIPPET(smc_push, "mov %rsp, %rbx\n\tlea 2f+1(%rip), %rdi\n\t"
-                  "mov (%rdi), %eax\n\tmov %cl, %al\n\tmov 4(%rdi), %edx\n\tshl $32, %rdx\n\tor %rdx, %rax\n\t"
-                  "lea 8(%rdi), %rsp\n\tpush %rax\n\tmov %rbx, %rsp\n\tjmp 2f\n2:\tmov $0x11, %eax\n\tnop\n\tnop\n\tnop\n\tnop");
+SNIPPET(smc_push,
+        "mov %rsp, %rbx\n\tlea 2f+1(%rip), %rdi\n\t"
+        "mov (%rdi), %eax\n\tmov %cl, %al\n\tmov 4(%rdi), %edx\n\tshl $32, %rdx\n\tor %rdx, %rax\n\t"
+        "lea 8(%rdi), %rsp\n\tpush %rax\n\tmov %rbx, %rsp\n\tjmp 2f\n2:\tmov $0x11, %eax\n\tnop\n\tnop\n\tnop\n\tnop");
 
 struct smc_case {
     const char *name, *start, *end;

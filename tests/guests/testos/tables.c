@@ -1,8 +1,14 @@
 // Page tables in uncommon arrangements: shared, recursive, used at several levels, re-used, on large pages.
 #include "testos.h"
 
-static u64 mark_at(u64 gva) { return load64(gva + ACCESS_OFFSET) - FRAME_MARK; }
-static u64 table_of(const u64 *entry) { return pte_load(entry) & PTE_ADDRESS; }
+static u64 mark_at(u64 gva)
+{
+    return load64(gva + ACCESS_OFFSET) - FRAME_MARK;
+}
+static u64 table_of(const u64 *entry)
+{
+    return pte_load(entry) & PTE_ADDRESS;
+}
 
 // ---- one table below two entries ----------------------------------------------------------------------------------
 
@@ -28,8 +34,7 @@ static void check_shared_rights(unsigned level)
         invlpg(gva);
         check_access(cases[i].kind, 3, open.gva, -1, "table shared at level %u, open entry", level);
         mark_memory(gpa_pointer(frame), 1);
-        check_access(cases[i].kind, 3, gva, cases[i].error, "table shared at level %u, %s entry", level,
-                     cases[i].name);
+        check_access(cases[i].kind, 3, gva, cases[i].error, "table shared at level %u, %s entry", level, cases[i].name);
         check_equal(mark_at(gva), 1, "table shared at level %u, %s entry: the same frame", level, cases[i].name);
         pte_store(open.entry[1], other | PTE_RWU);
         invlpg(open.gva);
@@ -60,8 +65,14 @@ static void check_shared_rights(unsigned level)
 
 enum { SELF = 250 };
 
-static u64 recursive_pte(u64 gva) { return GVA(SELF, 0, 0, 0) | (gva >> 9 & 0x7ffffffff8); }
-static u64 recursive_pde(u64 gva) { return recursive_pte(recursive_pte(gva)); }
+static u64 recursive_pte(u64 gva)
+{
+    return GVA(SELF, 0, 0, 0) | (gva >> 9 & 0x7ffffffff8);
+}
+static u64 recursive_pde(u64 gva)
+{
+    return recursive_pte(recursive_pte(gva));
+}
 
 static void check_recursive(void)
 {

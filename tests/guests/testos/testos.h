@@ -27,7 +27,7 @@ enum { VEC_DE = 0, VEC_DB = 1, VEC_BP = 3, VEC_UD = 6, VEC_DF = 8, VEC_NP = 11, 
 // PF_RESERVED: P and RSVD; under TCG RSVD alone (README, "Where TCG departs").
 #define PF_RESERVED (settings.strict ? PF_P | PF_RSVD : PF_RSVD)
 // PF_MODIFY: W, as a read-modify-write of a page that is not present has it; TCG reports the read.
-#define PF_MODIFY (settings.strict ? PF_W : 0)
+#define PF_MODIFY   (settings.strict ? PF_W : 0)
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_ID = 16, PF_PK = 32 };
 
 struct expect {
@@ -38,7 +38,10 @@ struct expect {
     bool partial; // registers may have changed (string instructions, later instructions)
 };
 
-static inline struct expect done(void) { return (struct expect){.vector = VECTOR_DONE}; }
+static inline struct expect done(void)
+{
+    return (struct expect){.vector = VECTOR_DONE};
+}
 static inline struct expect page_fault(u64 error, u64 cr2)
 {
     return (struct expect){.vector = VEC_PF, .error = error, .cr2 = cr2};
@@ -60,7 +63,7 @@ enum access { READ, WRITE, FETCH, ACCESS_KINDS };
 extern const char *const access_names[ACCESS_KINDS];
 
 #define ACCESS_OFFSET 0x100 // where in a page the test reads and writes
-#define FRAME_MARK 0x6d61726b00000000ull
+#define FRAME_MARK    0x6d61726b00000000ull
 
 // A frame whose start is runnable code (`int $0x80`) and whose word at ACCESS_OFFSET is FRAME_MARK + n.
 u64 marked_frame(u64 n);
