@@ -171,12 +171,43 @@ static void put_displacement(struct text *t, int64_t disp, bool first, unsigned 
     }
 }
 
+/* Instructions whose memory operand is an address, or has a layout of its own. */
+static bool has_sized_memory(unsigned op)
+{
+    switch (op) {
+    case OP_LEA:
+    case OP_INVLPG:
+    case OP_NOP:
+    case OP_BOUND:
+    case OP_LDS:
+    case OP_LES:
+    case OP_LSS:
+    case OP_LFS:
+    case OP_LGS:
+    case OP_SGDT:
+    case OP_SIDT:
+    case OP_LGDT:
+    case OP_LIDT:
+    case OP_FXSAVE:
+    case OP_FXRSTOR:
+    case OP_XSAVE:
+    case OP_XSAVEC:
+    case OP_XSAVEOPT:
+    case OP_XSAVES:
+    case OP_XRSTOR:
+    case OP_XRSTORS:
+        return false;
+    default:
+        return true;
+    }
+}
+
 static void put_memory(struct text *t, const struct insn *i, unsigned size)
 {
     const struct op_form *f = insn_form(i);
-    if (i->op != OP_LEA && i->op != OP_INVLPG && i->op != OP_NOP)
+    if (has_sized_memory(i->op))
         put_memory_size(t, size);
-    if (i->seg != SEG_NONE && i->seg != (i->flags & INSN_STACKSEG ? SEG_SS : SEG_DS))
+    if (i->seg != SEG_NONE && i->seg != (i->base == REG_RSP || i->base == REG_RBP ? SEG_SS : SEG_DS))
         put(t, "%s:", segment_names[i->seg]);
     put(t, "[");
     if (i->flags & INSN_DISP64) {
@@ -203,10 +234,10 @@ static void put_memory(struct text *t, const struct insn *i, unsigned size)
 }
 
 /* Size of a vector register that is named where an operand has `size` bytes. */
-static unsigned register_size(const struct insn *i, unsigned kind, unsigned size)
+static unsigned register_size(unsigned kind, unsigned size)
 {
     if (kind == KIND_X)
-        return i->flags & INSN_VEX_L && size >= 16 ? 32 : 16;
+        return size == 32 ? 32 : 16;
     return size;
 }
 
@@ -215,7 +246,7 @@ static void put_rm(struct text *t, const struct insn *i)
     unsigned kind = insn_form(i)->rm_kind;
     next_operand(t);
     if (i->flags & INSN_RM_REG)
-        put_register(t, kind, i->rm, register_size(i, kind, i->srcsize));
+        put_register(t, kind, i->rm, register_size(kind, i->srcsize));
     else
         put_memory(t, i, i->srcsize);
 }
@@ -224,14 +255,14 @@ static void put_reg(struct text *t, const struct insn *i)
 {
     unsigned kind = insn_form(i)->reg_kind;
     next_operand(t);
-    put_register(t, kind, kind == KIND_F ? 0 : i->reg, register_size(i, kind, i->opsize));
+    put_register(t, kind, kind == KIND_F ? 0 : i->reg, register_size(kind, i->opsize));
 }
 
 static void put_vvvv(struct text *t, const struct insn *i)
 {
     unsigned kind = insn_form(i)->reg_kind == KIND_G ? KIND_G : KIND_X;
     next_operand(t);
-    put_register(t, kind, i->vvvv, register_size(i, kind, i->opsize));
+    put_register(t, kind, i->vvvv, register_size(kind, i->opsize));
 }
 
 static void put_immediate(struct text *t, const struct insn *i)
@@ -239,7 +270,7 @@ static void put_immediate(struct text *t, const struct insn *i)
     unsigned size = i->op == OP_RET || i->op == OP_RETF ? 2 : i->op == OP_INT || i->op == OP_ENTER ? 4 : i->opsize;
     next_operand(t);
     if (insn_form(i)->props & PROP_IS4)
-        put_register(t, KIND_X, i->imm2, register_size(i, KIND_X, i->opsize));
+        put_register(t, KIND_X, i->imm2, register_size(KIND_X, i->opsize));
     else
         put_hex(t, size >= 8 ? i->imm : i->imm & ((1ull << 8 * size) - 1));
 }
