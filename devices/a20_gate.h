@@ -10,7 +10,7 @@ struct snap_writer;
 struct snap_reader;
 
 struct a20_gate {
-    bool open; /* address line 20 passes; true after reset, as firmware leaves it */
+    bool open;                             /* address line 20 passes; true after reset, as firmware leaves it */
     void (*changed)(void *ctx, bool open); /* may be NULL */
     void *ctx;
 };

@@ -6,11 +6,12 @@
 #include "devices/aml.h"
 #include "devices/layout.h"
 
-#define PCI_SLOTS 32
-#define PCI_PINS  4
+#define PCI_SLOTS   32
+#define PCI_PINS    4
 #define STA_PRESENT 0x0f /* present, enabled, shown, working */
 
-/* One entry for each slot and pin: address, pin, no link device, interrupt. INTA of slot 1 is PIRQA, and so on round. */
+/* One entry for each slot and pin: address, pin, no link device, interrupt. INTA of slot 1 is PIRQA, and so on round.
+ */
 static void define_routing(struct aml *a, const char *name, const uint8_t irq[4])
 {
     aml_define(a, name);
@@ -28,7 +29,8 @@ static void define_routing(struct aml *a, const char *name, const uint8_t irq[4]
     aml_end(a, table);
 }
 
-/* The operating system says with \_PIC whether it uses the 8259 (0) or the IOAPIC (1), and gets the routing that fits. */
+/* The operating system says with \_PIC whether it uses the 8259 (0) or the IOAPIC (1), and gets the routing that fits.
+ */
 static void define_prt(struct aml *a)
 {
     static const uint8_t gsi[4] = {LAYOUT_GSI_PIRQ, LAYOUT_GSI_PIRQ + 1, LAYOUT_GSI_PIRQ + 2, LAYOUT_GSI_PIRQ + 3};

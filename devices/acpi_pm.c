@@ -9,9 +9,9 @@
 #define STATUS_CLEARS 0x8d31 /* bits that a write of 1 clears */
 #define ENABLE_BITS   0x0521
 
-#define CONTROL_SCI_EN 0x0001
-#define CONTROL_KEPT   0x1c03 /* SCI_EN, BM_RLD, SLP_TYP */
-#define CONTROL_SLP_EN 0x2000
+#define CONTROL_SCI_EN  0x0001
+#define CONTROL_KEPT    0x1c03 /* SCI_EN, BM_RLD, SLP_TYP */
+#define CONTROL_SLP_EN  0x2000
 #define CONTROL_TYPE(c) (((c) >> 10) & 7)
 
 #define TIMER_BITS 24
@@ -99,7 +99,8 @@ static uint8_t pm_read8(void *dev, uint64_t offset)
     if (offset < 6)
         return byte_of(p->control, offset, 4);
     if (offset >= ACPI_PM_TIMER && offset < ACPI_PM_TIMER + 4)
-        return byte_of((uint32_t)timer_ticks(p, clock_now(p->cfg.clock)) & ((1u << TIMER_BITS) - 1), offset, ACPI_PM_TIMER);
+        return byte_of((uint32_t)timer_ticks(p, clock_now(p->cfg.clock)) & ((1u << TIMER_BITS) - 1), offset,
+                       ACPI_PM_TIMER);
     if (offset >= ACPI_PM_GPE0 && offset < ACPI_PM_GPE0 + 2)
         return byte_of(p->gpe_status, offset, ACPI_PM_GPE0);
     if (offset >= ACPI_PM_GPE0 + 2 && offset < ACPI_PM_GPE0 + 4)

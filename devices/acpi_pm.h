@@ -1,9 +1,10 @@
 /*
- * The ACPI fixed hardware of the PIIX4: PM1 event and control, PM timer, one GPE block; and the APM command port through which an
- * operating system turns ACPI on.
+ * The ACPI fixed hardware of the PIIX4: PM1 event and control, PM timer, one GPE block; and the APM command port
+ * through which an operating system turns ACPI on.
  *
- * Source: Intel 82371AB data sheet (power management registers), ACPI 6.4 section 4.8. The block is 64 ports: PM1 status 0, enable 2,
- * control 4, PM timer 8 (24 bits, 3.579545 MHz of virtual time), GPE0 status 12, enable 14. SLP_EN with SLP_TYP 0 is S5, power off.
+ * Source: Intel 82371AB data sheet (power management registers), ACPI 6.4 section 4.8. The block is 64 ports: PM1
+ * status 0, enable 2, control 4, PM timer 8 (24 bits, 3.579545 MHz of virtual time), GPE0 status 12, enable 14. SLP_EN
+ * with SLP_TYP 0 is S5, power off.
  */
 #ifndef DEVICES_ACPI_PM_H
 #define DEVICES_ACPI_PM_H
@@ -36,7 +37,7 @@ struct acpi_pm {
     uint16_t status, enable, control;
     uint16_t gpe_status, gpe_enable;
     uint8_t apm_command, apm_status;
-    uint64_t synced;    /* clock time up to which the timer's status bit is computed */
+    uint64_t synced; /* clock time up to which the timer's status bit is computed */
     bool sci_level;
     struct timer timer; /* the PM timer's next carry, when its interrupt is on */
 };

@@ -26,7 +26,8 @@ static void put(uint8_t *p, uint64_t v, unsigned size)
         p[i] = (uint8_t)(v >> (8 * i));
 }
 
-/* Room for `n` zero bytes at the next multiple of `align`; the offset, or 0 with overflow set (offset 0 is the RSDP's). */
+/* Room for `n` zero bytes at the next multiple of `align`; the offset, or 0 with overflow set (offset 0 is the RSDP's).
+ */
 static size_t reserve(struct builder *b, size_t n, size_t align)
 {
     size_t at = (b->len + align - 1) & ~(align - 1);
@@ -123,11 +124,11 @@ static void put_fixed_hardware(uint8_t *t)
 #define BOOT_8042   0x02
 #define BOOT_NO_VGA 0x04
 
-#define FLAG_WBINVD         (1u << 0)
-#define FLAG_C1             (1u << 2)
+#define FLAG_WBINVD          (1u << 0)
+#define FLAG_C1              (1u << 2)
 #define FLAG_NO_SLEEP_BUTTON (1u << 5)
-#define FLAG_NO_FIXED_RTC   (1u << 6)
-#define FLAG_RESET_REGISTER (1u << 10)
+#define FLAG_NO_FIXED_RTC    (1u << 6)
+#define FLAG_RESET_REGISTER  (1u << 10)
 
 static size_t build_fadt(struct builder *b, size_t facs, size_t dsdt)
 {

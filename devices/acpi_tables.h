@@ -1,9 +1,9 @@
 /*
  * The ACPI tables that describe this PC: RSDP, XSDT, RSDT, FADT, FACS, MADT, DSDT, and HPET if there is one.
  *
- * Source: ACPI 6.4 chapters 5 (tables) and 19, 20 (the DSDT, assembled here by hand: PCI root with windows and interrupt routing, ISA
- * devices, \_S5, \_PIC). The image is self-contained: the machine writes it at `base` before a kernel starts, and reserves the
- * range in the memory map. It depends on the configuration alone.
+ * Source: ACPI 6.4 chapters 5 (tables) and 19, 20 (the DSDT, assembled here by hand: PCI root with windows and
+ * interrupt routing, ISA devices, \_S5, \_PIC). The image is self-contained: the machine writes it at `base` before a
+ * kernel starts, and reserves the range in the memory map. It depends on the configuration alone.
  */
 #ifndef DEVICES_ACPI_TABLES_H
 #define DEVICES_ACPI_TABLES_H
@@ -11,11 +11,11 @@
 #include "core/types.h"
 
 struct acpi_tables_config {
-    gpa_t base;            /* 16-aligned, below 4 GiB; the RSDP comes first (LAYOUT_ACPI_TABLES is where kernels search) */
-    unsigned cpu_count;    /* APIC IDs 0..cpu_count-1, at most 255 */
-    uint32_t pci_window;   /* first address of the PCI memory window: at or above the end of RAM below 4 GiB */
-    unsigned com_ports;    /* COM1.. that exist, 0..4 */
-    bool keyboard;         /* there is an 8042 to probe */
+    gpa_t base;         /* 16-aligned, below 4 GiB; the RSDP comes first (LAYOUT_ACPI_TABLES is where kernels search) */
+    unsigned cpu_count; /* APIC IDs 0..cpu_count-1, at most 255 */
+    uint32_t pci_window; /* first address of the PCI memory window: at or above the end of RAM below 4 GiB */
+    unsigned com_ports;  /* COM1.. that exist, 0..4 */
+    bool keyboard;       /* there is an 8042 to probe */
     bool vga;
     bool hpet;
 };

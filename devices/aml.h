@@ -1,8 +1,8 @@
 /*
  * An assembler for ACPI machine language and resource descriptors (ACPI 6.4, chapters 20 and 6.4).
  *
- * It appends to a caller's buffer; blocks are opened and closed in pairs, and the package length is filled in at the close. Running out
- * of room is sticky and seen at the end.
+ * It appends to a caller's buffer; blocks are opened and closed in pairs, and the package length is filled in at the
+ * close. Running out of room is sticky and seen at the end.
  */
 #ifndef DEVICES_AML_H
 #define DEVICES_AML_H

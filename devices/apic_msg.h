@@ -17,11 +17,11 @@ enum apic_mode {
 };
 
 struct apic_msg {
-    uint32_t dest;    /* APIC ID, or logical mask */
-    bool wide;        /* dest is a 32-bit x2APIC destination; else 8 bits, 0xff being everybody */
+    uint32_t dest; /* APIC ID, or logical mask */
+    bool wide;     /* dest is a 32-bit x2APIC destination; else 8 bits, 0xff being everybody */
     bool logical;
-    bool level;       /* level-triggered: the target broadcasts its EOI */
-    uint8_t mode;     /* enum apic_mode */
+    bool level;   /* level-triggered: the target broadcasts its EOI */
+    uint8_t mode; /* enum apic_mode */
     uint8_t vector;
 };
 

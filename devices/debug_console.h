@@ -1,5 +1,6 @@
 /*
- * The debug console at port 0xe9: bytes written go to a sink; a read gives 0xe9, by which guests find it. It has no state.
+ * The debug console at port 0xe9: bytes written go to a sink; a read gives 0xe9, by which guests find it. It has no
+ * state.
  */
 #ifndef DEVICES_DEBUG_CONSOLE_H
 #define DEVICES_DEBUG_CONSOLE_H

@@ -1,13 +1,14 @@
 /*
  * What all devices share: callbacks towards the machine, byte-wide register files, and rates derived from virtual time.
  *
- * Every device has the same shape: `struct <dev>_config` (borrowed pointers and callbacks, copied at init), <dev>_init, <dev>_reset,
- * <dev>_save, <dev>_load, <dev>_fini where memory is owned, and one `const struct bus_ops` for each register window. A
- * device is a value that must not move after init (timers and irq_lines point into it). It never knows its address (devices/layout.h
- * is for the machine), never looks at host time, and survives any value that a guest writes.
+ * Every device has the same shape: `struct <dev>_config` (borrowed pointers and callbacks, copied at init), <dev>_init,
+ * <dev>_reset, <dev>_save, <dev>_load, <dev>_fini where memory is owned, and one `const struct bus_ops` for each
+ * register window. A device is a value that must not move after init (timers and irq_lines point into it). It never
+ * knows its address (devices/layout.h is for the machine), never looks at host time, and survives any value that a
+ * guest writes.
  *
- * Loading restores a device's own state only: the inputs of interrupt controllers are saved by the controllers, so a load does not drive
- * lines (the local APIC's INTR output, a level, is the one that is driven again).
+ * Loading restores a device's own state only: the inputs of interrupt controllers are saved by the controllers, so a
+ * load does not drive lines (the local APIC's INTR output, a level, is the one that is driven again).
  */
 #ifndef DEVICES_DEVICE_H
 #define DEVICES_DEVICE_H
@@ -17,8 +18,8 @@
 #include "core/log.h"
 #include "core/types.h"
 
-/* An event that a device reports to the machine: reset wanted, power off. It comes in the middle of a guest's register access: the machine notes
- * it and acts at the next instruction boundary. */
+/* An event that a device reports to the machine: reset wanted, power off. It comes in the middle of a guest's register
+ * access: the machine notes it and acts at the next instruction boundary. */
 struct device_signal {
     void (*fn)(void *ctx);
     void *ctx;
@@ -49,7 +50,8 @@ static inline void device_sink_put(const struct device_sink *s, uint8_t byte)
             log_emit((log), (ch), __VA_ARGS__);                                                                        \
     } while (0)
 
-/* Wider accesses to a byte-wide register file are a sequence of byte accesses, lowest offset first, as on the ISA bus. */
+/* Wider accesses to a byte-wide register file are a sequence of byte accesses, lowest offset first, as on the ISA bus.
+ */
 static inline uint64_t device_read_bytes(uint8_t (*read8)(void *, uint64_t), void *dev, const struct bus_txn *t)
 {
     uint64_t v = 0;

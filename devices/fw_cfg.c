@@ -191,7 +191,8 @@ static void ports_write(void *dev, const struct bus_txn *t, uint64_t value)
     if (t->offset == 0 && t->size == 2)
         select_key(f, (uint16_t)value);
     else
-        device_log(f->cfg.log, LOG_GUEST_ERROR, "fw_cfg: write of %u bytes at port offset %u", t->size, (unsigned)t->offset);
+        device_log(f->cfg.log, LOG_GUEST_ERROR, "fw_cfg: write of %u bytes at port offset %u", t->size,
+                   (unsigned)t->offset);
 }
 
 const struct bus_ops fw_cfg_bus_ops = {ports_read, ports_write};
@@ -270,11 +271,12 @@ static void dma_run(struct fw_cfg *f)
         device_log(f->cfg.log, LOG_GUEST_ERROR, "fw_cfg: no memory at DMA descriptor 0x%llx", (unsigned long long)at);
         return;
     }
-    struct request q = {(uint32_t)get_be(descriptor, 4), (uint32_t)get_be(descriptor + 4, 4), get_be(descriptor + 8, 8)};
+    struct request q = {(uint32_t)get_be(descriptor, 4), (uint32_t)get_be(descriptor + 4, 4),
+                        get_be(descriptor + 8, 8)};
     bool ok = dma_transfer(f, &q);
     if (!ok)
-        device_log(f->cfg.log, LOG_GUEST_ERROR, "fw_cfg: bad DMA request: control 0x%08x, length 0x%x, address 0x%llx", q.control,
-                   q.length, (unsigned long long)q.address);
+        device_log(f->cfg.log, LOG_GUEST_ERROR, "fw_cfg: bad DMA request: control 0x%08x, length 0x%x, address 0x%llx",
+                   q.control, q.length, (unsigned long long)q.address);
     put_be(outcome, 4, ok ? 0 : DMA_ERROR);
     guest_mem_write(&f->cfg.memory, at, outcome, sizeof(outcome), MEM_DMA);
 }
@@ -305,7 +307,8 @@ static void dma_port_write(void *dev, const struct bus_txn *t, uint64_t value)
         f->dma_address = v;
         dma_run(f);
     } else {
-        device_log(f->cfg.log, LOG_GUEST_ERROR, "fw_cfg: write of %u bytes at DMA offset %u", t->size, (unsigned)t->offset);
+        device_log(f->cfg.log, LOG_GUEST_ERROR, "fw_cfg: write of %u bytes at DMA offset %u", t->size,
+                   (unsigned)t->offset);
     }
 }
 

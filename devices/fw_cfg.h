@@ -1,11 +1,12 @@
 /*
  * fw_cfg: named data from the machine to firmware and kernels, by a selector and data port and by DMA.
  *
- * Source: QEMU's published interface description (docs/specs/fw_cfg). Ports: 16-bit selector at 0, byte data at 1; a second window holds the 64-bit
- * big-endian DMA address. Items do not change while the guest runs, except files that were added writable (written by DMA).
+ * Source: QEMU's published interface description (docs/specs/fw_cfg). Ports: 16-bit selector at 0, byte data at 1; a
+ * second window holds the 64-bit big-endian DMA address. Items do not change while the guest runs, except files that
+ * were added writable (written by DMA).
  *
- * A DMA request is done at once, page by page. Beyond the end of an item a read gives zeros, but only up to FW_CFG_SLACK bytes: a
- * longer request gets the error bit and moves nothing, so no length makes the machine hang.
+ * A DMA request is done at once, page by page. Beyond the end of an item a read gives zeros, but only up to
+ * FW_CFG_SLACK bytes: a longer request gets the error bit and moves nothing, so no length makes the machine hang.
  */
 #ifndef DEVICES_FW_CFG_H
 #define DEVICES_FW_CFG_H
@@ -76,16 +77,16 @@ extern const struct bus_ops fw_cfg_dma_bus_ops; /* 8 ports */
 bool fw_cfg_init(struct fw_cfg *f, const struct fw_cfg_config *cfg);
 void fw_cfg_fini(struct fw_cfg *f);
 void fw_cfg_reset(struct fw_cfg *f);
-/* Add (or replace) an item. The bytes are copied; _ref borrows them instead, for as long as f lives. Items are at most 4 GiB - 1.
- * False when memory is short. */
+/* Add (or replace) an item. The bytes are copied; _ref borrows them instead, for as long as f lives. Items are at most
+ * 4 GiB - 1. False when memory is short. */
 bool fw_cfg_add(struct fw_cfg *f, uint16_t key, const void *data, size_t len);
 bool fw_cfg_add_ref(struct fw_cfg *f, uint16_t key, const void *data, size_t len);
 /* Little-endian numbers. */
 bool fw_cfg_add_u16(struct fw_cfg *f, uint16_t key, uint16_t v);
 bool fw_cfg_add_u32(struct fw_cfg *f, uint16_t key, uint32_t v);
 bool fw_cfg_add_u64(struct fw_cfg *f, uint16_t key, uint64_t v);
-/* Adds a named file (name at most FW_CFG_NAME_MAX bytes) to the directory; the bytes are copied. A guest may overwrite a writable file
- * by DMA, within its size. */
+/* Adds a named file (name at most FW_CFG_NAME_MAX bytes) to the directory; the bytes are copied. A guest may overwrite
+ * a writable file by DMA, within its size. */
 bool fw_cfg_add_file(struct fw_cfg *f, const char *name, const void *data, size_t len, bool writable);
 /* The item's bytes now, or NULL. */
 const struct fw_cfg_item *fw_cfg_find(const struct fw_cfg *f, uint16_t key);

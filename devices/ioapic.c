@@ -132,7 +132,8 @@ static void ioapic_write(void *dev, const struct bus_txn *t, uint64_t value)
         ioapic_eoi(io, (uint8_t)value);
         break;
     default:
-        device_log(io->cfg.log, LOG_GUEST_ERROR, "ioapic: write at reserved offset 0x%llx", (unsigned long long)t->offset);
+        device_log(io->cfg.log, LOG_GUEST_ERROR, "ioapic: write at reserved offset 0x%llx",
+                   (unsigned long long)t->offset);
         break;
     }
 }

@@ -1,8 +1,9 @@
 /*
  * The IOAPIC: 24 pins, each with a redirection entry, sending messages to the local APICs.
  *
- * Source: Intel 82093AA data sheet (290566), with the EOI register of later parts, hence version 0x20. Lines carry assertion, not voltage: the
- * polarity bit is stored and otherwise without effect, as all drivers assert with `true`. An edge on a masked pin is lost, as the data sheet says.
+ * Source: Intel 82093AA data sheet (290566), with the EOI register of later parts, hence version 0x20. Lines carry
+ * assertion, not voltage: the polarity bit is stored and otherwise without effect, as all drivers assert with `true`.
+ * An edge on a masked pin is lost, as the data sheet says.
  */
 #ifndef DEVICES_IOAPIC_H
 #define DEVICES_IOAPIC_H

@@ -20,24 +20,24 @@
 #define OUT_FULL    0x10
 #define OUT_ONES    0xcc
 
-#define CMD_READ_RAM    0x20 /* ..0x3f */
-#define CMD_WRITE_RAM   0x60 /* ..0x7f */
-#define CMD_AUX_OFF     0xa7
-#define CMD_AUX_ON      0xa8
-#define CMD_AUX_TEST    0xa9
-#define CMD_SELF_TEST   0xaa
-#define CMD_KBD_TEST    0xab
-#define CMD_KBD_OFF     0xad
-#define CMD_KBD_ON      0xae
-#define CMD_READ_INPUT  0xc0
-#define CMD_READ_OUT    0xd0
-#define CMD_WRITE_OUT   0xd1
-#define CMD_WRITE_KBD   0xd2
-#define CMD_LOOP_AUX    0xd3
-#define CMD_WRITE_AUX   0xd4
-#define CMD_A20_OFF     0xdd
-#define CMD_A20_ON      0xdf
-#define CMD_PULSE       0xf0 /* ..0xff: low nibble names the lines not pulsed */
+#define CMD_READ_RAM   0x20 /* ..0x3f */
+#define CMD_WRITE_RAM  0x60 /* ..0x7f */
+#define CMD_AUX_OFF    0xa7
+#define CMD_AUX_ON     0xa8
+#define CMD_AUX_TEST   0xa9
+#define CMD_SELF_TEST  0xaa
+#define CMD_KBD_TEST   0xab
+#define CMD_KBD_OFF    0xad
+#define CMD_KBD_ON     0xae
+#define CMD_READ_INPUT 0xc0
+#define CMD_READ_OUT   0xd0
+#define CMD_WRITE_OUT  0xd1
+#define CMD_WRITE_KBD  0xd2
+#define CMD_LOOP_AUX   0xd3
+#define CMD_WRITE_AUX  0xd4
+#define CMD_A20_OFF    0xdd
+#define CMD_A20_ON     0xdf
+#define CMD_PULSE      0xf0 /* ..0xff: low nibble names the lines not pulsed */
 
 static void kbc_update(struct kbc8042 *k)
 {
@@ -107,7 +107,8 @@ static void simple_command(struct kbc8042 *k, uint8_t command)
 
 static bool takes_parameter(uint8_t command)
 {
-    return (command >= CMD_WRITE_RAM && command < CMD_WRITE_RAM + 32) || (command >= CMD_WRITE_OUT && command <= CMD_WRITE_AUX);
+    return (command >= CMD_WRITE_RAM && command < CMD_WRITE_RAM + 32) ||
+           (command >= CMD_WRITE_OUT && command <= CMD_WRITE_AUX);
 }
 
 static void command_write8(void *dev, uint64_t offset, uint8_t v)

@@ -1,6 +1,6 @@
 /*
- * The 8042 keyboard controller with nothing plugged in: controller commands, the command byte, the output port with A20 and the reset
- * line. Bytes sent to a keyboard get no answer, as without a keyboard; there is no auxiliary port.
+ * The 8042 keyboard controller with nothing plugged in: controller commands, the command byte, the output port with A20
+ * and the reset line. Bytes sent to a keyboard get no answer, as without a keyboard; there is no auxiliary port.
  *
  * Source: IBM PC/AT technical reference, keyboard controller; commands as Linux's i8042 driver uses them.
  */

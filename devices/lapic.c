@@ -46,7 +46,8 @@ static int deliverable_vector(const struct lapic *a)
     return v >= 0 && (v & 0xf0) > (lapic_ppr(a) & 0xf0) ? v : -1;
 }
 
-/* An 8259 interrupt reaches the CPU through LINT0, or directly when the local APIC is disabled, or was sent as a message. */
+/* An 8259 interrupt reaches the CPU through LINT0, or directly when the local APIC is disabled, or was sent as a
+ * message. */
 static bool has_extint(const struct lapic *a)
 {
     if (!lapic_is_enabled(a))
@@ -206,7 +207,8 @@ void lapic_deliver_lvt(struct lapic *a, enum lapic_lvt which)
     accept(a, LVT_MODE(lvt), (uint8_t)lvt, false);
 }
 
-/* A level-triggered fixed LINT0 is the one LVT entry with a remote IRR: delivered once for each EOI while the line is high. */
+/* A level-triggered fixed LINT0 is the one LVT entry with a remote IRR: delivered once for each EOI while the line is
+ * high. */
 static void deliver_level_lint0(struct lapic *a)
 {
     uint32_t *lvt = &a->lvt[LAPIC_LVT_LINT0];
@@ -345,7 +347,8 @@ static bool is_addressed(const struct lapic *a, const struct apic_msg *m)
     return m->logical ? matches_logical(a, m) : m->dest == a->id;
 }
 
-/* Lowest priority: the enabled target with the lowest processor priority; among equals the lowest index, for repeatability. */
+/* Lowest priority: the enabled target with the lowest processor priority; among equals the lowest index, for
+ * repeatability. */
 static struct lapic *pick_lowest(struct lapic_set *s, const struct apic_msg *m)
 {
     struct lapic *best = NULL;

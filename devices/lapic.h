@@ -1,15 +1,18 @@
 /*
  * The local APICs of a machine: xAPIC by MMIO and x2APIC by MSR, timers, IPIs, MSIs, and the CPUs' interrupt sockets.
  *
- * Source: Intel SDM volume 3, chapter "Advanced Programmable Interrupt Controller" (section numbers of 2022). Version 0x14, six LVT
- * entries: timer, thermal, performance, LINT0, LINT1, error. The timer counts the 1 GHz virtual clock through its divider; TSC-deadline mode
- * asks the machine what clock time a TSC value is, since the TSC's offset is the CPU's.
+ * Source: Intel SDM volume 3, chapter "Advanced Programmable Interrupt Controller" (section numbers of 2022). Version
+ * 0x14, six LVT entries: timer, thermal, performance, LINT0, LINT1, error. The timer counts the 1 GHz virtual clock
+ * through its divider; TSC-deadline mode asks the machine what clock time a TSC value is, since the TSC's offset is the
+ * CPU's.
  *
- * - All of them share one MMIO window; the initiator of the access says which one is meant. A write from no CPU is an MSI.
- * - INTR to a CPU is a level: high while ack() would return a vector. NMI, SMI, INIT and SIPI are pulses; an INIT has reset the
- *   local APIC before the CPU's pin sees it.
+ * - All of them share one MMIO window; the initiator of the access says which one is meant. A write from no CPU is an
+ * MSI.
+ * - INTR to a CPU is a level: high while ack() would return a vector. NMI, SMI, INIT and SIPI are pulses; an INIT has
+ * reset the local APIC before the CPU's pin sees it.
  * - Every LINT0 is wired to the 8259 pair; which CPU listens is a matter of LVT0 (or of a disabled APIC).
- * - The local APIC's base cannot be moved: the MSR takes another base, but the registers stay where they are, and the log says so.
+ * - The local APIC's base cannot be moved: the MSR takes another base, but the registers stay where they are, and the
+ * log says so.
  */
 #ifndef DEVICES_LAPIC_H
 #define DEVICES_LAPIC_H
@@ -25,19 +28,28 @@ struct lapic_set;
 #define LAPIC_DEFAULT_BASE 0xfee00000ull
 #define LAPIC_MAX_CPUS     255
 
-enum lapic_lvt { LAPIC_LVT_TIMER, LAPIC_LVT_THERMAL, LAPIC_LVT_PERF, LAPIC_LVT_LINT0, LAPIC_LVT_LINT1, LAPIC_LVT_ERROR, LAPIC_LVT_COUNT };
+enum lapic_lvt {
+    LAPIC_LVT_TIMER,
+    LAPIC_LVT_THERMAL,
+    LAPIC_LVT_PERF,
+    LAPIC_LVT_LINT0,
+    LAPIC_LVT_LINT1,
+    LAPIC_LVT_ERROR,
+    LAPIC_LVT_COUNT
+};
 
 struct lapic_set_config {
     unsigned cpu_count; /* 1..LAPIC_MAX_CPUS; APIC IDs are 0..cpu_count-1, CPU 0 is the bootstrap processor */
     struct vclock *clock;
     const struct log *log;
-    bool x2apic;            /* as CPUID says */
-    unsigned maxphyaddr;    /* reserved bits of IA32_APIC_BASE; 0 means 40 */
+    bool x2apic;                  /* as CPUID says */
+    unsigned maxphyaddr;          /* reserved bits of IA32_APIC_BASE; 0 means 40 */
     int (*extint_ack)(void *ctx); /* INTA of the 8259 pair */
     void *extint_ctx;
     void (*eoi)(void *ctx, uint8_t vector); /* EOI of a level-triggered vector, to every IOAPIC; may be NULL */
     void *eoi_ctx;
-    uint64_t (*tsc_to_clock)(void *ctx, unsigned cpu, uint64_t tsc); /* clock time at which that CPU's TSC reaches `tsc`; NULL: equal */
+    uint64_t (*tsc_to_clock)(void *ctx, unsigned cpu,
+                             uint64_t tsc); /* clock time at which that CPU's TSC reaches `tsc`; NULL: equal */
     void *tsc_ctx;
 };
 
@@ -75,10 +87,11 @@ bool lapic_set_init(struct lapic_set *s, const struct lapic_set_config *cfg);
 void lapic_set_fini(struct lapic_set *s);
 /* Power-on state: software-disabled, every LVT masked. */
 void lapic_set_reset(struct lapic_set *s);
-/* What firmware leaves: the bootstrap processor's APIC enabled, LINT0 = ExtINT and LINT1 = NMI (virtual wire mode). For machines
- * that start a kernel without firmware; an 8259-only guest gets its interrupts this way. */
+/* What firmware leaves: the bootstrap processor's APIC enabled, LINT0 = ExtINT and LINT1 = NMI (virtual wire mode). For
+ * machines that start a kernel without firmware; an 8259-only guest gets its interrupts this way. */
 void lapic_set_virtual_wire(struct lapic_set *s);
-/* Connects a vCPU's pins (n of the line is overwritten), and returns the socket that the vCPU calls, valid until fini. */
+/* Connects a vCPU's pins (n of the line is overwritten), and returns the socket that the vCPU calls, valid until fini.
+ */
 const struct cpu_intc *lapic_set_connect(struct lapic_set *s, unsigned cpu, const struct irq_line *pins);
 /* The 8259's INTR (n = 0) and the board's NMI (n = 1), to all local APICs. */
 struct irq_line lapic_set_lint_line(struct lapic_set *s, unsigned n);

@@ -1,6 +1,6 @@
 /*
- * The local APIC's register files: xAPIC MMIO (one 32-bit register in each 16 bytes) and the x2APIC MSRs (SDM 11.12), which
- * share register numbers: register n is at offset 16 * n and at MSR 0x800 + n.
+ * The local APIC's register files: xAPIC MMIO (one 32-bit register in each 16 bytes) and the x2APIC MSRs (SDM 11.12),
+ * which share register numbers: register n is at offset 16 * n and at MSR 0x800 + n.
  */
 #include "devices/lapic_internal.h"
 
@@ -185,7 +185,8 @@ static uint64_t lapic_mmio_read(void *dev, const struct bus_txn *t)
     if ((t->offset & 15) > 3)
         return 0; /* the 12 bytes behind a register are reserved */
     if (!read_xapic(a, (uint32_t)(t->offset >> 4), &v)) {
-        device_log(s->cfg.log, LOG_GUEST_ERROR, "lapic %u: read of reserved offset 0x%llx", a->index, (unsigned long long)t->offset);
+        device_log(s->cfg.log, LOG_GUEST_ERROR, "lapic %u: read of reserved offset 0x%llx", a->index,
+                   (unsigned long long)t->offset);
         lapic_raise_error(a, ESR_REGISTER);
         return 0;
     }
@@ -203,12 +204,14 @@ static void lapic_mmio_write(void *dev, const struct bus_txn *t, uint64_t value)
     if (!a)
         return;
     if ((t->offset & 15) || t->size < 4) {
-        device_log(s->cfg.log, LOG_GUEST_ERROR, "lapic %u: write of %u bytes at offset 0x%llx ignored: registers are 32 bits wide",
-                   a->index, t->size, (unsigned long long)t->offset);
+        device_log(s->cfg.log, LOG_GUEST_ERROR,
+                   "lapic %u: write of %u bytes at offset 0x%llx ignored: registers are 32 bits wide", a->index,
+                   t->size, (unsigned long long)t->offset);
         return;
     }
     if (!write_xapic(a, (uint32_t)(t->offset >> 4), (uint32_t)value)) {
-        device_log(s->cfg.log, LOG_GUEST_ERROR, "lapic %u: write of reserved offset 0x%llx", a->index, (unsigned long long)t->offset);
+        device_log(s->cfg.log, LOG_GUEST_ERROR, "lapic %u: write of reserved offset 0x%llx", a->index,
+                   (unsigned long long)t->offset);
         lapic_raise_error(a, ESR_REGISTER);
     }
 }
@@ -283,7 +286,7 @@ static bool write_x2apic(struct lapic *a, uint32_t reg, uint64_t value)
 static bool base_transition_is_legal(uint64_t old, uint64_t new)
 {
     bool was_on = old & APIC_BASE_ENABLE, was_x2 = old & APIC_BASE_X2APIC;
-    bool on = new & APIC_BASE_ENABLE, x2 = new & APIC_BASE_X2APIC;
+    bool on = new &APIC_BASE_ENABLE, x2 = new &APIC_BASE_X2APIC;
     if (x2 && !on)
         return false;
     if (was_x2 && on && !x2)

@@ -61,11 +61,11 @@
 #define LAYOUT_IRQ_COM2     3 /* COM4 too */
 #define LAYOUT_IRQ_COM1     4 /* COM3 too */
 #define LAYOUT_IRQ_RTC      8
-#define LAYOUT_IRQ_SCI      9 /* level, active high */
+#define LAYOUT_IRQ_SCI      9  /* level, active high */
 #define LAYOUT_IRQ_PIRQ_A   10 /* where firmware routes PIRQA and PIRQC on the 8259 */
 #define LAYOUT_IRQ_PIRQ_B   11 /* PIRQB and PIRQD */
 #define LAYOUT_GSI_PIT      2
-#define LAYOUT_GSI_PIRQ     16 /* PIRQA..PIRQD are IOAPIC pins 16..19 */
+#define LAYOUT_GSI_PIRQ     16      /* PIRQA..PIRQD are IOAPIC pins 16..19 */
 #define LAYOUT_ELCR_BOOT    0x0e00u /* IRQ 9, 10 and 11 level-triggered, as firmware leaves ELCR */
 
 /* ---- PCI functions, as device << 3 | function ---- */
@@ -74,11 +74,11 @@
 #define LAYOUT_PCI_PM_DEVFN   0x0b
 
 /* ---- ACPI fixed values ---- */
-#define LAYOUT_ACPI_ENABLE   0xf1
-#define LAYOUT_ACPI_DISABLE  0xf0
-#define LAYOUT_CMOS_CENTURY  0x32
-#define LAYOUT_RESET_PORT    0xcf9
-#define LAYOUT_RESET_VALUE   0x06
+#define LAYOUT_ACPI_ENABLE  0xf1
+#define LAYOUT_ACPI_DISABLE 0xf0
+#define LAYOUT_CMOS_CENTURY 0x32
+#define LAYOUT_RESET_PORT   0xcf9
+#define LAYOUT_RESET_VALUE  0x06
 
 #define LAYOUT_IOAPIC_ID 0
 

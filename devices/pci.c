@@ -109,11 +109,12 @@ static void map_bar(struct pci_device *d, unsigned n, uint64_t address)
     if (e == BUS_OK)
         bar->mapped = address;
     else
-        device_log(d->bus->log, LOG_GUEST_ERROR, "%s: BAR %u at 0x%llx is not mapped: %s", d->name, n, (unsigned long long)address,
-                   bus_error_text(e));
+        device_log(d->bus->log, LOG_GUEST_ERROR, "%s: BAR %u at 0x%llx is not mapped: %s", d->name, n,
+                   (unsigned long long)address, bus_error_text(e));
 }
 
-/* Unmaps what has moved, then maps what is wanted and is not there: a conflict that another BAR caused resolves when that one moves. */
+/* Unmaps what has moved, then maps what is wanted and is not there: a conflict that another BAR caused resolves when
+ * that one moves. */
 static void update_maps(struct pci_bus *b)
 {
     for (unsigned pass = 0; pass < 2; pass++) {
@@ -165,14 +166,15 @@ void pci_bus_config_write(struct pci_bus *b, uint8_t devfn, unsigned offset, uns
         uint8_t v = (uint8_t)(value >> (8 * i)), w = d->writable[offset + i];
         uint8_t *byte = &d->config[offset + i];
         *byte = (*byte & (uint8_t)~w) | (v & w);
-        *byte &= (uint8_t)~(v & d->clears[offset + i]);
+        *byte &= (uint8_t) ~(v & d->clears[offset + i]);
     }
     config_changed(d, offset, size);
 }
 
 /* ---- Life ---- */
 
-void pci_bus_init(struct pci_bus *b, struct bus *io, struct bus *mmio, const struct irq_line pirq[4], const struct log *log)
+void pci_bus_init(struct pci_bus *b, struct bus *io, struct bus *mmio, const struct irq_line pirq[4],
+                  const struct log *log)
 {
     memset(b, 0, sizeof(*b));
     b->io = io;
@@ -208,7 +210,8 @@ void pci_device_init(struct pci_device *d, const char *name, const struct pci_id
         d->bar[n].mapped = PCI_UNMAPPED;
 }
 
-void pci_device_add_bar(struct pci_device *d, unsigned n, enum pci_bar_kind kind, uint64_t size, const struct bus_ops *ops, void *dev)
+void pci_device_add_bar(struct pci_device *d, unsigned n, enum pci_bar_kind kind, uint64_t size,
+                        const struct bus_ops *ops, void *dev)
 {
     d->bar[n] = (struct pci_bar){.kind = kind, .size = size, .ops = ops, .dev = dev, .mapped = PCI_UNMAPPED};
     uint64_t mask = ~(size - 1);
@@ -269,7 +272,8 @@ void pci_device_load(struct pci_device *d, struct snap_reader *r)
         return;
     snap_get_bytes(r, saved, sizeof(saved));
     if (memcmp(saved, d->initial, 4) != 0) {
-        snap_fail(r, "%s: the saved device %02x%02x:%02x%02x is another one", name, saved[1], saved[0], saved[3], saved[2]);
+        snap_fail(r, "%s: the saved device %02x%02x:%02x%02x is another one", name, saved[1], saved[0], saved[3],
+                  saved[2]);
         return;
     }
     for (unsigned i = 0; i < PCI_CONFIG_BYTES; i++) {

@@ -1,9 +1,9 @@
 /*
  * PCI functions on bus 0: configuration space, base address registers, INTx.
  *
- * A device embeds a struct pci_device, describes its identity and BARs, and attaches it; the bus then answers configuration accesses, maps
- * and unmaps each BAR's bus_ops at the address that the guest chose, and carries INTx to a PIRQ line. A BAR placed on top of something
- * else stays unmapped (and the log says so) until the conflict is gone.
+ * A device embeds a struct pci_device, describes its identity and BARs, and attaches it; the bus then answers
+ * configuration accesses, maps and unmaps each BAR's bus_ops at the address that the guest chose, and carries INTx to a
+ * PIRQ line. A BAR placed on top of something else stays unmapped (and the log says so) until the conflict is gone.
  */
 #ifndef DEVICES_PCI_H
 #define DEVICES_PCI_H
@@ -24,10 +24,10 @@ struct snap_reader;
 #define PCI_INTERRUPT_LINE 0x3c
 #define PCI_INTERRUPT_PIN  0x3d
 
-#define PCI_COMMAND_IO       0x0001
-#define PCI_COMMAND_MEMORY   0x0002
-#define PCI_COMMAND_NO_INTX  0x0400
-#define PCI_STATUS_INTX      0x0008
+#define PCI_COMMAND_IO      0x0001
+#define PCI_COMMAND_MEMORY  0x0002
+#define PCI_COMMAND_NO_INTX 0x0400
+#define PCI_STATUS_INTX     0x0008
 
 enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64 /* takes the next BAR too */ };
 
@@ -60,7 +60,8 @@ struct pci_device {
     uint8_t clears[PCI_CONFIG_BYTES];   /* bits that a write of 1 clears */
     struct pci_bar bar[PCI_BARS];
     bool intx; /* level that the device asserts */
-    /* After a guest write to config space (and after reset and load, with offset 0 and size PCI_CONFIG_BYTES). May be NULL. */
+    /* After a guest write to config space (and after reset and load, with offset 0 and size PCI_CONFIG_BYTES). May be
+     * NULL. */
     void (*config_written)(void *ctx, unsigned offset, unsigned size);
     void *ctx;
 };
@@ -72,12 +73,15 @@ struct pci_bus {
     struct pci_device *device[256]; /* by devfn; borrowed */
 };
 
-void pci_bus_init(struct pci_bus *b, struct bus *io, struct bus *mmio, const struct irq_line pirq[4], const struct log *log);
-/* Values of the device's own registers are then set in config, initial (see pci_device_preset) and writable, before it is attached. */
+void pci_bus_init(struct pci_bus *b, struct bus *io, struct bus *mmio, const struct irq_line pirq[4],
+                  const struct log *log);
+/* Values of the device's own registers are then set in config, initial (see pci_device_preset) and writable, before it
+ * is attached. */
 void pci_device_init(struct pci_device *d, const char *name, const struct pci_identity *id);
 /* A register's value after reset and its writable bits, little-endian, `size` bytes. */
 void pci_device_preset(struct pci_device *d, unsigned offset, unsigned size, uint32_t value, uint32_t writable);
-void pci_device_add_bar(struct pci_device *d, unsigned n, enum pci_bar_kind kind, uint64_t size, const struct bus_ops *ops, void *dev);
+void pci_device_add_bar(struct pci_device *d, unsigned n, enum pci_bar_kind kind, uint64_t size,
+                        const struct bus_ops *ops, void *dev);
 /* False if the slot is taken. */
 bool pci_bus_attach(struct pci_bus *b, uint8_t devfn, struct pci_device *d);
 void pci_bus_detach(struct pci_device *d);

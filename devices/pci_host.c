@@ -15,10 +15,10 @@
 #define PIRQ_DISABLE 0x80
 #define PIRQ_ALLOWED 0xdef8u /* 8259 inputs that the bridge can route to: 3-7, 9-12, 14, 15 */
 
-#define PM_BASE    0x40
-#define PM_MISC    0x80
-#define PM_ENABLE  0x01
-#define PM_PORTS   64
+#define PM_BASE   0x40
+#define PM_MISC   0x80
+#define PM_ENABLE 0x01
+#define PM_PORTS  64
 
 /* ---- Configuration mechanism 1 ---- */
 
@@ -136,7 +136,8 @@ void pci_host_set_pirq(struct pci_host *h, const uint8_t irq[ISA_IRQ_PIRQS])
 static void make_bridge(struct pci_host *h)
 {
     struct pci_device *d = &h->bridge;
-    pci_device_init(d, "i440fx", &(struct pci_identity){.vendor = 0x8086, .device = 0x1237, .class_code = 0x060000, .revision = 2});
+    pci_device_init(d, "i440fx",
+                    &(struct pci_identity){.vendor = 0x8086, .device = 0x1237, .class_code = 0x060000, .revision = 2});
     pci_device_preset(d, PCI_COMMAND, 2, 0x0006, 0x0140); /* memory and bus mastering are fixed */
     pci_device_preset(d, BRIDGE_PAM0, 1, 0, 0xf0);
     for (unsigned i = 1; i < PCI_HOST_PAMS; i++)
@@ -150,7 +151,9 @@ static void make_bridge(struct pci_host *h)
 static void make_isa(struct pci_host *h)
 {
     struct pci_device *d = &h->isa;
-    pci_device_init(d, "piix3", &(struct pci_identity){.vendor = 0x8086, .device = 0x7000, .class_code = 0x060100, .multifunction = true});
+    pci_device_init(
+        d, "piix3",
+        &(struct pci_identity){.vendor = 0x8086, .device = 0x7000, .class_code = 0x060100, .multifunction = true});
     pci_device_preset(d, PCI_COMMAND, 2, 0x0007, 0x0108); /* positive decode of I/O and memory is fixed */
     pci_device_preset(d, 0x4c, 1, 0x4d, 0xff);            /* I/O recovery */
     pci_device_preset(d, 0x4e, 2, 0x0003, 0xffff);        /* X-bus chip select */
@@ -166,7 +169,8 @@ static void make_pm(struct pci_host *h)
 {
     struct pci_device *d = &h->pm;
     pci_device_init(d, "piix4_pm",
-                    &(struct pci_identity){.vendor = 0x8086, .device = 0x7113, .class_code = 0x068000, .revision = 3, .interrupt_pin = 1});
+                    &(struct pci_identity){
+                        .vendor = 0x8086, .device = 0x7113, .class_code = 0x068000, .revision = 3, .interrupt_pin = 1});
     pci_device_preset(d, PCI_STATUS, 2, 0x0280, 0);
     pci_device_preset(d, PM_BASE, 4, 0x00000001, 0x0000ffc0);
     pci_device_preset(d, PM_MISC, 1, 0, PM_ENABLE);

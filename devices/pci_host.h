@@ -1,8 +1,9 @@
 /*
  * The chipset's own PCI functions, and the ports of configuration mechanism 1.
  *
- * 00.0 is the i440FX host bridge (8086:1237), 01.0 the PIIX3 ISA bridge (8086:7000) with the PIRQ routing registers, 01.3
- * the PIIX4 power management function (8086:7113), which places the ACPI PM block at PMBASE. Sources: Intel 82441FX, 82371SB and 82371AB data sheets.
+ * 00.0 is the i440FX host bridge (8086:1237), 01.0 the PIIX3 ISA bridge (8086:7000) with the PIRQ routing registers,
+ * 01.3 the PIIX4 power management function (8086:7113), which places the ACPI PM block at PMBASE. Sources: Intel
+ * 82441FX, 82371SB and 82371AB data sheets.
  *
  * The configuration ports contain port 0xcf9, which is the reset control register for byte accesses: it is passed on.
  */
@@ -16,10 +17,10 @@
 
 struct pci_host_config {
     struct bus *io, *mmio;
-    struct isa_irq *isa;              /* gets PIRQs and their routing */
-    const struct bus_ops *pm_ops;     /* acpi_pm_bus_ops, 64 ports */
+    struct isa_irq *isa;          /* gets PIRQs and their routing */
+    const struct bus_ops *pm_ops; /* acpi_pm_bus_ops, 64 ports */
     void *pm;
-    const struct bus_ops *reset_ops;  /* reset_cf9_bus_ops */
+    const struct bus_ops *reset_ops; /* reset_cf9_bus_ops */
     void *reset;
     /* PAM0..PAM6 and SMRAM of the host bridge were written (or reset, or loaded). May be NULL. */
     void (*pam_changed)(void *ctx, const uint8_t pam[PCI_HOST_PAMS], uint8_t smram);
@@ -31,7 +32,7 @@ struct pci_host {
     struct pci_host_config cfg;
     struct pci_bus bus; /* further devices attach here */
     struct pci_device bridge, isa, pm;
-    uint32_t address; /* CONFIG_ADDRESS */
+    uint32_t address;   /* CONFIG_ADDRESS */
     uint64_t pm_mapped; /* port of the PM block, or PCI_UNMAPPED */
 };
 

@@ -31,7 +31,7 @@ static int requested_input(const struct pic8259_chip *c)
     if (c->special_mask)
         in_service &= (uint8_t)~c->imr;
     if (c->special_fully_nested && is_master(c))
-        in_service &= (uint8_t)~(1u << CASCADE);
+        in_service &= (uint8_t) ~(1u << CASCADE);
     if (request == 8 || request >= priority_of(c, in_service))
         return NONE;
     return (int)((request + c->top) & 7);
@@ -143,7 +143,7 @@ static void write_ocw2(struct pic8259_chip *c, uint8_t v)
         /* fall through */
     case 1:
     case 3:
-        c->isr &= (uint8_t)~(1u << n);
+        c->isr &= (uint8_t) ~(1u << n);
         break;
     default:
         break;

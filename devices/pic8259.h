@@ -1,9 +1,10 @@
 /*
- * The PC's pair of 8259A interrupt controllers, the slave on the master's input 2, with the PIIX3's edge/level registers (ELCR).
+ * The PC's pair of 8259A interrupt controllers, the slave on the master's input 2, with the PIIX3's edge/level
+ * registers (ELCR).
  *
  * Sources: Intel 8259A data sheet (231468), 82371SB data sheet for ELCR and for the ICW1 bits that it ignores.
- * An edge-triggered request whose line falls before it is acknowledged is gone, and the acknowledge then yields the default vector 7, as
- * the data sheet has it. So a device that pulses must leave its line high.
+ * An edge-triggered request whose line falls before it is acknowledged is gone, and the acknowledge then yields the
+ * default vector 7, as the data sheet has it. So a device that pulses must leave its line high.
  */
 #ifndef DEVICES_PIC8259_H
 #define DEVICES_PIC8259_H
@@ -43,7 +44,8 @@ void pic8259_init(struct pic8259 *p, const struct pic8259_config *cfg);
 void pic8259_reset(struct pic8259 *p);
 /* Drives input `irq` (0..15; 2 is the cascade and is ignored). Fits struct irq_line: ctx is the pic8259. */
 void pic8259_set_irq(void *ctx, unsigned irq, bool level);
-/* The two INTA cycles: returns the vector, always (7 of a chip when the request went away). Fits the local APIC's extint_ack. */
+/* The two INTA cycles: returns the vector, always (7 of a chip when the request went away). Fits the local APIC's
+ * extint_ack. */
 int pic8259_ack(void *ctx);
 /* Sets ELCR as firmware does before it starts a system; bits of inputs 0, 1, 2, 8 and 13 stay edge. */
 void pic8259_set_elcr(struct pic8259 *p, uint16_t level_mask);

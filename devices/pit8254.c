@@ -33,8 +33,8 @@ static uint32_t high_half(uint32_t count)
     return (count + 1) / 2;
 }
 
-/* Lets a waiting count take over if its moment has come. In mode 3 that can be the middle of a cycle: the new cycle then starts in its
- * low half. */
+/* Lets a waiting count take over if its moment has come. In mode 3 that can be the middle of a cycle: the new cycle
+ * then starts in its low half. */
 static void channel_sync(struct pit8254_channel *c, uint64_t tick)
 {
     if (!c->next_count || !c->running || tick < c->switch_tick)
@@ -169,7 +169,8 @@ static void channel_load(struct pit8254_channel *c, uint16_t written, uint64_t t
     c->loaded = true;
     if (is_periodic(c) && !first && c->running) {
         uint64_t e = elapsed_at(c, tick), cycle = e - e % c->count;
-        uint64_t boundary = c->mode == 3 && e % c->count < high_half(c->count) ? cycle + high_half(c->count) : cycle + c->count;
+        uint64_t boundary =
+            c->mode == 3 && e % c->count < high_half(c->count) ? cycle + high_half(c->count) : cycle + c->count;
         c->next_count = count;
         c->switch_tick = c->start + boundary;
         return;
@@ -376,9 +377,9 @@ void pit8254_reset(struct pit8254 *p)
 
 static void channel_save(const struct pit8254_channel *c, struct snap_writer *w)
 {
-    const uint8_t bytes[] = {c->mode,    c->access,  c->bcd,
-                             c->gate,    c->loaded,  c->running,
-                             c->status,  c->write_low, c->write_high_next,
+    const uint8_t bytes[] = {c->mode,           c->access,        c->bcd,
+                             c->gate,           c->loaded,        c->running,
+                             c->status,         c->write_low,     c->write_high_next,
                              c->read_high_next, c->count_latched, c->status_latched};
     snap_put_bytes(w, bytes, sizeof(bytes));
     snap_put_u32(w, c->count);

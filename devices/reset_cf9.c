@@ -2,8 +2,8 @@
 
 #include "core/snapshot.h"
 
-#define RESET_CPU    0x04
-#define KEPT_BITS    0x02 /* hard or soft: both reset the machine here */
+#define RESET_CPU 0x04
+#define KEPT_BITS 0x02 /* hard or soft: both reset the machine here */
 
 static uint8_t cf9_read8(void *dev, uint64_t offset)
 {

@@ -1,6 +1,6 @@
 /*
- * The reset control register of the PIIX3, a byte at port 0xcf9 (82371SB data sheet): bit 2 going from 0 to 1 resets the system.
- * The port lies inside the PCI configuration ports, so pci_host passes accesses on.
+ * The reset control register of the PIIX3, a byte at port 0xcf9 (82371SB data sheet): bit 2 going from 0 to 1 resets
+ * the system. The port lies inside the PCI configuration ports, so pci_host passes accesses on.
  */
 #ifndef DEVICES_RESET_CF9_H
 #define DEVICES_RESET_CF9_H

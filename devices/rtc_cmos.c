@@ -41,8 +41,8 @@ enum {
 
 #define D_VALID 0x80
 
-#define UIP_UNITS  244000 /* t_BUC: how long before the update UIP is seen */
-#define CRYSTAL_HZ 32768
+#define UIP_UNITS   244000 /* t_BUC: how long before the update UIP is seen */
+#define CRYSTAL_HZ  32768
 #define DAY_SECONDS 86400
 
 /* ---- Calendar (proleptic Gregorian; days since 1970-01-01) ---- */
@@ -73,7 +73,8 @@ static struct civil civil_of_seconds(int64_t t)
     int64_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
     int64_t of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     unsigned shifted = (unsigned)((5 * of_year + 2) / 153);
-    struct civil c = {.month = shifted < 10 ? shifted + 3 : shifted - 9, .day = (unsigned)(of_year - (153 * shifted + 2) / 5 + 1)};
+    struct civil c = {.month = shifted < 10 ? shifted + 3 : shifted - 9,
+                      .day = (unsigned)(of_year - (153 * shifted + 2) / 5 + 1)};
     c.year = year_of_era + era * 400 + (c.month <= 2);
     c.hour = (unsigned)(rest / 3600);
     c.minute = (unsigned)(rest / 60 % 60);
@@ -133,7 +134,8 @@ static void store_time(struct rtc_cmos *r, int64_t seconds)
     r->byte[SECONDS] = encode(r, c.second);
     r->byte[MINUTES] = encode(r, c.minute);
     r->byte[HOURS] = encode_hour(r, c.hour);
-    r->byte[WEEKDAY] = encode(r, (unsigned)(days + 4 - floor_div(days + 4, 7) * 7) + 1); /* 1970-01-01 was a Thursday, day 5 */
+    r->byte[WEEKDAY] =
+        encode(r, (unsigned)(days + 4 - floor_div(days + 4, 7) * 7) + 1); /* 1970-01-01 was a Thursday, day 5 */
     r->byte[DAY] = encode(r, c.day);
     r->byte[MONTH] = encode(r, c.month);
     r->byte[YEAR] = encode(r, (unsigned)(c.year % 100));
@@ -163,8 +165,12 @@ static bool alarm_field(unsigned now, uint8_t reg, unsigned set)
 static int64_t next_alarm(const struct rtc_cmos *r, int64_t after)
 {
     const uint8_t *b = r->byte;
-    unsigned hour = decode_hour(r, b[ALARM_HOURS]), minute = decode(r, b[ALARM_MINUTES]), second = decode(r, b[ALARM_SECONDS]);
+    unsigned hour = decode_hour(r, b[ALARM_HOURS]), minute = decode(r, b[ALARM_MINUTES]),
+             second = decode(r, b[ALARM_SECONDS]);
     int64_t t = after + 1, limit = after + DAY_SECONDS;
+    if ((b[ALARM_HOURS] < 0xc0 && hour > 23) || (b[ALARM_MINUTES] < 0xc0 && minute > 59) ||
+        (b[ALARM_SECONDS] < 0xc0 && second > 59))
+        return INT64_MAX;
     while (t <= limit) {
         int64_t of_day = t - floor_div(t, DAY_SECONDS) * DAY_SECONDS;
         if (!alarm_field((unsigned)(of_day / 3600), b[ALARM_HOURS], hour))
@@ -263,7 +269,8 @@ static void rtc_expired(void *opaque)
 
 static bool is_time_byte(uint8_t index)
 {
-    return index == CENTURY || (index <= YEAR && index != ALARM_SECONDS && index != ALARM_MINUTES && index != ALARM_HOURS);
+    return index == CENTURY ||
+           (index <= YEAR && index != ALARM_SECONDS && index != ALARM_MINUTES && index != ALARM_HOURS);
 }
 
 /* Brings the time bytes up to date; nothing to do while they stand still. */
@@ -413,7 +420,7 @@ void rtc_cmos_reset(struct rtc_cmos *r)
 {
     rtc_sync(r);
     r->index = 0;
-    r->byte[REG_B] &= (uint8_t)~(B_PIE | B_AIE | B_UIE | 0x08);
+    r->byte[REG_B] &= (uint8_t) ~(B_PIE | B_AIE | B_UIE | 0x08);
     r->byte[REG_C] = 0;
     rtc_drive(r);
     rtc_rearm(r);

@@ -1,10 +1,10 @@
 /*
  * The MC146818 real-time clock with its 128 bytes of CMOS RAM.
  *
- * Source: Motorola MC146818A data sheet; byte 0x32 is the century, as PCs have it. Time is a base (seconds since 1970, given by the
- * machine) plus virtual time, plus what the guest set. BCD and binary, 12 and 24 hours; periodic, alarm and update-ended interrupts. The
- * update-in-progress bit is set for the last 244 us of each second. Flags follow from the clock when register C is read; a
- * clock timer is armed only for an interrupt that is enabled.
+ * Source: Motorola MC146818A data sheet; byte 0x32 is the century, as PCs have it. Time is a base (seconds since 1970,
+ * given by the machine) plus virtual time, plus what the guest set. BCD and binary, 12 and 24 hours; periodic, alarm
+ * and update-ended interrupts. The update-in-progress bit is set for the last 244 us of each second. Flags follow from
+ * the clock when register C is read; a clock timer is armed only for an interrupt that is enabled.
  */
 #ifndef DEVICES_RTC_CMOS_H
 #define DEVICES_RTC_CMOS_H

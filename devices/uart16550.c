@@ -36,12 +36,12 @@ enum { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_S
 #define LSR_THRE    0x20
 #define LSR_TEMT    0x40
 
-#define MSR_DELTAS 0x0f
-#define MSR_TERI   0x04
-#define MSR_CTS    0x10
-#define MSR_DSR    0x20
-#define MSR_RI     0x40
-#define MSR_DCD    0x80
+#define MSR_DELTAS   0x0f
+#define MSR_TERI     0x04
+#define MSR_CTS      0x10
+#define MSR_DSR      0x20
+#define MSR_RI       0x40
+#define MSR_DCD      0x80
 #define MSR_ATTACHED (MSR_CTS | MSR_DSR | MSR_DCD)
 
 #define BAUD_CLOCK 115200ull /* 1.8432 MHz / 16 */
@@ -224,14 +224,15 @@ void uart16550_receive(void *opaque, const uint8_t *bytes, size_t len)
         u->backlog[(u->backlog_head + u->backlog_count++) % u->backlog_capacity] = bytes[i];
     u->refused += len - n;
     if (n < len)
-        device_log(u->cfg.log, LOG_GUEST_ERROR, "uart %u: %zu input bytes refused: the guest does not read", u->cfg.instance, len - n);
+        device_log(u->cfg.log, LOG_GUEST_ERROR, "uart %u: %zu input bytes refused: the guest does not read",
+                   u->cfg.instance, len - n);
     rx_start(u);
 }
 
 /* ---- Transmitter ---- */
 
-/* A character leaves the FIFO when its last bit is out. So the empty indication comes a character time after the write, which the data
- * sheet asks for after single bytes, and a burst of writes makes one interrupt. */
+/* A character leaves the FIFO when its last bit is out. So the empty indication comes a character time after the write,
+ * which the data sheet asks for after single bytes, and a burst of writes makes one interrupt. */
 static void tx_expired(void *opaque)
 {
     struct uart16550 *u = opaque;

@@ -1,12 +1,13 @@
 /*
  * A 16550A serial port.
  *
- * Source: National Semiconductor PC16550D data sheet. Sixteen-byte FIFOs with trigger levels, all five interrupt sources with their
- * priorities, loopback, modem status. OUT2 gates the interrupt, as on a PC.
+ * Source: National Semiconductor PC16550D data sheet. Sixteen-byte FIFOs with trigger levels, all five interrupt
+ * sources with their priorities, loopback, modem status. OUT2 gates the interrupt, as on a PC.
  *
- * Time: the transmitter needs tx_char_time per character (0: what the divisor says) until it is empty again, and the receiver gets a
- * character each rx_char_time. A byte goes to the sink in the moment that the guest writes it, so nothing is lost when a run ends.
- * Input waits in a backlog (UART16550_BACKLOG_MAX bytes; more is refused and counted) and enters the FIFO only when there is room: no overrun.
+ * Time: the transmitter needs tx_char_time per character (0: what the divisor says) until it is empty again, and the
+ * receiver gets a character each rx_char_time. A byte goes to the sink in the moment that the guest writes it, so
+ * nothing is lost when a run ends. Input waits in a backlog (UART16550_BACKLOG_MAX bytes; more is refused and counted)
+ * and enters the FIFO only when there is room: no overrun.
  */
 #ifndef DEVICES_UART16550_H
 #define DEVICES_UART16550_H
@@ -25,7 +26,7 @@ struct uart16550_config {
     unsigned instance; /* 0 for COM1: names the snapshot section */
     struct vclock *clock;
     struct irq_line irq;
-    struct device_sink sink; /* what the guest transmits */
+    struct device_sink sink;             /* what the guest transmits */
     uint64_t tx_char_time, rx_char_time; /* units; 0: from the divisor and the line format */
     const struct log *log;
 };

@@ -1,6 +1,6 @@
 /*
- * What the device suites share: a wire that counts edges, register access without a bus, time that a test moves, and a snapshot
- * that goes through a file.
+ * What the device suites share: a wire that counts edges, register access without a bus, time that a test moves, and a
+ * snapshot that goes through a file.
  */
 #ifndef TESTS_UNIT_DEVICES_RIG_H
 #define TESTS_UNIT_DEVICES_RIG_H
@@ -44,7 +44,8 @@ static inline uint64_t reg_read_cpu(const struct bus_ops *ops, void *dev, uint64
     return size == 8 ? v : v & ((1ull << (8 * size)) - 1);
 }
 
-static inline void reg_write_cpu(const struct bus_ops *ops, void *dev, uint64_t offset, unsigned size, uint64_t value, int cpu)
+static inline void reg_write_cpu(const struct bus_ops *ops, void *dev, uint64_t offset, unsigned size, uint64_t value,
+                                 int cpu)
 {
     ops->write(dev, &(struct bus_txn){.offset = offset, .size = size, .cpu = cpu}, value);
 }

@@ -181,7 +181,7 @@ START_TEST(loaded_ioapic_behaves_as_the_saved_one)
     for (unsigned i = 0; i < 2; i++) {
         struct rig *g = both[i];
         ck_assert_uint_eq(reg_read(&ioapic_bus_ops, &g->io, 0x10, 4), 0x05000000); /* the selector survived */
-        ioapic_set_pin(&g->io, 4, true); /* still high: no edge */
+        ioapic_set_pin(&g->io, 4, true);                                           /* still high: no edge */
         ioapic_set_pin(&g->io, 17, true);
         ck_assert_uint_eq(g->sent, 2);
         ioapic_eoi(&g->io, 0x41);

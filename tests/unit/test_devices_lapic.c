@@ -7,9 +7,29 @@
 
 #define CPUS 4
 
-enum { ID = 0x20, VERSION = 0x30, TPR = 0x80, PPR = 0xa0, EOI = 0xb0, LDR = 0xd0, DFR = 0xe0, SVR = 0xf0, ISR = 0x100, TMR = 0x180, IRR = 0x200,
-       ESR = 0x280, ICR_LOW = 0x300, ICR_HIGH = 0x310, LVT_TIMER = 0x320, LINT0 = 0x350, LINT1 = 0x360, LVT_ERROR = 0x370, INITIAL = 0x380,
-       CURRENT = 0x390, DIVIDE = 0x3e0 };
+enum {
+    ID = 0x20,
+    VERSION = 0x30,
+    TPR = 0x80,
+    PPR = 0xa0,
+    EOI = 0xb0,
+    LDR = 0xd0,
+    DFR = 0xe0,
+    SVR = 0xf0,
+    ISR = 0x100,
+    TMR = 0x180,
+    IRR = 0x200,
+    ESR = 0x280,
+    ICR_LOW = 0x300,
+    ICR_HIGH = 0x310,
+    LVT_TIMER = 0x320,
+    LINT0 = 0x350,
+    LINT1 = 0x360,
+    LVT_ERROR = 0x370,
+    INITIAL = 0x380,
+    CURRENT = 0x390,
+    DIVIDE = 0x3e0
+};
 
 struct rig {
     struct vclock clock;
@@ -78,8 +98,15 @@ static void rig_init(struct rig *g)
 {
     memset(g, 0, sizeof(*g));
     clock_init(&g->clock);
-    struct lapic_set_config cfg = {.cpu_count = CPUS, .clock = &g->clock, .x2apic = true, .extint_ack = rig_extint, .extint_ctx = g,
-                                   .eoi = rig_eoi, .eoi_ctx = g, .tsc_to_clock = rig_tsc, .tsc_ctx = g};
+    struct lapic_set_config cfg = {.cpu_count = CPUS,
+                                   .clock = &g->clock,
+                                   .x2apic = true,
+                                   .extint_ack = rig_extint,
+                                   .extint_ctx = g,
+                                   .eoi = rig_eoi,
+                                   .eoi_ctx = g,
+                                   .tsc_to_clock = rig_tsc,
+                                   .tsc_ctx = g};
     ck_assert(lapic_set_init(&g->set, &cfg));
     for (int i = 0; i < CPUS; i++) {
         struct irq_line pins = wire_line(g->pin[i], 0);
@@ -540,12 +567,12 @@ START_TEST(x2apic_refuses_what_must_fault)
     uint64_t v;
     rig_init(&g);
     msr_w(&g, 0, 0x1b, 0xfee00d00);
-    ck_assert(!msr_w(&g, 0, 0x80b, 1));           /* EOI takes zero only */
-    ck_assert(!msr_w(&g, 0, 0x828, 1));           /* so does ESR */
-    ck_assert(!msr_w(&g, 0, 0x802, 0));           /* read-only */
-    ck_assert(!msr_w(&g, 0, 0x80e, 0xffffffff));  /* DFR does not exist */
-    ck_assert(!msr_w(&g, 0, 0x831, 0));           /* nor does a second ICR half */
-    ck_assert(!msr_w(&g, 0, 0x832, 0x800));       /* reserved bit of an LVT entry */
+    ck_assert(!msr_w(&g, 0, 0x80b, 1));          /* EOI takes zero only */
+    ck_assert(!msr_w(&g, 0, 0x828, 1));          /* so does ESR */
+    ck_assert(!msr_w(&g, 0, 0x802, 0));          /* read-only */
+    ck_assert(!msr_w(&g, 0, 0x80e, 0xffffffff)); /* DFR does not exist */
+    ck_assert(!msr_w(&g, 0, 0x831, 0));          /* nor does a second ICR half */
+    ck_assert(!msr_w(&g, 0, 0x832, 0x800));      /* reserved bit of an LVT entry */
     ck_assert(!msr_w(&g, 0, 0x808, 0x100));
     ck_assert(!g.intc[0]->msr_read(g.intc[0]->ctx, 0x80b, &v)); /* write-only */
     ck_assert(!g.intc[0]->msr_read(g.intc[0]->ctx, 0x83f, &v));

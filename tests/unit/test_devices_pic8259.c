@@ -11,7 +11,7 @@ struct rig {
 };
 
 #define OUT(rig, chip_, port, v) reg_write(&pic8259_bus_ops, &(rig)->pic.chip[chip_], port, 1, v)
-#define IN(rig, chip_, port)     (uint8_t)reg_read(&pic8259_bus_ops, &(rig)->pic.chip[chip_], port, 1)
+#define IN(rig, chip_, port)     (uint8_t) reg_read(&pic8259_bus_ops, &(rig)->pic.chip[chip_], port, 1)
 
 /* Vectors 0x20 and 0x28, everything unmasked. */
 static void rig_init(struct rig *g, uint8_t icw4)
