@@ -157,14 +157,12 @@ static uint64_t popf_vme(struct vcpu *v, const struct insn *i, uint64_t f)
 static void popf(struct vcpu *v, const struct insn *i)
 {
     bool vme = is_vme_flags(v, i);
-    uint64_t f = stack_peek(v, i, 0, i->opsize), old = v->rflags, mask = popf_mask(v, i->opsize);
+    uint64_t f = stack_peek(v, i, 0, i->opsize), mask = popf_mask(v, i->opsize);
     uint64_t next = insn_next_rip(v, i);
-    uint64_t flags = vme ? popf_vme(v, i, f) : (old & ~mask) | (f & mask);
+    uint64_t flags = vme ? popf_vme(v, i, f) : (v->rflags & ~mask) | (f & mask);
     stack_adjust(v, i->opsize);
-    flags_set_image(v, f);
-    v->rflags = flags & ~FLAG_RF;
-    if ((old ^ v->rflags) & FLAG_AC)
-        mmu_vcpu_set_mode(v->mv, v->cpl, v->rflags & FLAG_AC);
+    vcpu_set_rflags(v, (flags & ~FLAG_RF) | (f & FLAGS_ARITH));
+    v->rflags |= flags & FLAG_VM; /* which only task switches and IRET change */
     block_end(v, i, v->mode & MODE_CODE64 ? next : (uint32_t)next, 2);
 }
 
