@@ -505,6 +505,8 @@ static void decode_form(struct decoder *d, struct insn *out, unsigned off)
         out->imm2 = (uint16_t)(out->imm >> 4 & (d->code64 ? 15 : 7));
     set_flags(d, out);
     out->len = (uint8_t)d->pos;
+    /* A displacement within a block's length of +2 GiB wraps: the operand would lie at the very end of what 32 bits can
+     * reach, where no linker puts anything. */
     if (out->base == REG_IP)
         out->disp = (int32_t)((uint32_t)out->disp + off + out->len);
 }
