@@ -101,16 +101,6 @@ static void define_keyboard(struct aml *a)
     aml_end(a, device);
 }
 
-static void define_hpet(struct aml *a)
-{
-    size_t device = isa_device(a, "HPET", "PNP0103");
-    aml_define_integer(a, "_UID", 0);
-    struct aml_resources r = aml_resources_begin(a, "_CRS");
-    aml_res_fixed_memory(a, LAYOUT_HPET, LAYOUT_HPET_SIZE);
-    aml_resources_end(a, &r);
-    aml_end(a, device);
-}
-
 static void define_isa(struct aml *a, const struct acpi_tables_config *cfg)
 {
     size_t bridge = aml_device(a, "ISA");
@@ -162,8 +152,6 @@ size_t acpi_dsdt_build(const struct acpi_tables_config *cfg, uint8_t *buf, size_
     define_pic(&a);
     size_t sb = aml_scope(&a, "\\_SB_");
     define_pci_root(&a, cfg);
-    if (cfg->hpet)
-        define_hpet(&a);
     aml_end(&a, sb);
     return a.overflow ? 0 : a.len;
 }

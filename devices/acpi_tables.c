@@ -226,18 +226,6 @@ static size_t build_madt(struct builder *b)
     return at;
 }
 
-static size_t build_hpet(struct builder *b)
-{
-    size_t at = reserve(b, 56, 16);
-    if (b->overflow)
-        return 0;
-    uint8_t *t = b->buf + at;
-    put(t + 36, 0x8086a201, 4); /* as the low half of the capability register */
-    put(t + 44, LAYOUT_HPET, 8);
-    seal(b, at, 56, "HPET", 1);
-    return at;
-}
-
 /* RSDT (entries of 4 bytes) or XSDT (8). */
 static size_t build_root(struct builder *b, const size_t *table, unsigned count, unsigned entry)
 {
@@ -266,7 +254,7 @@ static void fill_rsdp(struct builder *b, size_t rsdt, size_t xsdt)
 bool acpi_tables_build(const struct acpi_tables_config *cfg, struct acpi_image *image)
 {
     struct builder b = {.cfg = cfg, .buf = calloc(1, IMAGE_CAP)};
-    size_t table[4];
+    size_t table[2];
     unsigned count = 0;
     *image = (struct acpi_image){NULL, 0};
     if (!b.buf)
@@ -275,8 +263,6 @@ bool acpi_tables_build(const struct acpi_tables_config *cfg, struct acpi_image *
     size_t facs = build_facs(&b), dsdt = build_dsdt(&b);
     table[count++] = build_fadt(&b, facs, dsdt);
     table[count++] = build_madt(&b);
-    if (cfg->hpet)
-        table[count++] = build_hpet(&b);
     size_t rsdt = build_root(&b, table, count, 4), xsdt = build_root(&b, table, count, 8);
     if (b.overflow) {
         free(b.buf);
