@@ -1,9 +1,9 @@
 /*
  * A sparse map from guest frame numbers to chunks of 512 gfns: what tracking and the engines keep "for each gfn".
  *
- * A chunk covers 2 MiB of guest-physical memory and a directory of 512 chunks 1 GiB, so that a question about a large page looks at one
- * chunk or one directory. Chunks are made on first use and stay; work on a range costs what the range holds.
- * gfns are below 2^40 (52 physical address bits); look-ups beyond find nothing.
+ * A chunk covers 2 MiB of guest-physical memory and a directory of 512 chunks 1 GiB, so that a question about a large
+ * page looks at one chunk or one directory. Chunks are made on first use and stay; work on a range costs what the range
+ * holds. gfns are below 2^40 (52 physical address bits); look-ups beyond find nothing.
  */
 #ifndef MMU_GFN_TREE_H
 #define MMU_GFN_TREE_H
@@ -12,9 +12,9 @@
 #include "core/types.h"
 
 #define GFN_CHUNK 512u
-#define GFN_BITS 40
+#define GFN_BITS  40
 #define GFN_LIMIT ((gfn_t)1 << GFN_BITS)
-#define GFN_TOP (1u << (GFN_BITS - 29))
+#define GFN_TOP   (1u << (GFN_BITS - 29))
 
 struct gfn_dir {
     uint64_t total; /* the user's own: a count over the directory */
@@ -49,8 +49,8 @@ void gfn_tree_init(struct gfn_tree *t, size_t chunk_size);
 void gfn_tree_fini(struct gfn_tree *t);
 /* The chunk of gfn (< GFN_LIMIT), made zeroed if it did not exist. */
 void *gfn_tree_make(struct gfn_tree *t, gfn_t gfn);
-/* The first gfn >= `gfn` (and < end) that lies in an existing chunk, with its chunk; UINT64_MAX if there is none. Iterates:
- *     for (gfn_t g = gfn_tree_next(t, start, end, &c); g < end; g = gfn_tree_next(t, (g | 511) + 1, end, &c)) */
+/* The first gfn >= `gfn` (and < end) that lies in an existing chunk, with its chunk; UINT64_MAX if there is none.
+ * Iterates: for (gfn_t g = gfn_tree_next(t, start, end, &c); g < end; g = gfn_tree_next(t, (g | 511) + 1, end, &c)) */
 gfn_t gfn_tree_next(const struct gfn_tree *t, gfn_t gfn, gfn_t end, void **chunk);
 
 #endif

@@ -4,14 +4,14 @@
 #include <string.h>
 
 /* Guest entries, all formats (SDM volume 3, figures 4-4, 4-7, 4-11). */
-#define GPTE_P (1ull << 0)
-#define GPTE_W (1ull << 1)
-#define GPTE_U (1ull << 2)
-#define GPTE_A (1ull << 5)
-#define GPTE_D (1ull << 6)
-#define GPTE_PS (1ull << 7)
-#define GPTE_G (1ull << 8)
-#define GPTE_NX (1ull << 63)
+#define GPTE_P       (1ull << 0)
+#define GPTE_W       (1ull << 1)
+#define GPTE_U       (1ull << 2)
+#define GPTE_A       (1ull << 5)
+#define GPTE_D       (1ull << 6)
+#define GPTE_PS      (1ull << 7)
+#define GPTE_G       (1ull << 8)
+#define GPTE_NX      (1ull << 63)
 #define GPTE_ADDRESS 0x000ffffffffff000ull
 
 /* Bits lo..hi set; none if lo > hi. */
@@ -40,7 +40,8 @@ static uint32_t fault_bits(const struct paging_regs *r, unsigned access)
     return bits;
 }
 
-/* Does the page's protection key forbid the access (SDM 4.6.2)? User-mode addresses: PKRU; supervisor-mode addresses: IA32_PKRS. */
+/* Does the page's protection key forbid the access (SDM 4.6.2)? User-mode addresses: PKRU; supervisor-mode addresses:
+ * IA32_PKRS. */
 static bool is_pkey_violation(const struct paging_regs *r, const struct gwalk *w, unsigned access)
 {
     if (w->format < PAGING_4LEVEL || (access & ACCESS_FETCH))
@@ -117,12 +118,15 @@ static inline bool entry_read(struct mem *m, unsigned as, struct gwalk_level *at
         return false;
     }
     const void *p = page + (at->gpte_gpa & PAGE_MASK);
-    at->gpte = size == 4 ? __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED) : __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED);
+    at->gpte = size == 4 ? __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED)
+                         : __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED);
     return true;
 }
 
-/* Sets A and D bits in the entry, in memory and in the record. False: it has changed meanwhile. Read-only memory keeps what it has. */
-static inline bool entry_set(struct mem *m, unsigned as, struct gwalk_level *at, uint64_t bits, unsigned size, unsigned access)
+/* Sets A and D bits in the entry, in memory and in the record. False: it has changed meanwhile. Read-only memory keeps
+ * what it has. */
+static inline bool entry_set(struct mem *m, unsigned as, struct gwalk_level *at, uint64_t bits, unsigned size,
+                             unsigned access)
 {
     uint64_t value = at->gpte | bits;
     if (likely(value == at->gpte) || (access & GWALK_PEEK))
@@ -147,28 +151,28 @@ static inline void walk_refresh(struct gwalk *w, const struct gwalk_level *leaf)
             at->gpte = leaf->gpte;
 }
 
-#define GW(name) walk_32_##name
+#define GW(name)  walk_32_##name
 #define GW_FORMAT PAGING_32
-#define GW_ENTRY uint32_t
-#define GW_TOP 2
+#define GW_ENTRY  uint32_t
+#define GW_TOP    2
 #include "mmu/gwalk_tmpl.h"
 
-#define GW(name) walk_pae_##name
+#define GW(name)  walk_pae_##name
 #define GW_FORMAT PAGING_PAE
-#define GW_ENTRY uint64_t
-#define GW_TOP 3
+#define GW_ENTRY  uint64_t
+#define GW_TOP    3
 #include "mmu/gwalk_tmpl.h"
 
-#define GW(name) walk_4level_##name
+#define GW(name)  walk_4level_##name
 #define GW_FORMAT PAGING_4LEVEL
-#define GW_ENTRY uint64_t
-#define GW_TOP 4
+#define GW_ENTRY  uint64_t
+#define GW_TOP    4
 #include "mmu/gwalk_tmpl.h"
 
-#define GW(name) walk_5level_##name
+#define GW(name)  walk_5level_##name
 #define GW_FORMAT PAGING_5LEVEL
-#define GW_ENTRY uint64_t
-#define GW_TOP 5
+#define GW_ENTRY  uint64_t
+#define GW_TOP    5
 #include "mmu/gwalk_tmpl.h"
 
 /* Paging off: a linear address has 32 bits and is the physical address. */

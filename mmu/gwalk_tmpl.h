@@ -10,8 +10,8 @@
  */
 
 #define GW_INDEX_BITS (sizeof(GW_ENTRY) == 4 ? 10 : 9)
-#define GW_IS_32 (GW_FORMAT == PAGING_32)
-#define GW_IS_PAE (GW_FORMAT == PAGING_PAE)
+#define GW_IS_32      (GW_FORMAT == PAGING_32)
+#define GW_IS_PAE     (GW_FORMAT == PAGING_PAE)
 
 /* Bits of gva below what an entry of this level selects: 12, 21 or 22, 30, ... */
 static inline int GW(shift)(int level)
@@ -41,7 +41,8 @@ static inline uint64_t GW(reserved)(const struct paging_regs *r, int level, uint
 {
     uint64_t reserved = common;
     if (GW_IS_32) {
-        /* A 4 MiB page has address bits 32 and up in bits 13 and up, as far as PSE-36 and MAXPHYADDR reach (SDM table 4-4). */
+        /* A 4 MiB page has address bits 32 and up in bits 13 and up, as far as PSE-36 and MAXPHYADDR reach (SDM table
+         * 4-4). */
         int high = (r->features & PAGING_HAS_PSE36) ? (r->maxphyaddr < 40 ? r->maxphyaddr : 40) - 32 : 0;
         return GW(is_large)(r, level, gpte) ? gpte & bits_range(13 + high, 21) : 0;
     }
@@ -75,8 +76,9 @@ static inline void GW(combine)(struct gwalk *w, int level, uint64_t gpte)
 /*
  * One pass over the tables. False: an entry changed under the walk between its reading and its update, start again.
  *
- * A is set in an entry above the leaf as soon as it is used to go on (present, no reserved bit), in the leaf, with D for a write, once the access is
- * permitted: what QEMU does and SDM 4.8 allows. So a faulting walk leaves A set in the levels above the failing one only.
+ * A is set in an entry above the leaf as soon as it is used to go on (present, no reserved bit), in the leaf, with D
+ * for a write, once the access is permitted: what QEMU does and SDM 4.8 allows. So a faulting walk leaves A set in the
+ * levels above the failing one only.
  */
 static bool GW(pass)(struct mem *m, const struct paging_regs *r, gva_t gva, unsigned access, struct gwalk *w)
 {

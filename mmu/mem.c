@@ -1,11 +1,12 @@
 /*
  * The one entry to memory by guest-physical address, and the cache of host pointers behind it.
  *
- * What happens to an access, in this order: it is cut at page boundaries; a part that a slot backs is copied (a write is then told to
- * the listeners that track the gfn); a part outside slots, or a write to ROM, becomes naturally aligned bus transactions.
+ * What happens to an access, in this order: it is cut at page boundaries; a part that a slot backs is copied (a write
+ * is then told to the listeners that track the gfn); a part outside slots, or a write to ROM, becomes naturally aligned
+ * bus transactions.
  */
-#include "core/bus.h"
 #include "mmu/mem.h"
+#include "core/bus.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +25,9 @@ void mem_cache_clear(struct mem *m)
 static void mem_fail(struct mem *m, const struct memslot *s, gfn_t gfn, int error)
 {
     if (!m->failed)
-        log_error("no host memory for guest page 0x%llx (host address 0x%llx): %s", (unsigned long long)gfn << PAGE_SHIFT,
-                  (unsigned long long)memslot_hva(s, gfn), error == -2 ? "out of frames" : "not mapped, or not permitted");
+        log_error("no host memory for guest page 0x%llx (host address 0x%llx): %s",
+                  (unsigned long long)gfn << PAGE_SHIFT, (unsigned long long)memslot_hva(s, gfn),
+                  error == -2 ? "out of frames" : "not mapped, or not permitted");
     m->failed = true;
 }
 
@@ -223,7 +225,8 @@ static void bus_part(struct mem *m, gpa_t gpa, uint8_t *buf, size_t len, bool wr
 }
 
 /* A part of an access that no slot takes. */
-static enum mem_result access_device(struct mem *m, gpa_t gpa, uint8_t *buf, size_t len, enum mem_kind kind, bool write, int cpu)
+static enum mem_result access_device(struct mem *m, gpa_t gpa, uint8_t *buf, size_t len, enum mem_kind kind, bool write,
+                                     int cpu)
 {
     bool quiet = kind == MEM_PEEK || kind == MEM_WALK || kind == MEM_HOST_POKE || !m->cfg.mmio;
     if (!quiet && kind == MEM_DMA && m->dma_depth >= DMA_DEPTH_MAX) {
@@ -258,7 +261,8 @@ static enum mem_result peek_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t 
     return MEM_OK;
 }
 
-static enum mem_result write_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t *buf, size_t len, enum mem_kind kind, int cpu)
+static enum mem_result write_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t *buf, size_t len, enum mem_kind kind,
+                                  int cpu)
 {
     gfn_t gfn = gpa >> PAGE_SHIFT;
     const struct mem_page *p = mem_page_slot(m, gfn);
@@ -282,7 +286,8 @@ static enum mem_result write_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t
     return MEM_OK;
 }
 
-static enum mem_result read_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t *buf, size_t len, enum mem_kind kind, int cpu)
+static enum mem_result read_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t *buf, size_t len, enum mem_kind kind,
+                                 int cpu)
 {
     const uint8_t *page = mem_page_read(m, as, gpa >> PAGE_SHIFT);
     if (unlikely(!page)) {
@@ -295,14 +300,16 @@ static enum mem_result read_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t 
     return MEM_OK;
 }
 
-static enum mem_result access_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t *buf, size_t len, enum mem_kind kind, bool write, int cpu)
+static enum mem_result access_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t *buf, size_t len, enum mem_kind kind,
+                                   bool write, int cpu)
 {
     if (kind == MEM_PEEK)
         return write ? MEM_DEVICE : peek_part(m, as, gpa, buf, len);
     return write ? write_part(m, as, gpa, buf, len, kind, cpu) : read_part(m, as, gpa, buf, len, kind, cpu);
 }
 
-enum mem_result mem_access(struct mem *m, unsigned as, gpa_t gpa, void *buf, size_t len, enum mem_kind kind, bool write, int cpu)
+enum mem_result mem_access(struct mem *m, unsigned as, gpa_t gpa, void *buf, size_t len, enum mem_kind kind, bool write,
+                           int cpu)
 {
     enum mem_result result = MEM_OK;
     uint8_t *at = buf;
@@ -345,8 +352,10 @@ enum mem_cmpxchg mem_walk_cmpxchg(struct mem *m, unsigned as, gpa_t gpa, uint64_
         return MEM_READ_ONLY;
     void *at = page + (gpa & PAGE_MASK);
     uint32_t old32 = (uint32_t)old;
-    bool swapped = size == 4 ? __atomic_compare_exchange_n((uint32_t *)at, &old32, (uint32_t)value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
-                             : __atomic_compare_exchange_n((uint64_t *)at, &old, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    bool swapped =
+        size == 4 ? __atomic_compare_exchange_n((uint32_t *)at, &old32, (uint32_t)value, false, __ATOMIC_SEQ_CST,
+                                                __ATOMIC_SEQ_CST)
+                  : __atomic_compare_exchange_n((uint64_t *)at, &old, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     if (!swapped)
         return MEM_CHANGED;
     unsigned mask = track_mask(m, as, gfn) & ~(1u << TRACK_PT);
@@ -357,7 +366,8 @@ enum mem_cmpxchg mem_walk_cmpxchg(struct mem *m, unsigned as, gpa_t gpa, uint64_
 
 /* ---- the hook ---- */
 
-static enum mem_result hook_access(void *ctx, unsigned as, gpa_t gpa, void *buf, size_t len, enum mem_kind kind, bool write)
+static enum mem_result hook_access(void *ctx, unsigned as, gpa_t gpa, void *buf, size_t len, enum mem_kind kind,
+                                   bool write)
 {
     return mem_access(ctx, as < MEM_ADDRESS_SPACES ? as : 0, gpa, buf, len, kind, write, BUS_NO_CPU);
 }

@@ -1,12 +1,12 @@
 /*
  * Inside guest-physical memory: what memslot.c, mem.c, track.c and the walker share. For the mmu floor only.
  *
- * struct mem keeps a direct-mapped cache of host pointers by gfn (the walker and the slow paths would otherwise gup for every word).
- * It subscribes to the invalidation bus of the host_mm for it, and drops what a range covers before the host changes it. A
- * pointer from it is valid for the instruction that obtained it, as one from gup is.
+ * struct mem keeps a direct-mapped cache of host pointers by gfn (the walker and the slow paths would otherwise gup for
+ * every word). It subscribes to the invalidation bus of the host_mm for it, and drops what a range covers before the
+ * host changes it. A pointer from it is valid for the instruction that obtained it, as one from gup is.
  *
- * Invariants: a cached page lies in a slot of its address space and holds the frame that gup would return; `w` is set only
- * after a gup for writing, so that the host entry is dirty; a change of slots empties the cache.
+ * Invariants: a cached page lies in a slot of its address space and holds the frame that gup would return; `w` is set
+ * only after a gup for writing, so that the host entry is dirty; a change of slots empties the cache.
  */
 #ifndef MMU_MEM_H
 #define MMU_MEM_H
@@ -18,8 +18,8 @@
 #define MEM_CACHE_SIZE 4096u
 
 struct mem_page {
-    uint64_t tag;      /* mem_page_tag(), or 0 */
-    uint8_t *r, *w;    /* the page's bytes; w NULL until it was got for writing */
+    uint64_t tag;   /* mem_page_tag(), or 0 */
+    uint8_t *r, *w; /* the page's bytes; w NULL until it was got for writing */
     bool rom;
     bool host_writable; /* the host entry allowed writes when it was read */
 };
@@ -45,9 +45,9 @@ struct mem {
     struct notifier notifier; /* keeps the cache true */
     uint64_t invalidate_seq;
     unsigned invalidate_in_progress;
-    unsigned dma_depth;       /* DMA that reaches a device that makes DMA ... */
+    unsigned dma_depth; /* DMA that reaches a device that makes DMA ... */
     bool failed;
-    struct trace no_trace;    /* stands in for a trace that was not given */
+    struct trace no_trace; /* stands in for a trace that was not given */
 };
 
 static inline uint64_t mem_page_tag(unsigned as, gfn_t gfn)
@@ -77,7 +77,8 @@ static inline void *mem_page_write(struct mem *m, unsigned as, gfn_t gfn)
     return likely(p->tag == mem_page_tag(as, gfn) && p->w) ? p->w : mem_page_get(m, as, gfn, true);
 }
 
-/* For writing, if the host gives that without breaking a copy-on-write or zero page; NULL otherwise. To be called after mem_page_read(). */
+/* For writing, if the host gives that without breaking a copy-on-write or zero page; NULL otherwise. To be called after
+ * mem_page_read(). */
 static inline void *mem_page_write_if_cheap(struct mem *m, unsigned as, gfn_t gfn)
 {
     const struct mem_page *p = mem_page_slot(m, gfn);
@@ -86,7 +87,8 @@ static inline void *mem_page_write_if_cheap(struct mem *m, unsigned as, gfn_t gf
     return p->w ? p->w : mem_page_get(m, as, gfn, true);
 }
 
-/* The walker's update of a guest entry of `size` (4 or 8) bytes, naturally aligned: MEM_WALK, so PT listeners are not told. */
+/* The walker's update of a guest entry of `size` (4 or 8) bytes, naturally aligned: MEM_WALK, so PT listeners are not
+ * told. */
 enum mem_cmpxchg { MEM_SWAPPED, MEM_CHANGED, MEM_READ_ONLY };
 enum mem_cmpxchg mem_walk_cmpxchg(struct mem *m, unsigned as, gpa_t gpa, uint64_t old, uint64_t value, unsigned size);
 

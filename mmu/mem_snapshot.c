@@ -1,9 +1,9 @@
 /*
  * RAM in snapshots and digests: section "ram" holds the slots, and for each its pages that are not all zeros.
  *
- * Layout of version 1: u32 slots; for each u8 as, u8 kind, u64 base gfn, u64 pages, then { u64 index in the slot, 4096 bytes } in ascending
- * order, ended by index ~0. Loading wants the same slots (the devices that place them are loaded before), so that nothing in a
- * file decides how much memory is touched. What has no page in the file becomes zero.
+ * Layout of version 1: u32 slots; for each u8 as, u8 kind, u64 base gfn, u64 pages, then { u64 index in the slot, 4096
+ * bytes } in ascending order, ended by index ~0. Loading wants the same slots (the devices that place them are loaded
+ * before), so that nothing in a file decides how much memory is touched. What has no page in the file becomes zero.
  */
 #include "core/digest.h"
 #include "core/snapshot.h"
@@ -13,7 +13,7 @@
 
 #define RAM_SECTION "ram"
 #define RAM_VERSION 1
-#define RAM_END UINT64_MAX
+#define RAM_END     UINT64_MAX
 
 static void save_slot(const struct mem *m, const struct memslot *s, struct snap_writer *w)
 {

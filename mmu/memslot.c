@@ -1,8 +1,8 @@
 /*
  * Memslots: which gfn ranges are memory, and which hvas back them (Linux: kvm_memslots, __kvm_set_memory_region).
  *
- * Each address space has its slots in an array sorted by gfn, searched by bisection after a look at the last hit. Slots are few;
- * they change rarely, and each change advances the generation, which is what makes stale MMIO sptes die.
+ * Each address space has its slots in an array sorted by gfn, searched by bisection after a look at the last hit. Slots
+ * are few; they change rarely, and each change advances the generation, which is what makes stale MMIO sptes die.
  */
 #include "core/alloc.h"
 #include "mmu/mem.h"

@@ -1,6 +1,6 @@
 /*
- * The common part of the engines: life, the registers and TLB sets of a vCPU, translation's first look, and the subscription to the
- * invalidation bus.
+ * The common part of the engines: life, the registers and TLB sets of a vCPU, translation's first look, and the
+ * subscription to the invalidation bus.
  */
 #include "core/alloc.h"
 #include "core/stats.h"
@@ -392,8 +392,8 @@ bool mmu_load_pdptes(struct mmu_vcpu *mv, uint64_t cr3, uint64_t out[4])
 /* ---- translation ---- */
 
 /*
- * What the TLB already answers: a write that must go through mem_access() (the frequent write to a guest page table), and the parts of an
- * access that missed only because it crosses a page.
+ * What the TLB already answers: a write that must go through mem_access() (the frequent write to a guest page table),
+ * and the parts of an access that missed only because it crosses a page.
  */
 static bool translate_from_tlb(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out)
 {
@@ -435,7 +435,8 @@ void mmu_guest_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva)
     trace_point(mv->mmu->trace, TRACE_MMU_FLUSH, gva, what, 0, 0);
     if (likely(!mv->mmu->stale))
         return;
-    /* The detector hears of uses by TLB fills: what the guest flushed must be filled again, so that its next use is noted. */
+    /* The detector hears of uses by TLB fills: what the guest flushed must be filled again, so that its next use is
+     * noted. */
     if (what == GUEST_FLUSH_PAGE && !stale_note_flush(mv, what, gva)) {
         tlb_vcpu_drop_page(mv, gva);
         return;
@@ -455,7 +456,8 @@ static void print_entry(const struct gwalk *w, const struct gwalk_level *at, cha
     static const struct {
         uint64_t bit;
         char letter;
-    } bits[] = {{1, 'P'}, {2, 'W'}, {4, 'U'}, {8, 'T'}, {16, 'C'}, {32, 'A'}, {64, 'D'}, {128, 'S'}, {256, 'G'}, {1ull << 63, 'X'}};
+    } bits[] = {{1, 'P'},  {2, 'W'},  {4, 'U'},   {8, 'T'},   {16, 'C'},
+                {32, 'A'}, {64, 'D'}, {128, 'S'}, {256, 'G'}, {1ull << 63, 'X'}};
     char flags[ARRAY_LEN(bits) + 1];
     for (size_t i = 0; i < ARRAY_LEN(bits); i++)
         flags[i] = (at->gpte & bits[i].bit) ? bits[i].letter : '-';
@@ -489,8 +491,9 @@ void mmu_print_walk(struct mmu_vcpu *mv, gva_t gva, void (*line)(void *ctx, cons
         line(ctx, text);
     }
     if (w.result == GWALK_OK || w.leaf_level)
-        snprintf(text, sizeof(text), "  -> gpa 0x%" PRIx64 " level %d %s%s%s%s", w.gpa, w.leaf_level, w.writable ? "writable " : "read-only ",
-                 w.user ? "user " : "supervisor ", w.nx ? "no-execute" : "executable", w.global ? " global" : "");
+        snprintf(text, sizeof(text), "  -> gpa 0x%" PRIx64 " level %d %s%s%s%s", w.gpa, w.leaf_level,
+                 w.writable ? "writable " : "read-only ", w.user ? "user " : "supervisor ",
+                 w.nx ? "no-execute" : "executable", w.global ? " global" : "");
     else
         snprintf(text, sizeof(text), "  -> no translation: %s", walk_verdict(&w));
     line(ctx, text);

@@ -1,16 +1,18 @@
 /*
  * The missing-flush detector (`-d staletlb`).
  *
- * A coherent machine hides a forgotten flush. This finds it: for each vCPU it keeps what a TLB that never evicts would hold, that is the
- * translations used since the last flush that covered them, and compares each later use with what the guest's tables say now. A use is
- * reported if the old translation would have permitted the access and the tables now say otherwise: another gpa, not present, not
- * permitted, another key. A translation that only grew (a real processor would fault once more, or re-walk) is not.
+ * A coherent machine hides a forgotten flush. This finds it: for each vCPU it keeps what a TLB that never evicts would
+ * hold, that is the translations used since the last flush that covered them, and compares each later use with what the
+ * guest's tables say now. A use is reported if the old translation would have permitted the access and the tables now
+ * say otherwise: another gpa, not present, not permitted, another key. A translation that only grew (a real processor
+ * would fault once more, or re-walk) is not.
  *
- * Rules, all from SDM volume 3, 4.10: INVLPG covers every record of the page, large ones whole; MOV CR3 all that is not global; a fault at an
- * address drops what is cached for it (4.10.4.1). A record weakened by the tables but not yet used where it matters keeps
- * its old rights: the old TLB entry would have them still.
+ * Rules, all from SDM volume 3, 4.10: INVLPG covers every record of the page, large ones whole; MOV CR3 all that is not
+ * global; a fault at an address drops what is cached for it (4.10.4.1). A record weakened by the tables but not yet
+ * used where it matters keeps its old rights: the old TLB entry would have them still.
  *
- * Records live in an open hash by page and size. Flushes of everything advance a stamp; dead records go when the table grows.
+ * Records live in an open hash by page and size. Flushes of everything advance a stamp; dead records go when the table
+ * grows.
  */
 #include "core/alloc.h"
 #include "mmu/engine.h"
@@ -19,10 +21,10 @@
 #include <stdlib.h>
 
 struct stale_record {
-    gva_t page;      /* gva of the start of the translation's page */
-    gpa_t gpa;       /* where that maps to */
-    uint64_t stamp;  /* when it was noted; 0: free slot */
-    uint8_t shift;   /* of its page size; 0: deleted */
+    gva_t page;     /* gva of the start of the translation's page */
+    gpa_t gpa;      /* where that maps to */
+    uint64_t stamp; /* when it was noted; 0: free slot */
+    uint8_t shift;  /* of its page size; 0: deleted */
     uint8_t pkey;
     bool writable, user, nx, global;
 };
@@ -49,7 +51,10 @@ struct stale_tlb *stale_create(unsigned vcpus)
     s->vcpus = vcpus;
     for (unsigned i = 0; i < vcpus; i++)
         s->vcpu[i] = (struct stale_vcpu){.table = alloc_zeroed(FIRST_SIZE, sizeof(struct stale_record)),
-                                         .size = FIRST_SIZE, .now = 1, .live_from = 1, .global_live_from = 1};
+                                         .size = FIRST_SIZE,
+                                         .now = 1,
+                                         .live_from = 1,
+                                         .global_live_from = 1};
     return s;
 }
 
@@ -128,8 +133,15 @@ static void record_note(struct stale_vcpu *v, gva_t gva, const struct gwalk *w, 
     struct stale_record *r = record_probe(v, gva & ~offset, shift);
     v->filled += !r->stamp;
     v->has_large |= shift > PAGE_SHIFT;
-    *r = (struct stale_record){.page = gva & ~offset, .gpa = w->gpa - (gva & offset), .stamp = v->now, .shift = (uint8_t)shift,
-                               .pkey = w->pkey, .writable = w->writable, .user = w->user, .nx = w->nx, .global = global};
+    *r = (struct stale_record){.page = gva & ~offset,
+                               .gpa = w->gpa - (gva & offset),
+                               .stamp = v->now,
+                               .shift = (uint8_t)shift,
+                               .pkey = w->pkey,
+                               .writable = w->writable,
+                               .user = w->user,
+                               .nx = w->nx,
+                               .global = global};
 }
 
 static inline void record_drop(struct stale_record *r)
@@ -163,7 +175,8 @@ static gpa_t record_gpa(const struct stale_record *r, gva_t gva)
 }
 
 /* Would the old translation have permitted this access, under the registers of now? */
-static bool record_permits(const struct mmu_vcpu *mv, const struct stale_record *r, enum paging_format format, unsigned access)
+static bool record_permits(const struct mmu_vcpu *mv, const struct stale_record *r, enum paging_format format,
+                           unsigned access)
 {
     struct gwalk old = {.format = format, .writable = r->writable, .user = r->user, .nx = r->nx, .pkey = r->pkey};
     return gwalk_check(&mv->regs, &old, access) == 0;
@@ -185,7 +198,8 @@ static void print_now(char *text, size_t size, const struct gwalk *w)
     if (w->leaf_level)
         snprintf(text, size, "gpa 0x%" PRIx64 " %s key %u", w->gpa, rights, w->pkey);
     else
-        snprintf(text, size, "%s", w->result == GWALK_FAULT && !(w->error & PF_PRESENT) ? "not present" : "a reserved bit set");
+        snprintf(text, size, "%s",
+                 w->result == GWALK_FAULT && !(w->error & PF_PRESENT) ? "not present" : "a reserved bit set");
 }
 
 static void report(struct mmu_vcpu *mv, gva_t gva, const struct stale_record *r, const struct gwalk *w, unsigned access)

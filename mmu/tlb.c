@@ -1,9 +1,9 @@
 /*
  * Filling and dropping soft TLB entries. See tlb.h for what an entry means.
  *
- * Three things keep drops cheap: tables are made on first use; each table has a bit for every 64 (fetch: 16) slots that may hold
- * something; and each set has a Bloom filter over the pages that its entries were made from, so that a drop by dependency looks
- * into the few sets that can be concerned.
+ * Three things keep drops cheap: tables are made on first use; each table has a bit for every 64 (fetch: 16) slots that
+ * may hold something; and each set has a Bloom filter over the pages that its entries were made from, so that a drop by
+ * dependency looks into the few sets that can be concerned.
  */
 #include "core/alloc.h"
 #include "mmu/engine.h"
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DATA_GROUP (TLB_SIZE / 64)
+#define DATA_GROUP  (TLB_SIZE / 64)
 #define FETCH_GROUP (TLB_FETCH_SIZE / 64)
 
 static inline bool data_is_live(const struct tlb_entry *e, unsigned index)
@@ -249,7 +249,8 @@ static inline struct mmu_vcpu *set_vcpu(struct mmu *mmu, const struct tlb_set *s
     return &mmu->vcpus[(size_t)(set - mmu->sets) / TLB_SETS];
 }
 
-#define for_each_set(mmu, set) for (struct tlb_set *set = (mmu)->sets; set < (mmu)->sets + (mmu)->vcpu_count * TLB_SETS; set++)
+#define for_each_set(mmu, set)                                                                                         \
+    for (struct tlb_set *set = (mmu)->sets; set < (mmu)->sets + (mmu)->vcpu_count * TLB_SETS; set++)
 
 static unsigned count_drops(struct mmu *mmu, unsigned n)
 {
@@ -259,7 +260,8 @@ static unsigned count_drops(struct mmu *mmu, unsigned n)
 
 /* ---- by page: one slot a table ---- */
 
-static unsigned set_page_apply(struct mmu *mmu, struct tlb_set *set, gva_t page, gfn_t gfn, bool any_gfn, enum tlb_action action)
+static unsigned set_page_apply(struct mmu *mmu, struct tlb_set *set, gva_t page, gfn_t gfn, bool any_gfn,
+                               enum tlb_action action)
 {
     unsigned n = 0, i = tlb_index(page), j = tlb_fetch_index(page);
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {
@@ -282,8 +284,7 @@ static unsigned set_page_apply(struct mmu *mmu, struct tlb_set *set, gva_t page,
 unsigned tlb_page_apply(struct mmu *mmu, gva_t gva, gfn_t gfn, enum tlb_action action)
 {
     unsigned n = 0;
-    for_each_set(mmu, set)
-        n += set_page_apply(mmu, set, gva & ~PAGE_MASK, gfn, false, action);
+    for_each_set(mmu, set) n += set_page_apply(mmu, set, gva & ~PAGE_MASK, gfn, false, action);
     return action == TLB_DROP ? count_drops(mmu, n) : n;
 }
 
@@ -320,10 +321,10 @@ enum scan_by { SCAN_DEP, SCAN_DEP_PAGE, SCAN_GFNS };
 
 struct scan {
     enum scan_by by;
-    uint64_t key;      /* dep, dep page or first gfn */
-    uint64_t pages;    /* SCAN_GFNS */
-    gva_t gva;         /* SCAN_DEP: only entries of [gva, gva + span) */
-    uint64_t span;     /* 0: all */
+    uint64_t key;                       /* dep, dep page or first gfn */
+    uint64_t pages;                     /* SCAN_GFNS */
+    gva_t gva;                          /* SCAN_DEP: only entries of [gva, gva + span) */
+    uint64_t span;                      /* 0: all */
     uint64_t data_groups, fetch_groups; /* where such entries can be */
     enum tlb_action action;
 };
@@ -366,7 +367,8 @@ static unsigned data_scan(struct tlb_entry *t, const struct tlb_meta *meta, uint
     return n;
 }
 
-static unsigned fetch_scan(struct mmu_vcpu *mv, struct tlb_fetch_entry *t, const struct tlb_meta *meta, uint64_t *used, const struct scan *s)
+static unsigned fetch_scan(struct mmu_vcpu *mv, struct tlb_fetch_entry *t, const struct tlb_meta *meta, uint64_t *used,
+                           const struct scan *s)
 {
     unsigned n = 0;
     for (uint64_t left = *used & s->fetch_groups; left; left &= left - 1) {
@@ -407,9 +409,7 @@ unsigned tlb_drop_dep_range(struct mmu *mmu, uint64_t dep, gva_t gva, uint64_t p
         s.data_groups = ((1ull << 512 / DATA_GROUP) - 1) << tlb_index(gva) / 512 * (512 / DATA_GROUP);
         s.fetch_groups = ((1ull << 512 / FETCH_GROUP) - 1) << tlb_fetch_index(gva) / 512 * (512 / FETCH_GROUP);
     }
-    for_each_set(mmu, set)
-        if (filter_has(set, dep >> PAGE_SHIFT))
-            n += set_scan(mmu, set, &s);
+    for_each_set(mmu, set) if (filter_has(set, dep >> PAGE_SHIFT)) n += set_scan(mmu, set, &s);
     return count_drops(mmu, n);
 }
 
@@ -418,9 +418,8 @@ unsigned tlb_drop_dep(struct mmu *mmu, uint64_t dep, int low9)
     if (low9 < 0)
         return tlb_drop_dep_range(mmu, dep, 0, 0);
     unsigned n = 0;
-    for_each_set(mmu, set)
-        if (filter_has(set, dep >> PAGE_SHIFT))
-            n += set_drop_leaf(mmu, set, dep, (unsigned)low9 & 511);
+    for_each_set(mmu, set) if (filter_has(set, dep >> PAGE_SHIFT)) n +=
+        set_drop_leaf(mmu, set, dep, (unsigned)low9 & 511);
     return count_drops(mmu, n);
 }
 
@@ -428,9 +427,7 @@ unsigned tlb_drop_dep_page(struct mmu *mmu, uint64_t dep_page)
 {
     unsigned n = 0;
     struct scan s = scan_everywhere(SCAN_DEP_PAGE, dep_page, TLB_DROP);
-    for_each_set(mmu, set)
-        if (filter_has(set, dep_page))
-            n += set_scan(mmu, set, &s);
+    for_each_set(mmu, set) if (filter_has(set, dep_page)) n += set_scan(mmu, set, &s);
     return count_drops(mmu, n);
 }
 
@@ -439,8 +436,7 @@ unsigned tlb_gfns_apply(struct mmu *mmu, gfn_t start, uint64_t pages, enum tlb_a
     unsigned n = 0;
     struct scan s = scan_everywhere(SCAN_GFNS, start, action);
     s.pages = pages;
-    for_each_set(mmu, set)
-        n += set_scan(mmu, set, &s);
+    for_each_set(mmu, set) n += set_scan(mmu, set, &s);
     return action == TLB_DROP ? count_drops(mmu, n) : n;
 }
 
@@ -473,14 +469,14 @@ void tlb_set_clear(struct mmu_vcpu *mv, struct tlb_set *set)
 
 void tlb_flush_all(struct mmu *mmu)
 {
-    for_each_set(mmu, set)
-        tlb_set_clear(set_vcpu(mmu, set), set);
+    for_each_set(mmu, set) tlb_set_clear(set_vcpu(mmu, set), set);
     mmu->stats.tlb_flushes++;
 }
 
 void tlb_for_each(struct mmu *mmu, tlb_visit_fn *fn, void *ctx)
 {
-    for_each_set(mmu, set) {
+    for_each_set(mmu, set)
+    {
         struct mmu_vcpu *mv = set_vcpu(mmu, set);
         for (unsigned mode = 0; mode < TLB_MODES; mode++)
             for (unsigned i = 0; set->data_used[mode] && i < TLB_SIZE; i++)

@@ -1,8 +1,9 @@
 /*
- * Write tracking (Linux: arch/x86/kvm/mmu/page_track.c): a count per gfn and kind of the parties that must see writes to it.
+ * Write tracking (Linux: arch/x86/kvm/mmu/page_track.c): a count per gfn and kind of the parties that must see writes
+ * to it.
  *
- * The first party makes the engine take every right to write the gfn unseen away (mmu_ops.protect_gfn). From then on each write
- * goes through mem_access() or mem_written(), which call the listeners after the write was made.
+ * The first party makes the engine take every right to write the gfn unseen away (mmu_ops.protect_gfn). From then on
+ * each write goes through mem_access() or mem_written(), which call the listeners after the write was made.
  */
 #include "mmu/mem.h"
 

@@ -1,15 +1,18 @@
 /*
- * `-mmu walk`: no tables are kept. Every TLB miss walks the guest's tables and the memslots; the small reference that the shadow engine is
- * held against.
+ * `-mmu walk`: no tables are kept. Every TLB miss walks the guest's tables and the memslots; the small reference that
+ * the shadow engine is held against.
  *
- * It is coherent by its soft TLB alone. An entry records the guest entries it was walked from (tlb_meta.dep, leaf first); each table page
- * among them is tracked (TRACK_PT), and a write to one drops exactly the TLB entries that depend on the guest entries written.
+ * It is coherent by its soft TLB alone. An entry records the guest entries it was walked from (tlb_meta.dep, leaf
+ * first); each table page among them is tracked (TRACK_PT), and a write to one drops exactly the TLB entries that
+ * depend on the guest entries written.
  *
- * For each such table page a walk_table says which of its entries anything may depend on (a bit each: most writes to a page table concern
- * none), and where the page maps, so that a drop looks at few slots. For each gfn two hints say at which gvas TLB entries may map
- * it, so that write-protecting or dropping a gfn needs no scan. Bits and hints may say too much, never too little.
+ * For each such table page a walk_table says which of its entries anything may depend on (a bit each: most writes to a
+ * page table concern none), and where the page maps, so that a drop looks at few slots. For each gfn two hints say at
+ * which gvas TLB entries may map it, so that write-protecting or dropping a gfn needs no scan. Bits and hints may say
+ * too much, never too little.
  *
- * A page that ceased to be a table is noticed by its writes: after many that found nothing it is looked through and released.
+ * A page that ceased to be a table is noticed by its writes: after many that found nothing it is looked through and
+ * released.
  */
 #include "core/alloc.h"
 #include "mmu/audit.h"
@@ -18,18 +21,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GPTE_A (1ull << 5)
-#define TABLE_ENTRIES 512u /* in units of 8 bytes, whatever the format */
+#define GPTE_A            (1ull << 5)
+#define TABLE_ENTRIES     512u /* in units of 8 bytes, whatever the format */
 #define IDLE_WRITES_FIRST 64u
-#define IDLE_WRITES_LAST 65536u
+#define IDLE_WRITES_LAST  65536u
 
 struct walk_table {
     gfn_t gfn;
     unsigned as;
-    uint8_t entry_size;    /* 4 or 8; a page used both ways keeps dependents of one way at a time */
-    uint8_t level;         /* at which it was walked as an upper table; 0: never */
-    bool many_places;      /* at several levels or gvas: `gva` says nothing */
-    gva_t gva;             /* what its first entry maps, if `level` */
+    uint8_t entry_size;                 /* 4 or 8; a page used both ways keeps dependents of one way at a time */
+    uint8_t level;                      /* at which it was walked as an upper table; 0: never */
+    bool many_places;                   /* at several levels or gvas: `gva` says nothing */
+    gva_t gva;                          /* what its first entry maps, if `level` */
     uint64_t leaf[TABLE_ENTRIES / 64];  /* entries that 4 KiB translations may have as their leaf */
     uint64_t upper[TABLE_ENTRIES / 64]; /* entries that translations may depend on otherwise, large leaves included */
     unsigned idle, idle_limit;          /* writes since one dropped something */
@@ -52,8 +55,8 @@ struct hint_chunk {
 };
 
 struct walk_state {
-    struct gfn_tree tables[MEM_ADDRESS_SPACES]; /* of struct table_chunk */
-    struct gfn_tree hints[MEM_ADDRESS_SPACES];  /* of struct hint_chunk */
+    struct gfn_tree tables[MEM_ADDRESS_SPACES];      /* of struct table_chunk */
+    struct gfn_tree hints[MEM_ADDRESS_SPACES];       /* of struct hint_chunk */
     struct walk_table *recent[GWALK_MAX_LEVELS + 1]; /* last table used at each level */
     bool seen_size4, seen_size8;
 };
@@ -155,8 +158,8 @@ static unsigned table_drop_all(struct mmu *mmu, struct walk_table *t)
     return tlb_drop_dep_page(mmu, t->gfn);
 }
 
-/* A page read with another entry size than before: what depends on it the old way goes, so that an A or D bit which the walker sets
- * the new way cannot change a cached translation. */
+/* A page read with another entry size than before: what depends on it the old way goes, so that an A or D bit which the
+ * walker sets the new way cannot change a cached translation. */
 static void table_set_entry_size(struct mmu *mmu, struct walk_table *t, unsigned size)
 {
     if (likely(t->entry_size == size))
@@ -218,8 +221,8 @@ static void table_note(struct mmu *mmu, unsigned as, gva_t gva, const struct gwa
 }
 
 /*
- * The walk's tables become tracked, and its entries the dependencies of the fill. False: an A bit could not be set (tables in read-only
- * memory), so nothing may rely on it.
+ * The walk's tables become tracked, and its entries the dependencies of the fill. False: an A bit could not be set
+ * (tables in read-only memory), so nothing may rely on it.
  */
 static bool fill_note_tables(struct mmu_vcpu *mv, const struct gwalk *w, struct tlb_fill *f)
 {
@@ -270,7 +273,8 @@ static unsigned drop_upper(struct mmu *mmu, const struct walk_table *t, unsigned
     gpa_t gpa = (t->gfn << PAGE_SHIFT) + entry * 8;
     if (t->entry_size == 4)
         return tlb_drop_dep(mmu, gpa, -1) + tlb_drop_dep(mmu, gpa + 4, -1);
-    if (t->many_places || !t->level || t->level >= 4) /* a top table: its gvas are sign-extended, and all of a set depends on it anyway */
+    if (t->many_places || !t->level ||
+        t->level >= 4) /* a top table: its gvas are sign-extended, and all of a set depends on it anyway */
         return tlb_drop_dep(mmu, gpa, -1);
     unsigned shift = entry_shift(PAGING_4LEVEL, t->level);
     return tlb_drop_dep_range(mmu, gpa, t->gva + ((gva_t)entry << shift), 1ull << (shift - PAGE_SHIFT));
@@ -291,8 +295,9 @@ static unsigned table_entry_written(struct mmu *mmu, struct walk_table *t, unsig
     return n;
 }
 
-static void find_dependent(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode, const struct tlb_entry *data,
-                           const struct tlb_fetch_entry *fetch, const struct tlb_meta *meta)
+static void find_dependent(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode,
+                           const struct tlb_entry *data, const struct tlb_fetch_entry *fetch,
+                           const struct tlb_meta *meta)
 {
     struct walk_table *t = ctx;
     for (unsigned i = 0; i < TLB_MAX_DEPS; i++) {
@@ -305,7 +310,8 @@ static void find_dependent(void *ctx, struct mmu_vcpu *mv, const struct tlb_set 
     }
 }
 
-/* Many writes in a row concerned nothing: find out what still depends on the page; if nothing does, it is no table (any more). */
+/* Many writes in a row concerned nothing: find out what still depends on the page; if nothing does, it is no table (any
+ * more). */
 static void table_reconsider(struct mmu *mmu, struct walk_table *t)
 {
     memset(t->leaf, 0, sizeof(t->leaf));
@@ -335,11 +341,13 @@ static void walk_pt_write(struct mmu *mmu, unsigned as, gpa_t gpa, const void *b
 /* ---- translation ---- */
 
 /* Host pointers and tags for a data access. */
-static void data_prepare(struct mmu_vcpu *mv, unsigned access, const struct gwalk *w, const struct memslot *slot, struct tlb_fill *f, struct xlate *out)
+static void data_prepare(struct mmu_vcpu *mv, unsigned access, const struct gwalk *w, const struct memslot *slot,
+                         struct tlb_fill *f, struct xlate *out)
 {
     struct mem *m = mv->mem;
     gfn_t gfn = w->gpa >> PAGE_SHIFT;
-    bool unseen = slot->kind == MEMSLOT_RAM && !track_is_tracked(m, slot->as, gfn); /* writes need not be told to anyone */
+    bool unseen =
+        slot->kind == MEMSLOT_RAM && !track_is_tracked(m, slot->as, gfn); /* writes need not be told to anyone */
     bool may_write = w->dirty && !gwalk_check(&mv->regs, w, (access & ACCESS_IMPLICIT) | ACCESS_WRITE);
     void *write = NULL;
     if ((access & ACCESS_WRITE) && unseen) {
@@ -355,7 +363,8 @@ static void data_prepare(struct mmu_vcpu *mv, unsigned access, const struct gwal
     out->host = (access & ACCESS_WRITE) ? write : f->host;
 }
 
-static void page_prepare(struct mmu_vcpu *mv, unsigned access, const struct gwalk *w, const struct memslot *slot, struct tlb_fill *f, struct xlate *out)
+static void page_prepare(struct mmu_vcpu *mv, unsigned access, const struct gwalk *w, const struct memslot *slot,
+                         struct tlb_fill *f, struct xlate *out)
 {
     if (access & ACCESS_FETCH) {
         f->host = out->host = mem_page_read(mv->mem, slot->as, w->gpa >> PAGE_SHIFT);
@@ -367,7 +376,8 @@ static void page_prepare(struct mmu_vcpu *mv, unsigned access, const struct gwal
         out->host = (uint8_t *)out->host + (w->gpa & PAGE_MASK);
 }
 
-/* The page may have become tracked as a table of this very walk, after its pointers were made: then writes must be told. */
+/* The page may have become tracked as a table of this very walk, after its pointers were made: then writes must be
+ * told. */
 static bool is_own_table(const struct mmu_vcpu *mv, const struct tlb_fill *f, unsigned access, struct xlate *out)
 {
     if (f->fetch || !track_is_tracked(mv->mem, mv->regs.as, f->gpa >> PAGE_SHIFT))
@@ -426,7 +436,8 @@ static enum xlate_result walk_translate(struct mmu_vcpu *mv, gva_t gva, unsigned
     enum walk_step step;
     while ((step = translate_once(mv, gva, access, out)) == STEP_AGAIN)
         mv->mmu->stats.retries++;
-    trace_point(mv->mmu->trace, TRACE_MMU_FAULT, gva, access, step == STEP_FAULT ? out->error : 0, step == STEP_FAULT ? 0 : out->gpa);
+    trace_point(mv->mmu->trace, TRACE_MMU_FAULT, gva, access, step == STEP_FAULT ? out->error : 0,
+                step == STEP_FAULT ? 0 : out->gpa);
     return step == STEP_FAULT ? XLATE_FAULT : XLATE_OK;
 }
 
@@ -437,7 +448,8 @@ static bool drop_gfns(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages)
     void *chunk;
     bool dropped = false;
     const struct gfn_tree *tree = &state_of(mmu)->hints[as];
-    for (gfn_t g = gfn_tree_next(tree, start, start + pages, &chunk); g < start + pages; g = gfn_tree_next(tree, g + 1, start + pages, &chunk)) {
+    for (gfn_t g = gfn_tree_next(tree, start, start + pages, &chunk); g < start + pages;
+         g = gfn_tree_next(tree, g + 1, start + pages, &chunk)) {
         struct gfn_hint *h = &((struct hint_chunk *)chunk)->hint[g & (GFN_CHUNK - 1)];
         if (h->any[0] | h->any[1]) {
             dropped |= hint_apply(mmu, h->any, g, TLB_DROP) != 0;
@@ -453,7 +465,8 @@ static bool drop_tables(struct mmu *mmu, unsigned as, gfn_t start, uint64_t page
     void *chunk;
     bool dropped = false;
     const struct gfn_tree *tree = &state_of(mmu)->tables[as];
-    for (gfn_t g = gfn_tree_next(tree, start, start + pages, &chunk); g < start + pages; g = gfn_tree_next(tree, g + 1, start + pages, &chunk)) {
+    for (gfn_t g = gfn_tree_next(tree, start, start + pages, &chunk); g < start + pages;
+         g = gfn_tree_next(tree, g + 1, start + pages, &chunk)) {
         struct walk_table *t = ((struct table_chunk *)chunk)->table[g & (GFN_CHUNK - 1)];
         if (!t)
             continue;
@@ -521,8 +534,8 @@ struct dep_check {
 };
 
 /* Every guest entry that a TLB entry was made from lies in a tracked page whose bit says so. */
-static void check_deps(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode, const struct tlb_entry *data,
-                       const struct tlb_fetch_entry *fetch, const struct tlb_meta *meta)
+static void check_deps(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode,
+                       const struct tlb_entry *data, const struct tlb_fetch_entry *fetch, const struct tlb_meta *meta)
 {
     struct dep_check *c = ctx;
     for (unsigned i = 0; i < TLB_MAX_DEPS && meta->dep[i] != UINT64_MAX; i++) {

@@ -1,5 +1,6 @@
 /*
- * The guest walker against an independent model, written from SDM volume 3, 4.3 to 4.8, that knows entries as sets of properties, not as bits.
+ * The guest walker against an independent model, written from SDM volume 3, 4.3 to 4.8, that knows entries as sets of
+ * properties, not as bits.
  */
 #include "mmu/mem.h"
 #include "mmu_rig.h"
@@ -30,9 +31,9 @@ struct shape {
 };
 
 static const struct shape shapes[] = {
-    {"32-bit 4K", PAGING_32, 2, 1},       {"32-bit 4M", PAGING_32, 1, 2},     {"PAE 4K", PAGING_PAE, 3, 1},
-    {"PAE 2M", PAGING_PAE, 2, 2},         {"4-level 4K", PAGING_4LEVEL, 4, 1}, {"4-level 2M", PAGING_4LEVEL, 3, 2},
-    {"4-level 1G", PAGING_4LEVEL, 2, 3},  {"5-level 4K", PAGING_5LEVEL, 5, 1}, {"5-level 2M", PAGING_5LEVEL, 4, 2},
+    {"32-bit 4K", PAGING_32, 2, 1},      {"32-bit 4M", PAGING_32, 1, 2},      {"PAE 4K", PAGING_PAE, 3, 1},
+    {"PAE 2M", PAGING_PAE, 2, 2},        {"4-level 4K", PAGING_4LEVEL, 4, 1}, {"4-level 2M", PAGING_4LEVEL, 3, 2},
+    {"4-level 1G", PAGING_4LEVEL, 2, 3}, {"5-level 4K", PAGING_5LEVEL, 5, 1}, {"5-level 2M", PAGING_5LEVEL, 4, 2},
 };
 
 /* ---- the model ---- */
@@ -110,10 +111,10 @@ static struct outcome model(const struct shape *s, const struct props *in, const
 
 /* ---- the machine ---- */
 
-#define TABLES 0x10000ull   /* table of step i at TABLES + i * 4096 */
+#define TABLES  0x10000ull /* table of step i at TABLES + i * 4096 */
 #define PAGE_4K 0x55000ull
-#define GVA 0x00000000c0de5678ull
-#define KEY 5
+#define GVA     0x00000000c0de5678ull
+#define KEY     5
 
 static struct rig rig;
 static uint8_t *table_host[LEVELS_MAX];
@@ -179,10 +180,14 @@ static uint64_t get_entry(const struct shape *s, int i)
 
 static struct paging_regs make_regs(const struct shape *s, const struct conditions *c)
 {
-    struct paging_regs r = {.cr0 = CR0_PE | CR0_PG, .cr3 = TABLES, .a20_mask = ~0ull, .maxphyaddr = 40, .features = PAGING_HAS_1G | PAGING_HAS_PSE36};
+    struct paging_regs r = {.cr0 = CR0_PE | CR0_PG,
+                            .cr3 = TABLES,
+                            .a20_mask = ~0ull,
+                            .maxphyaddr = 40,
+                            .features = PAGING_HAS_1G | PAGING_HAS_PSE36};
     r.cr0 |= c->wp ? CR0_WP : 0;
-    r.cr4 = (s->format == PAGING_32 ? CR4_PSE : CR4_PAE) | (c->smep ? CR4_SMEP : 0) | (c->smap ? CR4_SMAP : 0) | (c->pke ? CR4_PKE : 0) |
-            (c->pks ? CR4_PKS : 0) | (s->format == PAGING_5LEVEL ? CR4_LA57 : 0);
+    r.cr4 = (s->format == PAGING_32 ? CR4_PSE : CR4_PAE) | (c->smep ? CR4_SMEP : 0) | (c->smap ? CR4_SMAP : 0) |
+            (c->pke ? CR4_PKE : 0) | (c->pks ? CR4_PKS : 0) | (s->format == PAGING_5LEVEL ? CR4_LA57 : 0);
     r.efer = (s->format >= PAGING_4LEVEL ? EFER_LME | EFER_LMA : 0) | (c->nxe ? EFER_NXE : 0);
     r.pkru = (uint32_t)(c->key_ad | c->key_wd << 1) << (2 * KEY);
     r.pkrs = (uint32_t)(c->skey_ad | c->skey_wd << 1) << (2 * KEY);
@@ -193,7 +198,8 @@ static struct paging_regs make_regs(const struct shape *s, const struct conditio
 
 static unsigned access_of(enum kind kind)
 {
-    static const unsigned access[KINDS] = {ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH, ACCESS_READ | ACCESS_IMPLICIT, ACCESS_WRITE | ACCESS_IMPLICIT};
+    static const unsigned access[KINDS] = {ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH, ACCESS_READ | ACCESS_IMPLICIT,
+                                           ACCESS_WRITE | ACCESS_IMPLICIT};
     return access[kind];
 }
 
@@ -219,17 +225,23 @@ static void run_case(const struct shape *s, const struct props *in, const struct
         ok = ok && (is_pdpte_register(s, i) || get_entry(s, i) == encode(s, i, &o.after[i]));
     if (ok)
         return;
-    fprintf(stderr, "%s: kind %d cpl %d wp %d smep %d smap %d ac %d nxe %d pke %d%d%d pks %d%d%d\n", s->name, c->kind, c->cpl, c->wp, c->smep, c->smap,
-            c->ac, c->nxe, c->pke, c->key_ad, c->key_wd, c->pks, c->skey_ad, c->skey_wd);
+    fprintf(stderr, "%s: kind %d cpl %d wp %d smep %d smap %d ac %d nxe %d pke %d%d%d pks %d%d%d\n", s->name, c->kind,
+            c->cpl, c->wp, c->smep, c->smap, c->ac, c->nxe, c->pke, c->key_ad, c->key_wd, c->pks, c->skey_ad,
+            c->skey_wd);
     for (int i = 0; i < s->levels; i++)
-        fprintf(stderr, "  level %d: %llx -> %llx, model %llx\n", level_of(s, i), (unsigned long long)encode(s, i, &in[i]),
-                (unsigned long long)get_entry(s, i), (unsigned long long)encode(s, i, &o.after[i]));
+        fprintf(stderr, "  level %d: %llx -> %llx, model %llx\n", level_of(s, i),
+                (unsigned long long)encode(s, i, &in[i]), (unsigned long long)get_entry(s, i),
+                (unsigned long long)encode(s, i, &o.after[i]));
     ck_abort_msg("walker: result %d error %x; model: fault %d error %x", w.result, w.error, o.fault, o.error);
 }
 
 static struct conditions conditions_of(unsigned bits)
 {
-    struct conditions c = {.wp = bits & 1, .smep = bits >> 1 & 1, .smap = bits >> 2 & 1, .ac = bits >> 3 & 1, .nxe = bits >> 4 & 1,
+    struct conditions c = {.wp = bits & 1,
+                           .smep = bits >> 1 & 1,
+                           .smap = bits >> 2 & 1,
+                           .ac = bits >> 3 & 1,
+                           .nxe = bits >> 4 & 1,
                            .cpl = bits >> 5 & 1 ? 3 : 0};
     unsigned keys = bits >> 6 & 3; /* off, nothing denied, AD, WD; the same for both registers */
     c.pke = c.pks = keys != 0;
@@ -270,7 +282,13 @@ static bool can_be_reserved(const struct shape *s, int i)
 
 static struct props props_of(const struct shape *s, int i, unsigned bits)
 {
-    struct props e = {.p = bits & 1, .w = bits >> 1 & 1, .u = bits >> 2 & 1, .nx = bits >> 3 & 1, .rsvd = bits >> 4 & 1, .a = bits >> 5 & 1, .d = bits >> 6 & 1};
+    struct props e = {.p = bits & 1,
+                      .w = bits >> 1 & 1,
+                      .u = bits >> 2 & 1,
+                      .nx = bits >> 3 & 1,
+                      .rsvd = bits >> 4 & 1,
+                      .a = bits >> 5 & 1,
+                      .d = bits >> 6 & 1};
     e.nx &= s->format != PAGING_32;
     e.rsvd &= can_be_reserved(s, i);
     return e;
@@ -388,7 +406,8 @@ START_TEST(each_reserved_bit_alone_faults_and_no_other_does)
                 memcpy(table_host[i] + entry_offset(s, i), &v, s->format == PAGING_32 ? 4 : 8);
                 gwalk(rig.mem, &r, GVA, ACCESS_READ | GWALK_PEEK, &w);
                 bool reserved = w.result == GWALK_FAULT && (w.error & PF_RSVD) && w.depth == i + 1;
-                ck_assert_msg(reserved == bit_is_reserved(s, i, bit, nxe), "%s level %d bit %d nxe %d", s->name, level_of(s, i), bit, nxe);
+                ck_assert_msg(reserved == bit_is_reserved(s, i, bit, nxe), "%s level %d bit %d nxe %d", s->name,
+                              level_of(s, i), bit, nxe);
             }
         }
     }
@@ -540,7 +559,8 @@ static void count_write(struct track_listener *l, unsigned as, gpa_t gpa, const 
 
 START_TEST(accessed_bit_update_is_told_to_code_listeners_and_not_to_pt_listeners)
 {
-    struct counter pt = {.l = {.write = count_write, .kind = TRACK_PT}}, code = {.l = {.write = count_write, .kind = TRACK_CODE}};
+    struct counter pt = {.l = {.write = count_write, .kind = TRACK_PT}},
+                   code = {.l = {.write = count_write, .kind = TRACK_CODE}};
     struct conditions c = {.nxe = true};
     struct paging_regs r = make_regs(&shapes[4], &c);
     struct props in[LEVELS_MAX];

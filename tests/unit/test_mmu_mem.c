@@ -177,7 +177,8 @@ START_TEST(device_access_is_split_naturally)
 {
     static const struct {
         unsigned offset, len, sizes[8];
-    } cases[] = {{0, 8, {8}}, {1, 8, {1, 2, 4, 1}}, {4, 8, {4, 4}}, {2, 4, {2, 2}}, {3, 1, {1}}, {8, 16, {8, 8}}, {0, 7, {4, 2, 1}}};
+    } cases[] = {{0, 8, {8}}, {1, 8, {1, 2, 4, 1}}, {4, 8, {4, 4}},   {2, 4, {2, 2}},
+                 {3, 1, {1}}, {8, 16, {8, 8}},      {0, 7, {4, 2, 1}}};
     uint8_t buf[16];
     for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
         device.count = 0;

@@ -23,8 +23,8 @@ static void setup(enum mmu_kind kind)
     log_init(&stale_log, open_memstream(&log_text, &log_len));
     size_t bad;
     ck_assert_ptr_null(log_enable_list(&stale_log, "staletlb", &bad));
-    rig.mmu = mmu_create(&(struct mmu_config){
-        .kind = kind, .mem = rig.mem, .vcpus = 2, .log = &stale_log, .staletlb = true});
+    rig.mmu =
+        mmu_create(&(struct mmu_config){.kind = kind, .mem = rig.mem, .vcpus = 2, .log = &stale_log, .staletlb = true});
     rig.v = mmu_vcpu_get(rig.mmu, 0);
     rig.v->rip = rip_of;
     rig_map(&rig, GVA, 0x50000, PTE_ALL);

@@ -20,7 +20,12 @@ static void teardown(void)
 
 static void install(gva_t gva, gpa_t gpa, bool write, uint64_t dep)
 {
-    struct tlb_fill f = {.gva = gva, .gpa = gpa, .host = page_bytes, .read = true, .write = write, .fetch = true,
+    struct tlb_fill f = {.gva = gva,
+                         .gpa = gpa,
+                         .host = page_bytes,
+                         .read = true,
+                         .write = write,
+                         .fetch = true,
                          .meta = {.dep = {dep, ~0ull, ~0ull, ~0ull, ~0ull}}};
     tlb_install(rig.v, TLB_SUPER, &f);
 }
@@ -98,7 +103,11 @@ END_TEST
 
 START_TEST(drop_by_upper_dependency_finds_it_anywhere)
 {
-    struct tlb_fill f = {.gva = 0x1234000, .gpa = 0x5000, .host = page_bytes, .read = true, .meta = {.dep = {0x1008, 0x2008, 0x3008, 0x4008, ~0ull}}};
+    struct tlb_fill f = {.gva = 0x1234000,
+                         .gpa = 0x5000,
+                         .host = page_bytes,
+                         .read = true,
+                         .meta = {.dep = {0x1008, 0x2008, 0x3008, 0x4008, ~0ull}}};
     tlb_install(rig.v, TLB_USER, &f);
     tlb_install(rig.v, TLB_SUPER, &f);
     f.meta.dep[3] = 0x4010;
@@ -229,7 +238,12 @@ START_TEST(modes_have_their_own_tables)
     load_cr3(0x10000);
     rig.regs.cr4 |= CR4_SMAP;
     rig_load(&rig);
-    struct tlb_fill f = {.gva = 0x1000, .gpa = 0x5000, .host = page_bytes, .read = true, .fetch = true, .meta = {.dep = {8, ~0ull, ~0ull, ~0ull, ~0ull}}};
+    struct tlb_fill f = {.gva = 0x1000,
+                         .gpa = 0x5000,
+                         .host = page_bytes,
+                         .read = true,
+                         .fetch = true,
+                         .meta = {.dep = {8, ~0ull, ~0ull, ~0ull, ~0ull}}};
     tlb_install(rig.v, TLB_USER, &f);
     ck_assert(!is_cached(0x1000));
     uint64_t epoch = rig.v->fetch_epoch;
@@ -252,7 +266,11 @@ START_TEST(vcpus_have_their_own_sets_and_drops_reach_all)
     mmu_vcpu_load(other, &rig.regs);
     install(0x1000, 0x5000, true, 0x111000);
     ck_assert_ptr_null(tlb_lookup_read(other, 0x1000, 1));
-    struct tlb_fill f = {.gva = 0x1000, .gpa = 0x5000, .host = page_bytes, .read = true, .meta = {.dep = {0x111000, ~0ull, ~0ull, ~0ull, ~0ull}}};
+    struct tlb_fill f = {.gva = 0x1000,
+                         .gpa = 0x5000,
+                         .host = page_bytes,
+                         .read = true,
+                         .meta = {.dep = {0x111000, ~0ull, ~0ull, ~0ull, ~0ull}}};
     tlb_install(other, TLB_SUPER, &f);
     ck_assert_uint_eq(tlb_drop_dep(rig.mmu, 0x111000, 1), 3);
     ck_assert_ptr_null(tlb_lookup_read(other, 0x1000, 1));

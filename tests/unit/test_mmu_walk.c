@@ -1,5 +1,6 @@
 /*
- * `-mmu walk`: coherent translation. Whatever is written to the guest's tables, by whomever, the next access translates as a fresh walk would.
+ * `-mmu walk`: coherent translation. Whatever is written to the guest's tables, by whomever, the next access translates
+ * as a fresh walk would.
  */
 #include "mmu/mem.h"
 #include "mmu_rig.h"
@@ -329,10 +330,12 @@ static void random_regs(void)
     }
 }
 
-/* What the fast path or the engine says must be what a walk without any cache says; then the A and D bits that a real walk sets are there. */
+/* What the fast path or the engine says must be what a walk without any cache says; then the A and D bits that a real
+ * walk sets are there. */
 static void random_access(void)
 {
-    static const unsigned kinds[] = {ACCESS_READ, ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH, ACCESS_READ | ACCESS_IMPLICIT};
+    static const unsigned kinds[] = {ACCESS_READ, ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH,
+                                     ACCESS_READ | ACCESS_IMPLICIT};
     unsigned access = kinds[rnd(ARRAY_LEN(kinds))];
     gva_t gva = random_gva(paging_format_of(&rig.regs));
     struct gwalk before, after;
@@ -358,7 +361,9 @@ static void random_access(void)
     for (int i = 0; i < after.depth; i++)
         ck_assert(after.at[i].gpte_gpa == ~0ull || (after.at[i].gpte & PTE_A));
     if (host && before.gpa < 4 << 20)
-        ck_assert_ptr_eq(host, (uint8_t *)frame_pool_ptr(rig.pool, host_mm_peek(rig.mm, rig.hva + (before.gpa & ~PAGE_MASK)).pfn) + (before.gpa & PAGE_MASK));
+        ck_assert_ptr_eq(
+            host, (uint8_t *)frame_pool_ptr(rig.pool, host_mm_peek(rig.mm, rig.hva + (before.gpa & ~PAGE_MASK)).pfn) +
+                      (before.gpa & PAGE_MASK));
     if (!(access & ACCESS_WRITE))
         return;
     uint64_t v = random_entry();
