@@ -1,9 +1,34 @@
 /*
  * Binding of MMX, SSE, SSE2 and SSE3 instructions, and of those that save and restore their state.
  */
-#include "cpu/interp/x87.h"
+#include "cpu/interp/sse.h"
+
+void sse_unavailable(struct vcpu *v, const struct insn *i)
+{
+    bool undefined = (v->cr0 & CR0_EM) || !(v->cr4 & CR4_OSFXSR);
+    vcpu_raise(v, i, undefined ? EXC_UD : EXC_NM);
+}
+
+static uint64_t masked_linear(struct vcpu *v, const struct insn *i, unsigned k)
+{
+    return linear_of(v, i, i->seg, wrap_offset(v->gpr[REG_RDI] + k, i->adsize), 1, 1);
+}
+
+/* Every selected byte is checked before the first one moves; the others are not looked at. */
+void sse_store_masked(struct vcpu *v, const struct insn *i, const uint8_t *bytes, unsigned mask)
+{
+    for (unsigned m = mask; m; m &= m - 1)
+        lin_probe_write(v, i, masked_linear(v, i, (unsigned)__builtin_ctz(m)), 1);
+    for (unsigned m = mask; m; m &= m - 1) {
+        unsigned k = (unsigned)__builtin_ctz(m);
+        lin_store8(v, i, masked_linear(v, i, k), bytes[k]);
+    }
+}
 
 op_fn *bind_sse(const struct insn *i, unsigned mode)
 {
+    op_fn *fn;
+    if ((fn = bind_sse_move(i, ea_kind(i, mode))) || (fn = bind_sse_int(i)) || (fn = bind_mmx(i)))
+        return fn;
     return bind_xsave(i);
 }
