@@ -144,6 +144,20 @@ static void check_resume_flag(void)
     step_probe(&p, dbg_nops, 3);
     probe_run(&p);
     check(p.out.vector == VEC_DB && !(p.out.rflags & FLAG_RF), "the frame of a single-step trap has RF clear");
+}
+
+void group_debug(void)
+{
+    for (unsigned cpl = 0; cpl <= 3; cpl += 3)
+        check_single_step(cpl);
+    if (settings.strict)
+        check_resume_flag();
+    write_dr6(DR6_CLEAR);
+}
+
+static void check_breakpoint_resumes(void)
+{
+    struct probe p;
     write_dr0(probe_address(dbg_nops, 3));
     write_dr7(DR7_CLEAR | DR7(0, DR7_EXECUTE, LENGTH_1));
     probe_init(&p, dbg_nops, 3);
@@ -152,15 +166,13 @@ static void check_resume_flag(void)
     write_dr7(DR7_CLEAR);
 }
 
-void group_debug(void)
+void group_breakpoints(void)
 {
-    for (unsigned cpl = 0; cpl <= 3; cpl += 3) {
-        check_single_step(cpl);
+    for (unsigned cpl = 0; cpl <= 3; cpl += 3)
         check_breakpoints(cpl);
-    }
     if (settings.strict) {
         check_general_detect();
-        check_resume_flag();
+        check_breakpoint_resumes();
     }
     write_dr6(DR6_CLEAR);
     write_dr7(DR7_CLEAR);

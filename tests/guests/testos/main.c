@@ -28,7 +28,8 @@ static const struct group groups[] = {
     {"privilege", group_privilege, "privileged instructions in user mode, I/O permissions"},
     {"segments", group_segments, "segment loads and returns"},
     {"delivery", group_delivery, "stack switch, alignment, gates, nested and double faults"},
-    {"debug", group_debug, "single step and debug registers"},
+    {"debug", group_debug, "single step"},
+    {"breakpoints", group_breakpoints, "debug registers: breakpoints and watchpoints"},
     {"syscall", group_syscall, "SYSCALL and SYSRET"},
     {"irq", group_irq, "8259 and 8254, interrupt flag, shadows, HLT"},
 };
@@ -236,12 +237,13 @@ void path_restore(const struct path *path)
     invlpg(path->gva);
 }
 
-static bool group_selected(const char *name)
+// Is name in the comma-separated value of the option?
+static bool option_lists(const char *option, const char *name, bool without_option)
 {
-    char only[COMMAND_LINE_MAX];
-    if (!option_value("only", only, sizeof only))
-        return true;
-    for (char *at = only; *at;) {
+    char list[COMMAND_LINE_MAX];
+    if (!option_value(option, list, sizeof list))
+        return without_option;
+    for (char *at = list; *at;) {
         char *end = at;
         while (*end && *end != ',')
             end++;
@@ -252,6 +254,11 @@ static bool group_selected(const char *name)
         at = last ? end : end + 1;
     }
     return false;
+}
+
+static bool group_selected(const char *name)
+{
+    return option_lists("only", name, true) && !option_lists("skip", name, false);
 }
 
 static void run_group(const struct group *group)

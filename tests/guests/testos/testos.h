@@ -122,6 +122,7 @@ void group_privilege(void);
 void group_segments(void);
 void group_delivery(void);
 void group_debug(void);
+void group_breakpoints(void);
 void group_syscall(void);
 void group_irq(void);
 void plant_stale_use(void);
