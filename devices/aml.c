@@ -20,16 +20,15 @@
 
 #define LENGTH_BYTES 4 /* package lengths always take the longest form: they are filled in at the end of a block */
 
-#define RES_IRQ          0x22
-#define RES_IO           0x47
-#define RES_END          0x79
-#define RES_FIXED_MEMORY 0x86
-#define RES_DWORD        0x87
-#define RES_WORD         0x88
-#define WINDOW_MEMORY    0
-#define WINDOW_IO        1
-#define WINDOW_BUS       2
-#define WINDOW_FIXED     0x0c /* minimum and maximum are fixed, the bridge decodes positively */
+#define RES_IRQ       0x22
+#define RES_IO        0x47
+#define RES_END       0x79
+#define RES_DWORD     0x87
+#define RES_WORD      0x88
+#define WINDOW_MEMORY 0
+#define WINDOW_IO     1
+#define WINDOW_BUS    2
+#define WINDOW_FIXED  0x0c /* minimum and maximum are fixed, the bridge decodes positively */
 
 void aml_byte(struct aml *a, uint8_t v)
 {
@@ -224,15 +223,6 @@ void aml_res_irq(struct aml *a, unsigned irq)
 {
     aml_byte(a, RES_IRQ);
     aml_raw(a, 1u << irq, 2);
-}
-
-void aml_res_fixed_memory(struct aml *a, uint32_t base, uint32_t len)
-{
-    aml_byte(a, RES_FIXED_MEMORY);
-    aml_raw(a, 9, 2);
-    aml_byte(a, 1); /* writable */
-    aml_raw(a, base, 4);
-    aml_raw(a, len, 4);
 }
 
 /* Granularity, minimum, maximum, translation, length: five numbers of `size` bytes. */

@@ -49,8 +49,6 @@
 #define LAYOUT_PCI_MMIO_END     0xfebfffffu /* last byte of it */
 #define LAYOUT_IOAPIC           0xfec00000u /* ioapic_bus_ops */
 #define LAYOUT_IOAPIC_SIZE      0x1000u
-#define LAYOUT_HPET             0xfed00000u /* hpet_bus_ops */
-#define LAYOUT_HPET_SIZE        0x400u
 #define LAYOUT_LAPIC            0xfee00000u /* lapic_bus_ops, the lapic_set */
 #define LAYOUT_LAPIC_SIZE       0x1000u
 

@@ -247,9 +247,8 @@ bool board_install_tables(struct board *b, uint64_t *rsdp)
                                      .cpu_count = c->cpu_count,
                                      .pci_window = LAYOUT_PCI_MMIO,
                                      .com_ports = 1,
-                                     .keyboard = true,
-                                     .vga = false,
-                                     .hpet = false};
+                                     .keyboard = false,
+                                     .vga = false};
     struct acpi_image image;
     if (!acpi_tables_build(&cfg, &image))
         return false;
