@@ -356,7 +356,8 @@ static bool is_free(const struct test_case *t, int reg)
 static void prepare(struct bed *b, struct test_case *t, unsigned reg, unsigned rex)
 {
     uint32_t fl = t->form->flags;
-    const uint64_t *operand = (const void *)(uintptr_t)t->target;
+    uint64_t operand[2];
+    memcpy(operand, (const void *)(uintptr_t)t->target, sizeof operand);
     if (fl & F_BITS && t->memory)
         t->gpr[reg | (rex & 4) << 1] = (uint64_t)random_below(b, 1600) - 800;
     if (fl & F_STACK)
