@@ -57,10 +57,10 @@ static void on_fault(int sig)
     signal(sig, SIG_DFL); /* not the oracle's: crash at the same place */
 }
 
-static void catch_faults(void)
+static void catch_faults(struct bed *b)
 {
     static const int signals[] = {SIGFPE, SIGSEGV, SIGBUS, SIGILL, SIGTRAP};
-    stack_t stack = {.ss_sp = malloc(1 << 16), .ss_size = 1 << 16};
+    stack_t stack = {.ss_sp = b->signal_stack, .ss_size = sizeof b->signal_stack};
     struct sigaction act = {.sa_handler = on_fault, .sa_flags = SA_ONSTACK};
     sigaltstack(&stack, NULL);
     for (unsigned k = 0; k < ARRAY_LEN(signals); k++)
@@ -338,6 +338,14 @@ static struct bed *make_bed(uint64_t seed)
     return b;
 }
 
+static void destroy_bed(struct bed *b)
+{
+    sigaltstack(&(stack_t){.ss_flags = SS_DISABLE}, NULL);
+    munmap(b->code, PAGE_SIZE + DATA_SIZE);
+    free(b->v);
+    free(b);
+}
+
 static uint64_t setting(int argc, char **argv, int arg, const char *env, uint64_t otherwise)
 {
     const char *text = argc > arg ? argv[arg] : getenv(env);
@@ -348,12 +356,13 @@ int main(int argc, char **argv)
 {
     uint64_t cases = setting(argc, argv, 1, "HOST_DIFF_CASES", 20000), failures = 0;
     struct bed *b = make_bed(setting(argc, argv, 2, "HOST_DIFF_SEED", 1));
-    catch_faults();
+    catch_faults(b);
     for (uint64_t n = 0; n < cases && failures < 20; n++)
         if (run_case(b)) {
             printf("  case %" PRIu64 " failed\n\n", n);
             failures++;
         }
+    destroy_bed(b);
     printf("host_diff: %" PRIu64 " cases, %" PRIu64 " failures\n", cases, failures);
     return failures != 0;
 }
