@@ -212,7 +212,7 @@ static void report(struct mmu_vcpu *mv, gva_t gva, const struct stale_record *r,
     print_rights(old, r->writable, r->user, r->nx);
     print_now(now, sizeof(now), w);
     log_emit(mv->mmu->log, LOG_STALETLB,
-             "staletlb: vcpu %u %s of gva 0x%" PRIx64 " at rip 0x%" PRIx64 ": was gpa 0x%" PRIx64
+             "vcpu %u %s of gva 0x%" PRIx64 " at rip 0x%" PRIx64 ": was gpa 0x%" PRIx64
              " %s key %u, now %s, and no flush between",
              mv->index, what, gva, mv->rip ? mv->rip(mv->rip_ctx) : 0, record_gpa(r, gva), old, r->pkey, now);
 }

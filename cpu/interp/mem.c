@@ -124,11 +124,13 @@ static void move_emulated(struct vcpu *v, const struct insn *i, const struct par
         v->attn |= ATTN_BOUNDARY;
 }
 
+/* A write of several parts takes no host address at its word: translating a later part may have made an earlier one's
+ * page a page table (or code) that is tracked now. */
 static void move_parts(struct vcpu *v, const struct insn *i, const struct access_parts *a, uint8_t *buf, bool write)
 {
     for (unsigned k = 0; k < a->n; k++) {
         const struct part *p = &a->part[k];
-        if (!p->host)
+        if (!p->host || (write && a->n > 1))
             move_emulated(v, i, p, buf, write);
         else if (write)
             memcpy(p->host, buf, p->len);
