@@ -185,30 +185,28 @@ static void load_pdptes(unsigned cpu)
         memset(regs[cpu].pdpte, 0, sizeof a);
 }
 
+/* A run keeps to one of these sets of formats: where 4-byte and 8-byte entries mix, little stays shadowed for long. */
+enum mix { MIX_LONG, MIX_32, MIX_PAE, MIX_8BYTE, MIX_ALL, MIXES };
+static enum mix mix;
+
+static enum paging_format random_format(void)
+{
+    static const enum paging_format of_mix[MIXES][5] = {
+        [MIX_LONG] = {PAGING_4LEVEL, PAGING_4LEVEL, PAGING_4LEVEL, PAGING_4LEVEL, PAGING_4LEVEL},
+        [MIX_32] = {PAGING_32, PAGING_32, PAGING_32, PAGING_32, PAGING_NONE},
+        [MIX_PAE] = {PAGING_PAE, PAGING_PAE, PAGING_PAE, PAGING_PAE, PAGING_NONE},
+        [MIX_8BYTE] = {PAGING_4LEVEL, PAGING_4LEVEL, PAGING_5LEVEL, PAGING_PAE, PAGING_4LEVEL},
+        [MIX_ALL] = {PAGING_4LEVEL, PAGING_5LEVEL, PAGING_PAE, PAGING_32, PAGING_NONE},
+    };
+    return of_mix[mix][below(5)];
+}
+
 static void choose_format(struct paging_regs *p)
 {
-    p->cr0 = CR0_PE | CR0_PG | (p->cr0 & CR0_WP);
-    p->cr4 &= ~(CR4_PAE | CR4_LA57);
-    p->efer &= EFER_NXE;
-    switch (below(10)) {
-    case 0:
-        p->cr0 &= ~CR0_PG;
-        break;
-    case 1:
-    case 2:
-        break;
-    case 3:
-    case 4:
-        p->cr4 |= CR4_PAE;
-        break;
-    case 5:
-        p->cr4 |= CR4_PAE | CR4_LA57;
-        p->efer |= EFER_LME | EFER_LMA;
-        break;
-    default:
-        p->cr4 |= CR4_PAE;
-        p->efer |= EFER_LME | EFER_LMA;
-    }
+    enum paging_format f = random_format();
+    p->cr0 = CR0_PE | (f == PAGING_NONE ? 0 : CR0_PG) | (p->cr0 & CR0_WP);
+    p->cr4 = (p->cr4 & ~(CR4_PAE | CR4_LA57)) | (f >= PAGING_PAE ? CR4_PAE : 0) | (f == PAGING_5LEVEL ? CR4_LA57 : 0);
+    p->efer = (p->efer & EFER_NXE) | (f >= PAGING_4LEVEL ? EFER_LME | EFER_LMA : 0);
 }
 
 static void step_registers(void)
@@ -291,6 +289,33 @@ static struct outcome access_one(struct machine *m, unsigned cpu, gva_t gva, uns
     return o;
 }
 
+static void put_entry(unsigned as, gpa_t gpa, uint64_t e, unsigned size)
+{
+    note("repair: entry %llx at %llx", (unsigned long long)e, (unsigned long long)gpa);
+    store(as, gpa, &e, size, MEM_GUEST);
+}
+
+/* What a kernel's fault handler does: the entry that stopped the walk becomes a good one, or all of them get the rights. */
+static void repair(const struct paging_regs *p, gva_t gva, unsigned access)
+{
+    struct gwalk w;
+    unsigned size = paging_format_of(p) == PAGING_32 ? 4 : 8;
+    gwalk(walk.rig.mem, p, gva, access | GWALK_PEEK, &w);
+    if (w.result == GWALK_OK || !w.depth || w.at[w.depth - 1].gpte_gpa == ~0ull)
+        return;
+    const struct gwalk_level *last = &w.at[w.depth - 1];
+    if (!(w.error & PF_PRESENT) || (w.error & PF_RSVD)) {
+        gfn_t gfn = last->level > 1 || chance(30) ? 1 + below(TABLES) : below(84);
+        put_entry(p->as, last->gpte_gpa, gfn << 12 | PTE_ALL | (last->gpte & (PTE_A | PTE_D)), size);
+        return;
+    }
+    for (int i = 0; i < w.depth; i++) {
+        uint64_t good = (w.at[i].gpte | PTE_W | (chance(50) ? PTE_U : 0)) & ~(size == 8 ? PTE_NX : 0);
+        if (w.at[i].gpte_gpa != ~0ull && good != w.at[i].gpte)
+            put_entry(p->as, w.at[i].gpte_gpa, good, size);
+    }
+}
+
 static void step_access(void)
 {
     unsigned cpu = below(2);
@@ -309,12 +334,14 @@ static void step_access(void)
     struct outcome s = access_one(&shadow, cpu, gva, access, value), w = access_one(&walk, cpu, gva, access, value);
     note("cpu %u cpl %u ac %d access %u gva %llx -> %d error %x gpa %llx value %llx", cpu, regs[cpu].cpl, regs[cpu].ac, access,
          (unsigned long long)gva, w.result, w.error, (unsigned long long)w.gpa, (unsigned long long)w.value);
-    if (w.result == XLATE_OK)
+    if (w.result == XLATE_OK || chance(20))
         recent[below(RECENT)] = gva;
     ck_assert_msg(s.result == w.result && s.error == w.error && s.gpa == w.gpa && s.value == w.value,
                   "step %lu: access %u to gva %llx: shadow %d error %x gpa %llx value %llx, walk %d error %x gpa %llx value %llx", step, access,
                   (unsigned long long)gva, s.result, s.error, (unsigned long long)s.gpa, (unsigned long long)s.value, w.result, w.error,
                   (unsigned long long)w.gpa, (unsigned long long)w.value);
+    if (w.result == XLATE_FAULT && chance(60))
+        repair(&regs[cpu], gva, access);
 }
 
 static void extra_slot(struct machine *m)
@@ -398,9 +425,28 @@ static void check(void)
         compare_memory(0, 0, EXTRA_FIRST + EXTRA_PAGES);
 }
 
+/* `accesses`: how many steps of a hundred are accesses; most of the others edit tables. */
+static void step_any(unsigned accesses)
+{
+    unsigned k = below(100);
+    if (below(100) < accesses)
+        step_access();
+    else if (k < 35)
+        step_edit_table();
+    else if (k < 75)
+        step_tweak_entry();
+    else if (k < 78)
+        step_odd_store();
+    else if (k < 90)
+        step_registers();
+    else
+        step_host();
+}
+
 static void run(uint64_t seed, unsigned long steps)
 {
     rng = seed * 0x9e3779b97f4a7c15ull + 1;
+    mix = seed % MIXES;
     extra_present = false;
     memset(tracked, 0, sizeof tracked);
     machine_open(&shadow, MMU_SHADOW);
@@ -418,19 +464,7 @@ static void run(uint64_t seed, unsigned long steps)
         load_both(i);
     }
     for (step = 0; step < steps; step++) {
-        unsigned k = below(100);
-        if (k < 62)
-            step_access();
-        else if (k < 78)
-            step_edit_table();
-        else if (k < 90)
-            step_tweak_entry();
-        else if (k < 92)
-            step_odd_store();
-        else if (k < 97)
-            step_registers();
-        else
-            step_host();
+        step_any(seed % 3 ? 70 + below(20) : 40);
         check();
     }
     rig_close(&shadow.rig);
