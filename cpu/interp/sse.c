@@ -28,7 +28,8 @@ void sse_store_masked(struct vcpu *v, const struct insn *i, const uint8_t *bytes
 op_fn *bind_sse(const struct insn *i, unsigned mode)
 {
     op_fn *fn;
-    if ((fn = bind_sse_move(i, ea_kind(i, mode))) || (fn = bind_sse_int(i)) || (fn = bind_mmx(i)))
+    if ((fn = bind_sse_move(i, ea_kind(i, mode))) || (fn = bind_sse_int(i)) || (fn = bind_mmx(i)) ||
+        (fn = bind_sse_float(i)) || (fn = bind_sse_convert(i)))
         return fn;
     return bind_xsave(i);
 }

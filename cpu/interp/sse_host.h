@@ -1,0 +1,82 @@
+/*
+ * SSE floating point on the host's own unit: the one place where host instructions compute guest values, so that
+ * rounding, NaNs, denormals and flags are the hardware's. For x86-64 hosts; another host needs another file.
+ *
+ * Each function runs one instruction under a given MXCSR, all exceptions masked and flags clear, and returns MXCSR after it.
+ * MXCSR is changed and restored within one asm statement, because compilers know nothing of it.
+ */
+#ifndef CPU_INTERP_SSE_HOST_H
+#define CPU_INTERP_SSE_HOST_H
+
+#include "cpu/interp/sse.h"
+
+typedef float host_vec __attribute__((vector_size(16)));
+
+#define HOST_MXCSR 0x1f80u /* what the emulator itself runs with */
+
+static inline host_vec host_vec_of(union simd16 x)
+{
+    host_vec y;
+    memcpy(&y, &x, sizeof y);
+    return y;
+}
+
+/* name(a, b, csr): `text` b, a; a is destination and first source. */
+#define HOST_BINARY(name, text)                                                                                        \
+    static inline uint32_t name(union simd16 *a, union simd16 b, uint32_t csr)                                         \
+    {                                                                                                                  \
+        const uint32_t host = HOST_MXCSR;                                                                              \
+        uint32_t out;                                                                                                  \
+        host_vec x = host_vec_of(*a), y = host_vec_of(b);                                                              \
+        __asm__ volatile("ldmxcsr %2\n\t" text " %3, %0\n\tstmxcsr %1\n\tldmxcsr %4"                                   \
+                         : "+x"(x), "=m"(out)                                                                          \
+                         : "m"(csr), "x"(y), "m"(host));                                                               \
+        memcpy(a, &x, sizeof x);                                                                                       \
+        return out;                                                                                                    \
+    }
+
+/* name(a, n, csr): from an integer. */
+#define HOST_FROM_INT(name, text, type)                                                                                \
+    static inline uint32_t name(union simd16 *a, type n, uint32_t csr)                                                 \
+    {                                                                                                                  \
+        const uint32_t host = HOST_MXCSR;                                                                              \
+        uint32_t out;                                                                                                  \
+        host_vec x = host_vec_of(*a);                                                                                  \
+        __asm__ volatile("ldmxcsr %2\n\t" text " %3, %0\n\tstmxcsr %1\n\tldmxcsr %4"                                   \
+                         : "+x"(x), "=m"(out)                                                                          \
+                         : "m"(csr), "r"(n), "m"(host));                                                               \
+        memcpy(a, &x, sizeof x);                                                                                       \
+        return out;                                                                                                    \
+    }
+
+/* name(n, b, csr): to an integer. */
+#define HOST_TO_INT(name, text, type)                                                                                  \
+    static inline uint32_t name(type *n, union simd16 b, uint32_t csr)                                                 \
+    {                                                                                                                  \
+        const uint32_t host = HOST_MXCSR;                                                                              \
+        uint32_t out;                                                                                                  \
+        type x;                                                                                                        \
+        host_vec y = host_vec_of(b);                                                                                   \
+        __asm__ volatile("ldmxcsr %2\n\t" text " %3, %0\n\tstmxcsr %1\n\tldmxcsr %4"                                   \
+                         : "=&r"(x), "=m"(out)                                                                         \
+                         : "m"(csr), "x"(y), "m"(host));                                                               \
+        *n = x;                                                                                                        \
+        return out;                                                                                                    \
+    }
+
+/* name(a, b, csr, flags): ZF, PF and CF of a comparison, as bits of RFLAGS. */
+#define HOST_COMPARE(name, text)                                                                                       \
+    static inline uint32_t name(union simd16 a, union simd16 b, uint32_t csr, uint64_t *flags)                         \
+    {                                                                                                                  \
+        const uint32_t host = HOST_MXCSR;                                                                              \
+        uint32_t out;                                                                                                  \
+        bool zf, pf, cf;                                                                                               \
+        host_vec x = host_vec_of(a), y = host_vec_of(b);                                                               \
+        __asm__ volatile("ldmxcsr %4\n\t" text " %6, %5\n\tstmxcsr %3\n\tldmxcsr %7"                                   \
+                         : "=@ccz"(zf), "=@ccp"(pf), "=@ccc"(cf), "=m"(out)                                            \
+                         : "m"(csr), "x"(x), "x"(y), "m"(host));                                                       \
+        *flags = (zf ? FLAG_ZF : 0) | (pf ? FLAG_PF : 0) | (cf ? FLAG_CF : 0);                                         \
+        return out;                                                                                                    \
+    }
+
+#endif
