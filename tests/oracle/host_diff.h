@@ -57,7 +57,7 @@ struct bed {
     struct vcpu *v;
     uint64_t rng;
     bool has_bmi, has_adx;
-    uint8_t signal_stack[65536];
+    _Alignas(16) uint8_t signal_stack[65536];
 };
 
 struct test_case {
