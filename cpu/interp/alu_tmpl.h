@@ -5,9 +5,9 @@
  *   ALU_HIGH  1: byte registers may be AH..BH
  */
 #define ALU_CAT2(a, b) a##b
-#define ALU_CAT(a, b) ALU_CAT2(a, b)
-#define UT ALU_CAT(ALU_CAT(uint, ALU_BITS), _t)
-#define SIZE (ALU_BITS / 8)
+#define ALU_CAT(a, b)  ALU_CAT2(a, b)
+#define UT             ALU_CAT(ALU_CAT(uint, ALU_BITS), _t)
+#define SIZE           (ALU_BITS / 8)
 
 always_inline UT get_reg(const struct vcpu *v, unsigned r)
 {
@@ -105,13 +105,13 @@ always_inline UT do_not(struct vcpu *v, UT a)
 }
 
 #define REG(field) get_reg(v, i->field)
-#define IMM ((UT)i->imm)
+#define IMM        ((UT)i->imm)
 
 /* ---- two operands, the first written ---- */
 #define ALU_WRITING(op)                                                                                                \
-    HANDLER_REG(op##_rr_rm, set_reg(v, i->reg, do_##op(v, REG(reg), REG(rm))))                                     \
-    HANDLER_REG(op##_rr_mr, set_reg(v, i->rm, do_##op(v, REG(rm), REG(reg))))                                      \
-    HANDLER_REG(op##_ri, set_reg(v, i->rm, do_##op(v, REG(rm), IMM)))                                              \
+    HANDLER_REG(op##_rr_rm, set_reg(v, i->reg, do_##op(v, REG(reg), REG(rm))))                                         \
+    HANDLER_REG(op##_rr_mr, set_reg(v, i->rm, do_##op(v, REG(rm), REG(reg))))                                          \
+    HANDLER_REG(op##_ri, set_reg(v, i->rm, do_##op(v, REG(rm), IMM)))                                                  \
     HANDLERS_LOAD(op##_load, UT, set_reg(v, i->reg, do_##op(v, REG(reg), m)))                                          \
     HANDLERS_RMW(op##_rmw_r, UT, m = do_##op(v, m, REG(reg)))                                                          \
     HANDLERS_RMW(op##_rmw_i, UT, m = do_##op(v, m, IMM))
@@ -126,9 +126,9 @@ ALU_WRITING(xor)
 
 /* ---- two operands, only flags ---- */
 #define ALU_COMPARING(op, does)                                                                                        \
-    HANDLER_REG(op##_rr_rm, does(v, REG(reg), REG(rm)))                                                            \
-    HANDLER_REG(op##_rr_mr, does(v, REG(rm), REG(reg)))                                                            \
-    HANDLER_REG(op##_ri, does(v, REG(rm), IMM))                                                                    \
+    HANDLER_REG(op##_rr_rm, does(v, REG(reg), REG(rm)))                                                                \
+    HANDLER_REG(op##_rr_mr, does(v, REG(rm), REG(reg)))                                                                \
+    HANDLER_REG(op##_ri, does(v, REG(rm), IMM))                                                                        \
     HANDLERS_LOAD(op##_load, UT, does(v, REG(reg), m))                                                                 \
     HANDLERS_LOAD(op##_rmw_r, UT, does(v, m, REG(reg)))                                                                \
     HANDLERS_LOAD(op##_rmw_i, UT, does(v, m, IMM))
@@ -136,19 +136,20 @@ ALU_WRITING(xor)
 ALU_COMPARING(cmp, do_sub)
 ALU_COMPARING(test, do_and)
 
-/* XOR of a register with itself and TEST of one with itself are what compilers write for zero and for a look at a value. */
+/* XOR of a register with itself and TEST of one with itself are what compilers write for zero and for a look at a
+ * value. */
 HANDLER_REG(zero, set_reg(v, i->rm, 0); flags_set_logic(v, 0, SIZE))
 HANDLER_REG(test_self, flags_set_logic(v, REG(rm), SIZE))
 
 /* ---- one operand ---- */
 #define ALU_UNARY(op)                                                                                                  \
-    HANDLER_REG(op##_r, set_reg(v, i->rm, do_##op(v, REG(rm))))                                                    \
+    HANDLER_REG(op##_r, set_reg(v, i->rm, do_##op(v, REG(rm))))                                                        \
     HANDLERS_RMW(op##_rmw, UT, m = do_##op(v, m))
 
 ALU_UNARY(inc)
 ALU_UNARY(dec)
 ALU_UNARY(neg)
-ALU_UNARY(not)
+ALU_UNARY(not )
 
 /* ---- MOV ---- */
 HANDLER_REG(mov_rr_rm, set_reg(v, i->reg, REG(rm)))
@@ -164,13 +165,13 @@ struct alu_row {
 };
 #define ALU_ROW(op)                                                                                                    \
     {                                                                                                                  \
-        op##_rr_rm, op##_rr_mr, op##_ri, EA_TABLE(op##_load), EA_TABLE(op##_rmw_r), EA_TABLE(op##_rmw_i)   \
+        op##_rr_rm, op##_rr_mr, op##_ri, EA_TABLE(op##_load), EA_TABLE(op##_rmw_r), EA_TABLE(op##_rmw_i)               \
     }
-static const struct alu_row add_row = ALU_ROW(add), or_row = ALU_ROW(or), adc_row = ALU_ROW(adc), sbb_row = ALU_ROW(sbb),
-                            and_row = ALU_ROW(and), sub_row = ALU_ROW(sub), xor_row = ALU_ROW(xor),
-                            cmp_row = ALU_ROW(cmp), test_row = ALU_ROW(test);
-static const struct alu_row mov_row = {mov_rr_rm,          mov_rr_mr,           mov_ri, EA_TABLE(mov_load),
-                                       EA_TABLE(mov_store_r), EA_TABLE(mov_store_i)};
+static const struct alu_row add_row = ALU_ROW(add), or_row = ALU_ROW(or), adc_row = ALU_ROW(adc),
+                            sbb_row = ALU_ROW(sbb), and_row = ALU_ROW(and), sub_row = ALU_ROW(sub),
+                            xor_row = ALU_ROW(xor), cmp_row = ALU_ROW(cmp), test_row = ALU_ROW(test);
+static const struct alu_row mov_row = {
+    mov_rr_rm, mov_rr_mr, mov_ri, EA_TABLE(mov_load), EA_TABLE(mov_store_r), EA_TABLE(mov_store_i)};
 
 static const struct alu_row *alu_row_of(unsigned op)
 {
@@ -202,8 +203,8 @@ static const struct alu_row *alu_row_of(unsigned op)
 
 static op_fn *bind_unary(const struct insn *i, enum ea_kind k)
 {
-    static op_fn *const inc_m[] = EA_TABLE(inc_rmw), *const dec_m[] = EA_TABLE(dec_rmw), *const neg_m[] = EA_TABLE(neg_rmw),
-                 *const not_m[] = EA_TABLE(not_rmw);
+    static op_fn *const inc_m[] = EA_TABLE(inc_rmw), *const dec_m[] = EA_TABLE(dec_rmw),
+                        *const neg_m[] = EA_TABLE(neg_rmw), *const not_m[] = EA_TABLE(not_rmw);
     bool r = i->flags & INSN_RM_REG;
     switch (i->op) {
     case OP_INC:

@@ -1,8 +1,8 @@
 /*
  * Near branches, calls and returns, loops, BOUND.
  *
- * In 64-bit code targets must be canonical, else #GP(0) before anything changes; elsewhere they are cut to the operand size
- * and must lie within CS. exit_slot: 0 fall through, 1 taken, 2 indirect.
+ * In 64-bit code targets must be canonical, else #GP(0) before anything changes; elsewhere they are cut to the operand
+ * size and must lie within CS. exit_slot: 0 fall through, 1 taken, 2 indirect.
  */
 #include "cpu/interp/control.h"
 
@@ -78,7 +78,7 @@ CONDITIONS(JCC)
 static op_fn *bind_jcc(const struct insn *i, unsigned mode)
 {
 #define X64(cc) jcc_64_##cc,
-#define XL(cc) jcc_legacy_##cc,
+#define XL(cc)  jcc_legacy_##cc,
     static op_fn *const in_64[] = {CONDITIONS(X64)}, *const in_legacy[] = {CONDITIONS(XL)};
 #undef X64
 #undef XL

@@ -114,7 +114,8 @@ static unsigned iopl(const struct vcpu *v)
     return (unsigned)(v->rflags >> 12) & 3;
 }
 
-/* Virtual-8086 mode without the right to see IF: VME's virtual interrupt flag if it applies (16-bit forms only), else #GP. */
+/* Virtual-8086 mode without the right to see IF: VME's virtual interrupt flag if it applies (16-bit forms only), else
+ * #GP. */
 static bool is_vme_flags(struct vcpu *v, const struct insn *i)
 {
     if (!(v->mode & MODE_VM) || iopl(v) == 3)

@@ -5,8 +5,9 @@
  *   EA_B   64-bit code, [base + disp], no segment base, no checks
  *   EA_X   64-bit code, 64-bit addresses, any base, index and segment
  *   EA_G   everything else, and where the other two go on a TLB miss
- * A fast variant changes nothing before its TLB hit is certain, so going to the general one is a plain tail call. A TLB hit
- * reaches neither a device nor a listener, so it cannot ask for attention: fast variants end in NEXT, general ones in NEXT_MEM.
+ * A fast variant changes nothing before its TLB hit is certain, so going to the general one is a plain tail call. A TLB
+ * hit reaches neither a device nor a listener, so it cannot ask for attention: fast variants end in NEXT, general ones
+ * in NEXT_MEM.
  */
 #ifndef CPU_INTERP_INTEGER_H
 #define CPU_INTERP_INTEGER_H
@@ -16,7 +17,7 @@
 
 #define always_inline static inline __attribute__((always_inline))
 /* Out of the way of the fast handlers. */
-#define slow_path static __attribute__((noinline))
+#define slow_path     static __attribute__((noinline))
 
 enum ea_kind { EA_B, EA_X, EA_G, EA_KINDS };
 

@@ -1,6 +1,6 @@
 /*
- * Decimal adjustments (not in 64-bit code) and SALC. Flags that the manual leaves undefined: AAA and AAS set ZF, SF, PF by AL
- * and clear OF; DAA and DAS clear OF; AAM and AAD clear CF, OF, AF.
+ * Decimal adjustments (not in 64-bit code) and SALC. Flags that the manual leaves undefined: AAA and AAS set ZF, SF, PF
+ * by AL and clear OF; DAA and DAS clear OF; AAM and AAD clear CF, OF, AF.
  */
 #include "cpu/interp/integer.h"
 

@@ -1,8 +1,9 @@
 /*
  * Single bits and bit counts: BT family, BSF, BSR, TZCNT, LZCNT, POPCNT, CRC32, BMI.
  *
- * Flags that the manual leaves undefined: the BT family leaves all but CF; BSF and BSR set SF and PF by the source and clear CF,
- * OF, AF; a source of 0 leaves their destination untouched. The others set SF and PF by the result and clear AF.
+ * Flags that the manual leaves undefined: the BT family leaves all but CF; BSF and BSR set SF and PF by the source and
+ * clear CF, OF, AF; a source of 0 leaves their destination untouched. The others set SF and PF by the result and clear
+ * AF.
  */
 #include "cpu/interp/integer.h"
 
@@ -180,7 +181,8 @@ static void adcx_adox(struct vcpu *v, const struct insn *i)
 {
     unsigned bits = 8u * i->opsize;
     bool x = i->op == OP_ADCX, cf = flag_cf(v), of = flag_of(v);
-    unsigned __int128 sum = (unsigned __int128)insn_source(v, i, i->opsize) + reg_get(v, i->reg, i->opsize) + (x ? cf : of);
+    unsigned __int128 sum =
+        (unsigned __int128)insn_source(v, i, i->opsize) + reg_get(v, i->reg, i->opsize) + (x ? cf : of);
     bool carry = sum >> bits & 1;
     reg_set(v, i->reg, i->opsize, (uint64_t)sum);
     flags_set_cf_of(v, x ? carry : cf, x ? of : carry);

@@ -1,6 +1,6 @@
 /*
- * XCHG, XADD, CMPXCHG, CMPXCHG8B and CMPXCHG16B. vCPUs take turns at block boundaries, so all of them are atomic with or without
- * LOCK.
+ * XCHG, XADD, CMPXCHG, CMPXCHG8B and CMPXCHG16B. vCPUs take turns at block boundaries, so all of them are atomic with
+ * or without LOCK.
  */
 #include "cpu/interp/integer.h"
 
@@ -121,7 +121,10 @@ static void cmpxchg16b(struct vcpu *v, const struct insn *i)
 
 static op_fn *memory_form(const struct insn *i, enum ea_kind k)
 {
-#define ROWS(name) {EA_TABLE(name##_8), EA_TABLE(name##_16), EA_TABLE(name##_32), EA_TABLE(name##_64)}
+#define ROWS(name)                                                                                                     \
+    {                                                                                                                  \
+        EA_TABLE(name##_8), EA_TABLE(name##_16), EA_TABLE(name##_32), EA_TABLE(name##_64)                              \
+    }
     static op_fn *const table[3][4][EA_KINDS] = {ROWS(xchg_m), ROWS(xadd_m), ROWS(cmpxchg_m)};
 #undef ROWS
     unsigned row = i->op == OP_XCHG ? 0 : i->op == OP_XADD ? 1 : 2;

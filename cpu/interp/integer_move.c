@@ -81,7 +81,8 @@ static op_fn *bind_cmov(const struct insn *i, enum ea_kind k)
 #define X32(cc) cmov_32_##cc,
 #define X64(cc) cmov_64_##cc,
     static op_fn *const r16[] = {CONDITIONS(X16)}, *const r32[] = {CONDITIONS(X32)}, *const r64[] = {CONDITIONS(X64)};
-    static op_fn *const m16[] = EA_TABLE(cmov_16_m), *const m32[] = EA_TABLE(cmov_32_m), *const m64[] = EA_TABLE(cmov_64_m);
+    static op_fn *const m16[] = EA_TABLE(cmov_16_m), *const m32[] = EA_TABLE(cmov_32_m),
+                        *const m64[] = EA_TABLE(cmov_64_m);
     if (i->flags & INSN_RM_REG)
         return (i->opsize == 2 ? r16 : i->opsize == 4 ? r32 : r64)[i->cc];
     return (i->opsize == 2 ? m16 : i->opsize == 4 ? m32 : m64)[k];
@@ -143,7 +144,8 @@ HANDLERS_STORE(movnti_64, uint64_t, v->gpr[i->reg])
 static op_fn *bind_movbe(const struct insn *i, enum ea_kind k)
 {
     static op_fn *const load[][EA_KINDS] = {EA_TABLE(movbe_load_16), EA_TABLE(movbe_load_32), EA_TABLE(movbe_load_64)},
-                 *const store[][EA_KINDS] = {EA_TABLE(movbe_store_16), EA_TABLE(movbe_store_32), EA_TABLE(movbe_store_64)};
+                        *const store[][EA_KINDS] = {EA_TABLE(movbe_store_16), EA_TABLE(movbe_store_32),
+                                                    EA_TABLE(movbe_store_64)};
     unsigned n = i->opsize == 2 ? 0 : i->opsize == 4 ? 1 : 2;
     return i->enc == ENC_RM ? load[n][k] : store[n][k];
 }

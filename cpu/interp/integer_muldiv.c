@@ -1,8 +1,8 @@
 /*
  * Multiplication and division.
  *
- * Flags that the manual leaves undefined: after MUL and IMUL, ZF, SF and PF are of the low half of the product and AF is 0;
- * DIV and IDIV leave all flags.
+ * Flags that the manual leaves undefined: after MUL and IMUL, ZF, SF and PF are of the low half of the product and AF
+ * is 0; DIV and IDIV leave all flags.
  */
 #include "cpu/interp/integer.h"
 
@@ -40,10 +40,9 @@ always_inline uint64_t do_imul_64(struct vcpu *v, uint64_t a, uint64_t b)
 }
 
 #define IMUL(bits)                                                                                                     \
-    HANDLER_REG(imul2_r_##bits, reg_set##bits(v, i->reg,                                                               \
-                                              (uint##bits##_t)do_imul_##bits(v, v->gpr[i->reg], v->gpr[i->rm])))       \
-    HANDLER_REG(imul3_r_##bits,                                                                                        \
-                reg_set##bits(v, i->reg, (uint##bits##_t)do_imul_##bits(v, v->gpr[i->rm], i->imm)))                    \
+    HANDLER_REG(imul2_r_##bits,                                                                                        \
+                reg_set##bits(v, i->reg, (uint##bits##_t)do_imul_##bits(v, v->gpr[i->reg], v->gpr[i->rm])))            \
+    HANDLER_REG(imul3_r_##bits, reg_set##bits(v, i->reg, (uint##bits##_t)do_imul_##bits(v, v->gpr[i->rm], i->imm)))    \
     HANDLERS_LOAD(imul2_m_##bits, uint##bits##_t,                                                                      \
                   reg_set##bits(v, i->reg, (uint##bits##_t)do_imul_##bits(v, v->gpr[i->reg], m)))                      \
     HANDLERS_LOAD(imul3_m_##bits, uint##bits##_t,                                                                      \
@@ -54,9 +53,10 @@ IMUL(64)
 
 static op_fn *bind_imul(const struct insn *i, enum ea_kind k)
 {
-    static op_fn *const reg2[] = {imul2_r_16, imul2_r_32, imul2_r_64}, *const reg3[] = {imul3_r_16, imul3_r_32, imul3_r_64};
+    static op_fn *const reg2[] = {imul2_r_16, imul2_r_32, imul2_r_64}, *const reg3[] = {imul3_r_16, imul3_r_32,
+                                                                                        imul3_r_64};
     static op_fn *const mem2[][EA_KINDS] = {EA_TABLE(imul2_m_16), EA_TABLE(imul2_m_32), EA_TABLE(imul2_m_64)},
-                 *const mem3[][EA_KINDS] = {EA_TABLE(imul3_m_16), EA_TABLE(imul3_m_32), EA_TABLE(imul3_m_64)};
+                        *const mem3[][EA_KINDS] = {EA_TABLE(imul3_m_16), EA_TABLE(imul3_m_32), EA_TABLE(imul3_m_64)};
     unsigned n = i->opsize == 2 ? 0 : i->opsize == 4 ? 1 : 2;
     if (i->flags & INSN_RM_REG)
         return i->enc == ENC_RM ? reg2[n] : reg3[n];

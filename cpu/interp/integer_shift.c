@@ -49,7 +49,8 @@ static void shift_double_flags(struct vcpu *v, uint64_t r, unsigned size, bool c
     flags_set_cf_of(v, cf, of);
 }
 
-/* `a` shifted left by c (1..31, 1..63) with bits from the top of b. 16 bits by more than 16 (undefined): a:b:a is shifted. */
+/* `a` shifted left by c (1..31, 1..63) with bits from the top of b. 16 bits by more than 16 (undefined): a:b:a is
+ * shifted. */
 static uint64_t do_shld(struct vcpu *v, uint64_t a, uint64_t b, unsigned c, unsigned size)
 {
     unsigned bits = 8 * size;

@@ -1,17 +1,17 @@
 /*
  * Shifts and rotates of one operand size: compiled once for each SHIFT_BITS of 8, 16, 32, 64.
  *
- * do_*: result of shifting `a` by c, where c is the masked count and not 0. Flags that the manual leaves undefined for counts other
- * than 1: OF is what the formula for a count of 1 gives for the last step; AF is 0 after shifts.
+ * do_*: result of shifting `a` by c, where c is the masked count and not 0. Flags that the manual leaves undefined for
+ * counts other than 1: OF is what the formula for a count of 1 gives for the last step; AF is 0 after shifts.
  */
 #define CAT2(a, b) a##b
-#define CAT(a, b) CAT2(a, b)
-#define UT CAT(CAT(uint, SHIFT_BITS), _t)
-#define ST CAT(CAT(int, SHIFT_BITS), _t)
-#define FN(n) CAT(CAT(n, _), SHIFT_BITS)
-#define SIZE (SHIFT_BITS / 8)
+#define CAT(a, b)  CAT2(a, b)
+#define UT         CAT(CAT(uint, SHIFT_BITS), _t)
+#define ST         CAT(CAT(int, SHIFT_BITS), _t)
+#define FN(n)      CAT(CAT(n, _), SHIFT_BITS)
+#define SIZE       (SHIFT_BITS / 8)
 #define COUNT_MASK (SHIFT_BITS == 64 ? 63 : 31)
-#define TOP (64 - SHIFT_BITS) /* shift that brings the sign bit to bit 63 */
+#define TOP        (64 - SHIFT_BITS) /* shift that brings the sign bit to bit 63 */
 
 /* The logic flags of the result, with CF and OF from a carry vector (cpu/flags.h). */
 always_inline UT FN(shift_flags)(struct vcpu *v, UT r, uint64_t cy)
@@ -88,9 +88,9 @@ always_inline UT FN(do_rcr)(struct vcpu *v, UT a, unsigned c)
     HANDLER_REG(FN(op##_imm),                                                                                          \
                 reg_set(v, i->rm, SIZE, FN(do_##op)(v, (UT)reg_get(v, i->rm, SIZE), (unsigned)i->imm & COUNT_MASK)))   \
     HANDLER_REG(FN(op##_one), reg_set(v, i->rm, SIZE, FN(do_##op)(v, (UT)reg_get(v, i->rm, SIZE), 1)))                 \
-    HANDLER_REG(FN(op##_cl), unsigned c = (unsigned)v->gpr[REG_RCX] & COUNT_MASK;                                      \
-                UT a = (UT)reg_get(v, i->rm, SIZE); reg_set(v, i->rm, SIZE, c ? FN(do_##op)(v, a, c) : a))             \
-    static void FN(op##_mem)(struct vcpu *v, const struct insn *i)                                                     \
+    HANDLER_REG(FN(op##_cl), unsigned c = (unsigned)v->gpr[REG_RCX] & COUNT_MASK; UT a = (UT)reg_get(v, i->rm, SIZE);  \
+                reg_set(v, i->rm, SIZE, c ? FN(do_##op)(v, a, c) : a))                                                 \
+    static void FN(op##_mem)(struct vcpu * v, const struct insn *i)                                                    \
     {                                                                                                                  \
         uint64_t lin = insn_linear(v, i, SIZE, 1);                                                                     \
         unsigned c = shift_count(v, i) & COUNT_MASK;                                                                   \

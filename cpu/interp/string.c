@@ -1,14 +1,14 @@
 /*
  * MOVS, STOS, LODS, SCAS, CMPS, alone and repeated.
  *
- * A REP instruction counts each iteration as a unit of time (a count of zero: one), runs at most v->rep_budget of them a
- * visit, and stops after one that asks for attention; rip then stays at the instruction. Registers, flags and the clock are
- * brought up to date after each iteration (or run of iterations), so that a fault finds those before it committed.
- * Flags of a repeated SCAS or CMPS that faults are those of the last iteration done (the manual has them restored, which no program
- * can rely on: an interrupt in the same place would leave them so).
+ * A REP instruction counts each iteration as a unit of time (a count of zero: one), runs at most v->rep_budget of them
+ * a visit, and stops after one that asks for attention; rip then stays at the instruction. Registers, flags and the
+ * clock are brought up to date after each iteration (or run of iterations), so that a fault finds those before it
+ * committed. Flags of a repeated SCAS or CMPS that faults are those of the last iteration done (the manual has them
+ * restored, which no program can rely on: an interrupt in the same place would leave them so).
  *
- * The runs: while both operands lie in pages that the TLB knows, in 64-bit or flat code with DF clear, iterations are made up to
- * the end of the nearer page at once, on host memory. Everything else goes one iteration at a time.
+ * The runs: while both operands lie in pages that the TLB knows, in 64-bit or flat code with DF clear, iterations are
+ * made up to the end of the nearer page at once, on host memory. Everything else goes one iteration at a time.
  */
 #include "cpu/interp/integer.h"
 

@@ -1,10 +1,10 @@
 /*
  * The host's processor as the oracle for integer instructions.
  *
- * Each case is one random 64-bit instruction with random operands. Its bytes run natively, between a trampoline that loads
- * all registers and flags and one that stores them; then they are decoded and run by the interpreter from the same state at
- * the same addresses, on the same memory put back as it was. Registers, memory, the address reached, #DE, and the flags
- * that the manual defines must agree.
+ * Each case is one random 64-bit instruction with random operands. Its bytes run natively, between a trampoline that
+ * loads all registers and flags and one that stores them; then they are decoded and run by the interpreter from the
+ * same state at the same addresses, on the same memory put back as it was. Registers, memory, the address reached, #DE,
+ * and the flags that the manual defines must agree.
  *
  *   host_diff [cases [seed]]      20,000 cases by default; HOST_DIFF_CASES and HOST_DIFF_SEED do the same
  *
@@ -21,8 +21,8 @@
 
 /* ---- native execution ---- */
 
-/* The trampoline has no register left that could point to its state, and the signal handler needs it too: so it is in one
- * place. */
+/* The trampoline has no register left that could point to its state, and the signal handler needs it too: so it is in
+ * one place. */
 struct native {
     uint64_t gpr[16], flags;
     uint64_t entry, own_rsp, taken;
@@ -35,20 +35,23 @@ extern const char host_diff_leave[], host_diff_leave_taken[];
 
 #define FOR_GPRS(X)                                                                                                    \
     X("rax", 0)                                                                                                        \
-    X("rcx", 8) X("rdx", 16) X("rbx", 24) X("rbp", 40) X("rsi", 48) X("rdi", 56) X("r8", 64) X("r9", 72) X("r10", 80)  \
-        X("r11", 88) X("r12", 96) X("r13", 104) X("r14", 112) X("r15", 120) X("rsp", 32)
+    X("rcx", 8)                                                                                                        \
+    X("rdx", 16) X("rbx", 24) X("rbp", 40) X("rsi", 48) X("rdi", 56) X("r8", 64) X("r9", 72) X("r10", 80) X("r11", 88) \
+        X("r12", 96) X("r13", 104) X("r14", 112) X("r15", 120) X("rsp", 32)
 #define LOAD(name, off) "mov host_diff_native+" #off "(%rip), %" name "\n"
 #define SAVE(name, off) "mov %" name ", host_diff_native+" #off "(%rip)\n"
 __asm__(".text\n"
         "host_diff_enter:\n"
         "push %rbx\n push %rbp\n push %r12\n push %r13\n push %r14\n push %r15\n pushfq\n"
         "mov %rsp, host_diff_native+144(%rip)\n"
-        "push host_diff_native+128(%rip)\n popfq\n" FOR_GPRS(LOAD) "jmp *host_diff_native+136(%rip)\n"
-        "host_diff_leave_taken:\n"
-        "movq $1, host_diff_native+152(%rip)\n"
-        "host_diff_leave:\n" FOR_GPRS(SAVE) "mov host_diff_native+144(%rip), %rsp\n"
-        "pushfq\n pop host_diff_native+128(%rip)\n"
-        "popfq\n pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbp\n pop %rbx\n ret\n");
+        "push host_diff_native+128(%rip)\n popfq\n" FOR_GPRS(
+            LOAD) "jmp *host_diff_native+136(%rip)\n"
+                  "host_diff_leave_taken:\n"
+                  "movq $1, host_diff_native+152(%rip)\n"
+                  "host_diff_leave:\n" FOR_GPRS(
+                      SAVE) "mov host_diff_native+144(%rip), %rsp\n"
+                            "pushfq\n pop host_diff_native+128(%rip)\n"
+                            "popfq\n pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbp\n pop %rbx\n ret\n");
 
 static void on_fault(int sig)
 {
@@ -141,8 +144,7 @@ static uint64_t undefined_after_shift(const struct insn *i, unsigned count)
     bool rotate = i->op == OP_ROL || i->op == OP_ROR || i->op == OP_RCL || i->op == OP_RCR;
     if (count == 0)
         return 0;
-    return (rotate ? 0 : FLAG_AF) | (count != 1 ? FLAG_OF : 0) |
-           (!rotate && count >= 8u * i->opsize ? FLAG_CF : 0);
+    return (rotate ? 0 : FLAG_AF) | (count != 1 ? FLAG_OF : 0) | (!rotate && count >= 8u * i->opsize ? FLAG_CF : 0);
 }
 
 static uint64_t undefined_flags(const struct insn *i, const struct test_case *t)
@@ -315,8 +317,8 @@ static struct bed *make_bed(uint64_t seed)
     struct vcpu *v = calloc(1, sizeof *v);
     if (!b || !v)
         exit(2);
-    b->code = mmap(NULL, PAGE_SIZE + DATA_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT,
-                   -1, 0);
+    b->code = mmap(NULL, PAGE_SIZE + DATA_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
     if (b->code == MAP_FAILED) {
         perror("host_diff: executable memory");
         exit(2);

@@ -5,6 +5,7 @@
  */
 #include "tests/oracle/host_diff.h"
 
+/* clang-format off */
 #define ALU(op)                                                                                                        \
     {GEN_MAP_1, (op) + 0, -1, GEN_IMM_NONE, 0, F_MODRM | F_BYTE | F_LOCK}, {GEN_MAP_1, (op) + 1, -1, GEN_IMM_NONE, 0, F_MODRM | F_LOCK}, \
         {GEN_MAP_1, (op) + 2, -1, GEN_IMM_NONE, 0, F_MODRM | F_BYTE}, {GEN_MAP_1, (op) + 3, -1, GEN_IMM_NONE, 0, F_MODRM},              \
@@ -94,7 +95,7 @@ static const struct form forms[] = {
     {GEN_MAP_38, 0xf7, -1, GEN_IMM_NONE, 0xf2, F_MODRM | F_VEX}, {GEN_MAP_38, 0xf7, -1, GEN_IMM_NONE, 0xf3, F_MODRM | F_VEX},
     {GEN_MAP_3A, 0xf0, -1, GEN_IMM_B, 0xf2, F_MODRM | F_VEX},
 };
-
+/* clang-format on */
 
 uint64_t random64(struct bed *b)
 {
@@ -116,11 +117,9 @@ static bool one_in(struct bed *b, unsigned n)
 
 static uint64_t random_value(struct bed *b)
 {
-    static const uint64_t edge[] = {0,          1,          2,           0x7f,
-                                    0x80,       0xff,       0x100,       0x7fff,
-                                    0x8000,     0xffff,     0x7fffffff,  0x80000000,
-                                    0xffffffff, 0x100000000, INT64_MAX,  1ull << 63,
-                                    ~1ull,      ~0ull};
+    static const uint64_t edge[] = {0,          1,           2,         0x7f,       0x80,       0xff,
+                                    0x100,      0x7fff,      0x8000,    0xffff,     0x7fffffff, 0x80000000,
+                                    0xffffffff, 0x100000000, INT64_MAX, 1ull << 63, ~1ull,      ~0ull};
     switch (random_below(b, 4)) {
     case 0:
         return edge[random_below(b, ARRAY_LEN(edge))];

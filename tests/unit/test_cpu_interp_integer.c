@@ -206,7 +206,8 @@ static void run_units(uint64_t n)
 
 static void put_code(const char *bytes, size_t n)
 {
-    mem_access(rig.mem, 0, rig.v->seg_base[SEG_CS] + rig.v->rip, (void *)(uintptr_t)bytes, n, MEM_HOST_POKE, true, BUS_NO_CPU);
+    mem_access(rig.mem, 0, rig.v->seg_base[SEG_CS] + rig.v->rip, (void *)(uintptr_t)bytes, n, MEM_HOST_POKE, true,
+               BUS_NO_CPU);
 }
 
 START_TEST(each_iteration_counts_one_unit_and_stops_at_the_budget)
