@@ -366,10 +366,11 @@ static void drop_other_size(struct shadow *sh, unsigned as, unsigned size, const
 static void walker_wrote(struct mmu_vcpu *mv, const struct gwalk *w)
 {
     struct shadow *sh = shadow_of(mv->mmu);
-    if (likely(!sh->indirect_of_4 || !sh->indirect_of_8) || w->format == PAGING_NONE)
+    unsigned size = w->format == PAGING_32 ? 4 : 8;
+    if (likely(!(size == 4 ? sh->indirect_of_8 : sh->indirect_of_4)) || w->format == PAGING_NONE)
         return;
     mmu_lock(mv->mmu);
-    drop_other_size(sh, mv->regs.as, w->format == PAGING_32 ? 4 : 8, w);
+    drop_other_size(sh, mv->regs.as, size, w);
     mmu_unlock(mv->mmu);
 }
 

@@ -42,25 +42,24 @@ static bool entry_agrees(union sp_role role, uint64_t old, uint64_t new)
     return !diff;
 }
 
-/* One spte whose entry is now `new`. False: it had to go. */
-static bool update_spte(struct shadow *sh, struct sp *sp, uint64_t *sptep, uint64_t new)
+/* One spte whose entry is now `new`. */
+static void update_spte(struct shadow *sh, struct sp *sp, uint64_t *sptep, uint64_t new)
 {
     uint64_t *old = sp_gptep(sh, sptep);
     int level = (int)sp->role.level;
     if (!*sptep)
-        return true;
+        return;
     bool d_set = gpte_is_leaf(sp->role, *old) && (new & ~*old & GPTE_D);
-    if (!entry_agrees(sp->role, *old, new) || (d_set && spte_is_link(*sptep, level))) {
+    if (!entry_agrees(sp->role, *old, new)) {
         spte_drop(sh, sptep);
-        return false;
+        return;
     }
     *old = new;
-    if (d_set) {
+    if (d_set && !spte_is_link(*sptep, level)) {
         /* WRITABLE follows at the write that is being made: the fault path alone gives it. */
         *sptep |= SPTE_GUEST_D;
         sp_touch(sh, sp);
     }
-    return true;
 }
 
 /* Entry number `entry` of the guest table. The shadow page may cover another quadrant. */

@@ -145,9 +145,9 @@ static void step_tweak_entry(void)
 {
     gpa_t gpa = (gpa_t)(1 + below(TABLES)) * 4096 + random_index(512) * 8;
     uint64_t e = rig_get(&walk.rig, gpa);
-    static const uint64_t bit[] = {PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_PS, PTE_NX, 1ull << 9, 1ull << 12, 1ull << 60};
+    static const uint64_t bit[] = {PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_PS, PTE_NX, 1ull << 9, 1ull << 12, 1ull << 60, 1ull << 55};
     for (unsigned n = 1 + below(2); n; n--)
-        e ^= bit[below(10)];
+        e ^= bit[below(11)];
     note("entry becomes %llx at %llx", (unsigned long long)e, (unsigned long long)gpa);
     store(0, gpa, &e, 8, MEM_GUEST);
 }
@@ -366,7 +366,8 @@ static void step_host(void)
     uint64_t page = below(RAM_PAGES) * 4096, len = (1 + below(4)) * 4096;
     if (page + len > RAM_PAGES * 4096)
         len = 4096;
-    switch (below(6)) {
+    switch (below(8)) {
+    case 6:
     case 0:
         note("slot at %x %s", EXTRA_FIRST, extra_present ? "goes" : "comes");
         extra_slot(&shadow);
