@@ -2,6 +2,7 @@
  * Control and debug registers: what may be written, and what follows (SDM volume 3, 2.5, 4.1, 9.8.5, 18.2).
  */
 #include "cpu/cpuid.h"
+#include "cpu/breakpoint.h"
 #include "cpu/system.h"
 
 static _Noreturn void raise_gp(struct vcpu *v, const struct insn *i)
@@ -151,10 +152,7 @@ void control_write_dr7(struct vcpu *v, const struct insn *i, uint64_t value)
     if (mode_is_code64(v) && value >> 32)
         raise_gp(v, i);
     v->dr[7] = (value & 0xffff23ff) | 0x400;
-    if (value & 0xff)
-        log_emit(v->log, LOG_UNIMP,
-                 "cpu%u: breakpoint enabled in DR7 (0x%llx) at rip 0x%llx: breakpoints do not trigger", v->index,
-                 (unsigned long long)value, (unsigned long long)v->rip);
+    breakpoints_update(v);
 }
 
 /* ---- XCR0 ---- */

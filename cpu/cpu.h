@@ -206,6 +206,7 @@ struct vcpu {
     bool nmi_blocked;
     bool intr_pin, nmi_pending, init_pending, sipi_pending, smi_pending;
     bool pending_single_step;
+    uint8_t bp_exec, bp_data, bp_io; /* DR0..DR3 armed for execution, data, I/O: bits; follow from DR7 and CR4.DE */
     uint64_t pending_dbg; /* DR6 bits of a pending debug exception */
     const struct cpu_intc *intc;
 

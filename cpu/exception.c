@@ -310,6 +310,8 @@ static struct event nested_event(struct vcpu *v, const struct event *first)
                        .error = v->fault.error,
                        .is_fault = true,
                        .rip = v->rip};
+    if (ev.vector == EXC_DB && v->fault.dr6 & 0xf)
+        ev.is_fault = false; /* an instruction breakpoint's frame has RF as it was (SDM volume 3, 18.3.1.1) */
     if (ev.vector == EXC_PF)
         v->cr2 = v->fault.cr2;
     else if (ev.has_error && first->kind != EVENT_SOFT)
@@ -391,6 +393,8 @@ void vcpu_deliver_fault(struct vcpu *v)
                        .error = v->fault.error,
                        .is_fault = true,
                        .rip = v->rip};
+    if (ev.vector == EXC_DB && v->fault.dr6 & 0xf)
+        ev.is_fault = false; /* an instruction breakpoint's frame has RF as it was (SDM volume 3, 18.3.1.1) */
     if (ev.vector == EXC_PF)
         v->cr2 = v->fault.cr2;
     else if (ev.vector == EXC_DB)

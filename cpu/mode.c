@@ -1,6 +1,7 @@
 /*
  * What follows from control registers and segments: the mode word that decoding depends on, CPL, and the MMU's copy.
  */
+#include "cpu/breakpoint.h"
 #include "cpu/cpuid.h"
 #include "cpu/system.h"
 
@@ -84,6 +85,7 @@ void vcpu_mode_changed(struct vcpu *v)
         v->cpl = 0;
     mode_load_mmu(v);
     mode_update(v);
+    breakpoints_update(v);
 }
 
 void vcpu_refresh(struct vcpu *v)

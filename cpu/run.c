@@ -1,12 +1,13 @@
 /*
  * The run loop: blocks one after the other, events at the boundaries between them.
  *
- * Position: clock->icount is exact at each boundary. A block never runs past the units that are left: if it is longer, a
- * copy of its first instructions is run instead, so that an event due at an instant is taken at the first boundary at or after it
- * in every engine, however the code is cut into blocks.
+ * Position: clock->icount is exact at each boundary. A block never runs past the units that are left: if it is longer,
+ * a copy of its first instructions is run instead, so that an event due at an instant is taken at the first boundary at
+ * or after it in every engine, however the code is cut into blocks.
  */
 #include "core/bus.h"
 #include "core/clock.h"
+#include "cpu/breakpoint.h"
 #include "cpu/code_cache.h"
 #include "cpu/interp/interp.h"
 #include "cpu/system.h"
@@ -97,13 +98,15 @@ static void check_code_limit(struct vcpu *v)
         vcpu_raise_error(v, &fetch_insn, EXC_GP, 0);
 }
 
-static __attribute__((noinline)) struct block *decode_block(struct vcpu *v, uint64_t lin, gpa_t gpa, const uint8_t *host)
+static __attribute__((noinline)) struct block *decode_block(struct vcpu *v, uint64_t lin, gpa_t gpa,
+                                                            const uint8_t *host)
 {
     if (!host) {
         v->uncached = fetch_from_bus(v, lin);
         return v->uncached;
     }
-    struct block *b = code_cache_make(v->code, gpa, block_mode(v), host, PAGE_SIZE - (gpa & PAGE_MASK), BLOCK_NO_PAGE, NULL);
+    struct block *b =
+        code_cache_make(v->code, gpa, block_mode(v), host, PAGE_SIZE - (gpa & PAGE_MASK), BLOCK_NO_PAGE, NULL);
     return b ? b : find_crossing(v, lin, gpa, host);
 }
 
@@ -150,12 +153,14 @@ static void chain_block(struct block *from, unsigned slot, struct block *to)
         from->next[slot] = to;
 }
 
-/* True if something asks for a look at events before the next block: attention, HLT, a shadow, an interrupt that may be taken now
- * because IF was just set, TF or RF. */
+/* True if something asks for a look at events before the next block: attention, HLT, a shadow, an interrupt that may be
+ * taken now because IF was just set, TF or RF. */
 static inline bool wants_boundary(const struct vcpu *v)
 {
-    return unlikely(v->attn | v->activity | v->int_shadow | v->intr_pin | v->nmi_pending | (v->rflags & (FLAG_TF | FLAG_RF))) &&
-           (v->attn || v->activity || v->int_shadow || v->nmi_pending || v->rflags & (FLAG_TF | FLAG_RF | FLAG_IF));
+    return unlikely(v->attn | v->activity | v->int_shadow | v->bp_exec | v->intr_pin | v->nmi_pending |
+                    (v->rflags & (FLAG_TF | FLAG_RF))) &&
+           (v->attn || v->activity || v->int_shadow || v->bp_exec || v->nmi_pending ||
+            v->rflags & (FLAG_TF | FLAG_RF | FLAG_IF));
 }
 
 /* Where execution goes on after b: through a chain, or by a look-up that makes one. */
@@ -265,18 +270,30 @@ static inline bool has_events(const struct vcpu *v)
            (v->intr_pin && v->rflags & FLAG_IF);
 }
 
+/* An instruction breakpoint is a fault before its instruction, unless RF lets it pass. */
+static void check_exec_breakpoints(struct vcpu *v)
+{
+    uint64_t hit = v->bp_exec && !(v->rflags & FLAG_RF) ? breakpoints_match_exec(v, fetch_linear(v, v->rip)) : 0;
+    if (hit) {
+        v->gpr[REG_IP] = v->rip;
+        vcpu_raise_debug(v, &fetch_insn, hit);
+    }
+}
+
 /* Runs up to `end`, one instruction at a time while a shadow, a trap flag or a resume flag asks for it. */
 static void run_to(struct vcpu *v, uint64_t end)
 {
-    bool step = (v->rflags & (FLAG_TF | FLAG_RF)) || (v->int_shadow && (v->intr_pin || v->nmi_pending || v->pending_dbg));
+    bool step = (v->rflags & (FLAG_TF | FLAG_RF)) || v->bp_exec ||
+                (v->int_shadow && (v->intr_pin || v->nmi_pending || v->pending_dbg));
     v->pending_single_step = v->rflags & FLAG_TF;
     v->int_shadow = v->shadow_is_movss = false; /* the handler of STI or MOV SS opens a new one */
     if (!step) {
         run_blocks(v, end);
     } else {
+        check_exec_breakpoints(v);
         v->rflags &= ~FLAG_RF;
         run_one(v);
-        if (v->pending_single_step)
+        if (v->pending_single_step && !v->shadow_is_movss)
             vcpu_single_step_trap(v);
     }
 }
@@ -285,6 +302,7 @@ static void run_to(struct vcpu *v, uint64_t end)
 static void after_fault(struct vcpu *v)
 {
     v->int_shadow = v->shadow_is_movss = false;
+    v->pending_dbg = 0; /* of an instruction that did not retire */
     v->stats.exceptions++;
     vcpu_deliver_fault(v);
 }

@@ -141,6 +141,8 @@ struct tlb_fill {
     bool write_emul;         /* TLB_GPA_WRITE_EMUL */
     struct tlb_meta meta;
 };
+/* Sets cur_data from mode and data_bypass. */
+void tlb_select_data(struct mmu_vcpu *mv);
 enum tlb_mode tlb_mode_of(const struct paging_regs *r, unsigned access);
 void tlb_install(struct mmu_vcpu *mv, enum tlb_mode mode, const struct tlb_fill *f);
 /* Drops entries made from the dependency `dep` in all sets of all vCPUs. low9: the gva bits 12..20 of the one 4 KiB page that it maps

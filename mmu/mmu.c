@@ -363,11 +363,17 @@ void mmu_vcpu_load(struct mmu_vcpu *mv, const struct paging_regs *regs)
     tlb_vcpu_switch(mv);
 }
 
+void mmu_vcpu_set_data_bypass(struct mmu_vcpu *mv, bool bypass)
+{
+    mv->data_bypass = bypass;
+    tlb_select_data(mv);
+}
+
 void mmu_vcpu_set_mode(struct mmu_vcpu *mv, unsigned cpl, bool ac)
 {
     mv->regs.cpl = (uint8_t)cpl;
     mv->regs.ac = ac;
-    mv->cur_data = mv->data[tlb_mode_of(&mv->regs, 0)];
+    tlb_select_data(mv);
     struct tlb_fetch_entry *fetch = mv->fetch[cpl == 3 ? TLB_USER : TLB_SUPER];
     if (fetch != mv->cur_fetch) {
         mv->cur_fetch = fetch;

@@ -141,8 +141,9 @@ struct mmu_vcpu {
     /* Current tables (never NULL; may be a shared always-empty table). data[] by enum tlb_mode, fetch[] by USER/SUPER. */
     struct tlb_entry *data[TLB_MODES];
     struct tlb_fetch_entry *fetch[2];
-    struct tlb_entry *cur_data;        /* data[mode of CPL and AC] */
+    struct tlb_entry *cur_data;        /* data[mode of CPL and AC]; an empty table while data_bypass is set */
     struct tlb_fetch_entry *cur_fetch; /* fetch[CPL == 3 ? TLB_USER : TLB_SUPER] */
+    bool data_bypass;                  /* the fast path must always miss: data breakpoints are armed */
     /* Advances whenever a fetch entry of this vCPU was dropped or the tables were switched: validity of cached code look-ups. */
     uint64_t fetch_epoch;
     mmu_rip_fn *rip;
@@ -156,6 +157,8 @@ struct mmu_vcpu *mmu_vcpu_get(struct mmu *mmu, unsigned index);
 void mmu_vcpu_load(struct mmu_vcpu *mv, const struct paging_regs *regs);
 /* Only CPL or EFLAGS.AC changed. */
 void mmu_vcpu_set_mode(struct mmu_vcpu *mv, unsigned cpl, bool ac);
+/* Makes every fast-path look-up of data miss, so that the CPU sees each access in its slow path; translation itself does not change. */
+void mmu_vcpu_set_data_bypass(struct mmu_vcpu *mv, bool bypass);
 /* PAE: reads the four PDPTEs that cr3 points to into `out`. False: a reserved bit is set in a present one (the CPU raises #GP). */
 bool mmu_load_pdptes(struct mmu_vcpu *mv, uint64_t cr3, uint64_t out[4]);
 

@@ -133,6 +133,11 @@ void tlb_fini(struct mmu *mmu)
     mmu->empty_fetch = NULL;
 }
 
+void tlb_select_data(struct mmu_vcpu *mv)
+{
+    mv->cur_data = mv->data_bypass ? mv->mmu->empty_data : mv->data[tlb_mode_of(&mv->regs, 0)];
+}
+
 void tlb_vcpu_switch(struct mmu_vcpu *mv)
 {
     const struct tlb_set *set = mv->set;
@@ -140,7 +145,7 @@ void tlb_vcpu_switch(struct mmu_vcpu *mv)
         mv->data[mode] = set->data[mode] ? set->data[mode] : mv->mmu->empty_data;
     for (unsigned mode = 0; mode < 2; mode++)
         mv->fetch[mode] = set->fetch[mode] ? set->fetch[mode] : mv->mmu->empty_fetch;
-    mv->cur_data = mv->data[tlb_mode_of(&mv->regs, 0)];
+    tlb_select_data(mv);
     mv->cur_fetch = mv->fetch[mv->regs.cpl == 3 ? TLB_USER : TLB_SUPER];
     mv->fetch_epoch++;
 }

@@ -1,14 +1,15 @@
 /*
  * The soft TLB: what the engines may use without asking the MMU again.
  *
- * A TLB set belongs to one root (one combination of the registers that select a translation); a vCPU keeps an LRU of TLB_SETS of them, so a CR3
- * switch back costs no refill. A set has one data table for each mode: user, supervisor, supervisor with EFLAGS.AC; and
- * one fetch table for user and supervisor. All are made lazily.
+ * A TLB set belongs to one root (one combination of the registers that select a translation); a vCPU keeps an LRU of
+ * TLB_SETS of them, so a CR3 switch back costs no refill. A set has one data table for each mode: user, supervisor,
+ * supervisor with EFLAGS.AC; and one fetch table for user and supervisor. All are made lazily.
  *
  * An entry folds every permission into its tags: an access of `size` bytes at gva hits iff
  *     gva + ntag_r (or ntag_w) <= 4096 - size      (unsigned; also rejects page-crossing accesses)
  * An empty tag is tlb_empty_tag(index): an address that maps to the slot can never match it. ntag_w is set only when
- * page, guest entry's D bit, tracking, and dirty logging all allow writes with no one being told. MMIO gets neither tag.
+ * page, guest entry's D bit, tracking, and dirty logging all allow writes with no one being told. MMIO gets neither
+ * tag.
  *
  * The index keeps gva bits 12..20 in its low 9 bits and hashes the upper bits only, so that dropping one 4 KiB spte
  * (whose table index is just these bits) touches TLB_WAYS slots a table.
@@ -20,18 +21,18 @@
 
 #include "core/types.h"
 
-#define TLB_BITS 12
-#define TLB_SIZE (1u << TLB_BITS)
-#define TLB_WAYS (TLB_SIZE / 512)
+#define TLB_BITS       12
+#define TLB_SIZE       (1u << TLB_BITS)
+#define TLB_WAYS       (TLB_SIZE / 512)
 #define TLB_FETCH_BITS 10
 #define TLB_FETCH_SIZE (1u << TLB_FETCH_BITS)
-#define TLB_SETS 8
-#define TLB_MAX_DEPS 5
+#define TLB_SETS       8
+#define TLB_MAX_DEPS   5
 
 enum tlb_mode { TLB_USER, TLB_SUPER, TLB_SUPER_AC, TLB_MODES };
 
-/* Bit in tlb_entry.gpa: the translation permits writes (guest entry writable, D set), but a write must go through mem_access()
- * because of tracking, dirty logging, read-only memory or copy-on-write. */
+/* Bit in tlb_entry.gpa: the translation permits writes (guest entry writable, D set), but a write must go through
+ * mem_access() because of tracking, dirty logging, read-only memory or copy-on-write. */
 #define TLB_GPA_WRITE_EMUL 1u
 
 struct tlb_entry {
@@ -52,13 +53,11 @@ struct tlb_meta {
     uint64_t dep[TLB_MAX_DEPS];
 };
 
+/* The upper bits are hashed by multiplication (the constant is 2^64 / golden ratio). */
 static inline unsigned tlb_hash(gva_t gva, unsigned bits)
 {
-    uint64_t page = gva >> PAGE_SHIFT, up = page >> 9;
-    unsigned extra = bits - 9;
-    up ^= up >> 9 ^ up >> 18 ^ up >> 27;
-    up ^= up >> extra;
-    return (unsigned)((page & 511) | ((up & ((1u << extra) - 1)) << 9));
+    uint64_t high = (gva >> (PAGE_SHIFT + 9)) * 0x9e3779b97f4a7c15ull >> (64 - (bits - 9));
+    return (unsigned)((gva >> PAGE_SHIFT & 511) | high << 9);
 }
 
 static inline unsigned tlb_index(gva_t gva)

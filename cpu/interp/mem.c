@@ -4,6 +4,7 @@
  * An access is translated completely, part by page, before the first byte moves; so a fault leaves no trace. Parts that
  * have a host address are copied; the rest goes through mem_access(), by which devices and write tracking see it.
  */
+#include "cpu/breakpoint.h"
 #include "cpu/interp/interp.h"
 #include "cpu/optable.h"
 #include "cpu/system.h"
@@ -145,6 +146,7 @@ static void access_bytes(struct vcpu *v, const struct insn *i, uint64_t lin, voi
     struct access_parts a;
     translate(v, i, lin, len, access, &a);
     move_parts(v, i, &a, buf, access & ACCESS_WRITE);
+    breakpoints_check_data(v, lin, len, access & ACCESS_WRITE);
 }
 
 /* ---- the interface (interp.h) ---- */

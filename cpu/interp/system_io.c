@@ -3,6 +3,7 @@
  * iteration and come back for the next, so that interrupts are seen between any two.
  */
 #include "core/bus.h"
+#include "cpu/breakpoint.h"
 #include "cpu/optable.h"
 #include "cpu/system.h"
 
@@ -45,6 +46,7 @@ static void charge_port(struct vcpu *v)
 static uint64_t port_read(struct vcpu *v, const struct insn *i, unsigned port, unsigned size)
 {
     vcpu_sync(v, i);
+    breakpoints_check_io(v, port, size);
     uint64_t value = bus_read(v->ports, port, size, (int)v->index);
     charge_port(v);
     return value;
@@ -53,6 +55,7 @@ static uint64_t port_read(struct vcpu *v, const struct insn *i, unsigned port, u
 static void port_write(struct vcpu *v, const struct insn *i, unsigned port, unsigned size, uint64_t value)
 {
     vcpu_sync(v, i);
+    breakpoints_check_io(v, port, size);
     bus_write(v->ports, port, size, value, (int)v->index);
     charge_port(v);
 }
