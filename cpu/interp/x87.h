@@ -109,8 +109,89 @@ static inline void mmx_set(struct vcpu *v, unsigned n, uint64_t x)
     v->fpu.st[n].exp = 0xffff;
 }
 
+/* ---- the register stack ---- */
+
+/* A value of the stack, in the layout of the ten bytes in memory. */
+struct f80 {
+    uint64_t mant;
+    uint16_t exp; /* sign and exponent */
+};
+
+/* What masked invalid operations give. */
+#define F80_INDEFINITE ((struct f80){0xc000000000000000, 0xffff})
+
+/* Physical number of ST(n). */
+static inline unsigned x87_reg(const struct x87 *f, unsigned n)
+{
+    return (f->top + n) & 7;
+}
+static inline bool x87_is_empty(const struct x87 *f, unsigned n)
+{
+    return !(f->tag >> x87_reg(f, n) & 1);
+}
+static inline struct f80 x87_get(const struct x87 *f, unsigned n)
+{
+    unsigned r = x87_reg(f, n);
+    return (struct f80){f->st[r].mant, f->st[r].exp};
+}
+static inline void x87_set(struct x87 *f, unsigned n, struct f80 x)
+{
+    unsigned r = x87_reg(f, n);
+    f->st[r].mant = x.mant;
+    f->st[r].exp = x.exp;
+    f->tag |= (uint8_t)(1u << r);
+}
+static inline void x87_pop(struct x87 *f)
+{
+    f->tag &= (uint8_t)~(1u << f->top);
+    f->top = (f->top + 1) & 7;
+}
+static inline void x87_push(struct x87 *f, struct f80 x)
+{
+    f->top = (f->top - 1) & 7;
+    x87_set(f, 0, x);
+}
+
+static inline void x87_set_cc(struct x87 *f, unsigned mask, unsigned value)
+{
+    f->fsw = (uint16_t)((f->fsw & ~mask) | (value & mask));
+}
+
+/*
+ * Takes over the exceptions among `flags`. True if one that is found before computing is unmasked: then nothing
+ * found by computing is reported, and operands stay as they are.
+ */
+static inline bool x87_report(struct x87 *f, unsigned flags)
+{
+    const unsigned pre = FSW_IE | FSW_DE | FSW_ZE;
+    bool stop = flags & ~f->fcw & pre;
+    f->fsw |= (uint16_t)(flags & (stop ? pre | FSW_SF : FSW_EXC | FSW_SF));
+    x87_update_summary(f);
+    return stop;
+}
+
+/* Stack underflow and overflow. True if the exception is unmasked: nothing else changes. */
+static inline bool x87_underflow(struct x87 *f)
+{
+    x87_set_cc(f, FSW_C1, 0);
+    return x87_report(f, FSW_IE | FSW_SF);
+}
+static inline bool x87_overflow(struct x87 *f)
+{
+    x87_set_cc(f, FSW_C1, FSW_C1);
+    return x87_report(f, FSW_IE | FSW_SF);
+}
+
+/* Instruction and data pointers, opcode: of every instruction that is not a control instruction (x87_control.c). After the access
+ * to memory. */
+void x87_note(struct vcpu *v, const struct insn *i);
+
 /* ---- parts of bind_x87() and bind_sse(), one a file; NULL for what is not theirs ---- */
 op_fn *bind_x87_control(const struct insn *i);
+op_fn *bind_x87_move(const struct insn *i);
+op_fn *bind_x87_arith(const struct insn *i);
+op_fn *bind_x87_compare(const struct insn *i);
+op_fn *bind_x87_function(const struct insn *i);
 op_fn *bind_xsave(const struct insn *i);
 
 #endif

@@ -2,7 +2,7 @@
  * x87 control: control and status words, environment and state images, pending exceptions (SDM volume 1, chapter 8).
  *
  * The instruction and data pointers are kept in software: every instruction that is not a control instruction stores its
- * own (x87_note() in x87_arith.h), and they are only seen through the images here and in xsave.c.
+ * own (x87_note()), and they are only seen through the images here and in xsave.c.
  */
 #include "cpu/interp/x87.h"
 #include "cpu/system.h"
@@ -28,6 +28,21 @@ static void fwait(struct vcpu *v, const struct insn *i)
     if (v->fpu.fsw & FSW_ES)
         x87_pending(v, i);
     NEXT(v, i);
+}
+
+/* ---- pointers ---- */
+
+void x87_note(struct vcpu *v, const struct insn *i)
+{
+    struct x87 *f = &v->fpu;
+    bool code64 = v->mode & MODE_CODE64;
+    f->fop = (uint16_t)((i->opcode & 7) << 8 | i->modrm);
+    f->fip = code64 ? insn_rip(v, i) : (uint32_t)insn_rip(v, i);
+    f->fcs = v->seg[SEG_CS].sel;
+    if (i->flags & INSN_RM_REG || i->enc != ENC_M)
+        return;
+    f->fdp = insn_offset(v, i);
+    f->fds = v->seg[i->seg == SEG_NONE ? (i->flags & INSN_STACKSEG ? SEG_SS : SEG_DS) : i->seg].sel;
 }
 
 /* ---- words ---- */
@@ -340,5 +355,8 @@ op_fn *bind_x87_control(const struct insn *i)
 
 op_fn *bind_x87(const struct insn *i, unsigned mode)
 {
+    op_fn *fn;
+    if ((fn = bind_x87_move(i)) || (fn = bind_x87_arith(i)) || (fn = bind_x87_compare(i)) || (fn = bind_x87_function(i)))
+        return fn;
     return bind_x87_control(i);
 }
