@@ -8,15 +8,16 @@
 
 #define HASH_BITS 16
 #define HASH_SIZE (1u << HASH_BITS)
-#define MAX_INSNS (4u << 20) /* decoded instructions kept before everything is dropped: about 200 MB would be the worst */
+#define MAX_INSNS                                                                                                      \
+    (4u << 20) /* decoded instructions kept before everything is dropped: about 200 MB would be the worst */
 
 /* A page that holds code: its blocks, and which of its bytes were decoded. */
 struct code_page {
     gfn_t gfn;
     unsigned as;
-    struct block *blocks;       /* whose first byte is here */
-    unsigned crossing;          /* blocks of the page before that reach into this one */
-    uint64_t decoded[64];       /* bit per byte */
+    struct block *blocks;   /* whose first byte is here */
+    struct block *crossing; /* blocks of the page before that reach into this one (cross_next) */
+    uint64_t decoded[64];   /* bit per byte */
     struct code_page *hash_next;
 };
 
@@ -28,7 +29,7 @@ struct code_cache {
     struct block *blocks[HASH_SIZE];
     struct code_page *pages[HASH_SIZE];
     struct block *graveyard;
-    uint64_t live_insns;
+    uint64_t live_insns, generation;
     struct {
         uint64_t decoded, insns, dropped_pages, dropped_blocks, resets;
     } stats;
@@ -111,13 +112,14 @@ static void page_release(struct code_cache *c, struct code_page **slot)
 }
 
 /* The second page of a crossing block loses it; the page may go. */
-static void crossing_gone(struct code_cache *c, const struct block *b)
+static void crossing_gone(struct code_cache *c, struct block *b)
 {
     struct code_page **slot = page_slot(c, mode_as(b->mode), b->page2 >> PAGE_SHIFT);
-    if (*slot) {
-        (*slot)->crossing--;
-        page_release(c, slot);
-    }
+    struct block **link = &(*slot)->crossing;
+    while (*link != b)
+        link = &(*link)->cross_next;
+    *link = b->cross_next;
+    page_release(c, slot);
 }
 
 static void drop_blocks_of(struct code_cache *c, unsigned as, gfn_t gfn)
@@ -126,48 +128,50 @@ static void drop_blocks_of(struct code_cache *c, unsigned as, gfn_t gfn)
     struct block *list = (*slot)->blocks;
     unsigned n = 0;
     (*slot)->blocks = NULL;
-    for (struct block *b = list, *next; b; b = next) {
+    for (struct block *b = list, *next; b; b = next, n++) {
         next = b->page_next;
-        gpa_t page2 = b->page2;
         bury(c, b);
-        n++;
-        if (page2 != BLOCK_NO_PAGE)
+        if (b->page2 != BLOCK_NO_PAGE)
             crossing_gone(c, b);
     }
     trace_point(c->trace, TRACE_CODE_DROP, gfn, n, 0, 0);
-    c->stats.dropped_pages++;
-    slot = page_slot(c, as, gfn);
-    if (*slot && !(*slot)->crossing)
+}
+
+/* Takes a crossing block out of the list of its first page, which may be the second one too (mapped twice in a row). */
+static void first_page_forget(struct code_cache *c, struct block *b, const struct code_page *second)
+{
+    struct code_page **slot = page_slot(c, mode_as(b->mode), b->gpa >> PAGE_SHIFT);
+    struct block **link = &(*slot)->blocks;
+    while (*link != b)
+        link = &(*link)->page_next;
+    *link = b->page_next;
+    if (*slot != second)
         page_release(c, slot);
 }
 
 /* Drops the blocks of the page before that reach into this one. */
-static void drop_crossing_into(struct code_cache *c, unsigned as, gfn_t gfn)
+static void drop_crossing_into(struct code_cache *c, struct code_page *p)
 {
-    for (unsigned k = 0; k < HASH_SIZE; k++)
-        for (struct code_page *p = c->pages[k]; p; p = p->hash_next) {
-            if (p->as != as)
-                continue;
-            for (struct block **b = &p->blocks; *b;) {
-                struct block *gone = *b;
-                if (gone->page2 >> PAGE_SHIFT != gfn || gone->page2 == BLOCK_NO_PAGE) {
-                    b = &gone->page_next;
-                    continue;
-                }
-                *b = gone->page_next;
-                bury(c, gone);
-            }
-        }
+    while (p->crossing) {
+        struct block *b = p->crossing;
+        p->crossing = b->cross_next;
+        first_page_forget(c, b, p);
+        bury(c, b);
+    }
 }
 
 static void page_invalidate(struct code_cache *c, unsigned as, gfn_t gfn)
 {
-    struct code_page *p = *page_slot(c, as, gfn);
-    if (p->crossing) {
-        drop_crossing_into(c, as, gfn);
-        p->crossing = 0;
-    }
+    drop_crossing_into(c, *page_slot(c, as, gfn));
     drop_blocks_of(c, as, gfn);
+    c->stats.dropped_pages++;
+    c->generation++;
+    page_release(c, page_slot(c, as, gfn));
+}
+
+uint64_t code_cache_generation(const struct code_cache *c)
+{
+    return c->generation;
 }
 
 static void on_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
@@ -269,7 +273,8 @@ static void sentinel_set(struct insn *s, unsigned idx, unsigned off)
 }
 
 /* Decodes into insn[] up to the end of a block; returns the number of instructions, 0 if the first needs more bytes. */
-static unsigned decode_run(struct insn *insn, const uint8_t *bytes, size_t avail, uint32_t mode, unsigned max, unsigned *used)
+static unsigned decode_run(struct insn *insn, const uint8_t *bytes, size_t avail, uint32_t mode, unsigned max,
+                           unsigned *used)
 {
     unsigned n = 0, off = 0;
     while (n < max && off < avail) {
@@ -325,7 +330,8 @@ static void block_insert(struct code_cache *c, struct block *b, gpa_t gpa, gpa_t
     if (page2 != BLOCK_NO_PAGE) {
         struct code_page *second = page_get(c, as, page2 >> PAGE_SHIFT);
         page_mark(second, 0, first + b->bytes - (unsigned)PAGE_SIZE);
-        second->crossing++;
+        b->cross_next = second->crossing;
+        second->crossing = b;
     }
     b->hash_next = *bucket;
     *bucket = b;
@@ -334,8 +340,8 @@ static void block_insert(struct code_cache *c, struct block *b, gpa_t gpa, gpa_t
     c->stats.insns += b->n;
 }
 
-struct block *code_cache_make(struct code_cache *c, gpa_t gpa, uint32_t mode, const uint8_t *bytes, size_t avail, gpa_t page2,
-                              const uint8_t *bytes2)
+struct block *code_cache_make(struct code_cache *c, gpa_t gpa, uint32_t mode, const uint8_t *bytes, size_t avail,
+                              gpa_t page2, const uint8_t *bytes2)
 {
     struct insn insn[BLOCK_MAX_INSNS];
     uint8_t joined[2 * 15];

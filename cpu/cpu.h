@@ -150,8 +150,16 @@ struct exc_record {
     uint8_t vector;
     bool has_error;
 };
-#define EXC_HISTORY 8
+#define EXC_HISTORY   8
 #define VCPU_STEP_MAX 49 /* BLOCK_MAX_INSNS + 1, see cpu/code_cache.h */
+
+/* A look-up of a block that went well, valid while the fetch translation and the code cache are unchanged. */
+struct jump_entry {
+    uint64_t rip, epoch, generation;
+    struct block *block;
+    uint32_t mode;
+};
+#define JUMP_BITS 10
 
 struct vcpu_config {
     unsigned index;
@@ -207,7 +215,7 @@ struct vcpu {
     bool intr_pin, nmi_pending, init_pending, sipi_pending, smi_pending;
     bool pending_single_step;
     uint8_t bp_exec, bp_data, bp_io; /* DR0..DR3 armed for execution, data, I/O: bits; follow from DR7 and CR4.DE */
-    uint64_t pending_dbg; /* DR6 bits of a pending debug exception */
+    uint64_t pending_dbg;            /* DR6 bits of a pending debug exception */
     const struct cpu_intc *intc;
 
     /* A fault being raised (vcpu_raise to the run loop). */
@@ -232,8 +240,9 @@ struct vcpu {
     uint64_t history_count;
     struct exc_record triple; /* the exception that could not be delivered, when activity is VCPU_SHUTDOWN */
     void (*on_a20)(void *ctx, uint64_t mask);
-    /* The run loop's own: a copy of the first instructions of a block that is longer than the budget; a block outside the
-     * cache (code in device memory). */
+    /* The run loop's own: a copy of the first instructions of a block that is longer than the budget; a block outside
+     * the cache (code in device memory). */
+    struct jump_entry jump[1u << JUMP_BITS];
     struct insn step[VCPU_STEP_MAX];
     struct block *uncached;
     struct vcpu_stats {

@@ -110,18 +110,40 @@ static __attribute__((noinline)) struct block *decode_block(struct vcpu *v, uint
     return b ? b : find_crossing(v, lin, gpa, host);
 }
 
-/* The block at v->rip. Raises fetch faults. */
-static struct block *find_block(struct vcpu *v)
+static struct jump_entry *jump_slot(struct vcpu *v)
+{
+    return &v->jump[(v->rip ^ v->rip >> JUMP_BITS) & ((1u << JUMP_BITS) - 1)];
+}
+
+static void jump_note(struct vcpu *v, struct block *b)
+{
+    *jump_slot(v) = (struct jump_entry){v->rip, v->mv->fetch_epoch, code_cache_generation(v->code), b, v->mode};
+}
+
+/* The block at v->rip, the long way. */
+static struct block *look_up_block(struct vcpu *v)
 {
     const uint8_t *host;
-    v->gpr[REG_IP] = v->rip;
     check_code_limit(v);
     uint64_t lin = fetch_linear(v, v->rip);
     gpa_t gpa = fetch_translate(v, lin, &host);
     struct block *b = host ? code_cache_find_any(v->code, gpa, block_mode(v)) : NULL;
-    if (likely(b && b->page2 == BLOCK_NO_PAGE))
+    if (likely(b && b->page2 == BLOCK_NO_PAGE)) {
+        jump_note(v, b);
         return b;
+    }
     return b ? find_crossing(v, lin, gpa, host) : decode_block(v, lin, gpa, host);
+}
+
+/* The block at v->rip. Raises fetch faults. */
+static struct block *find_block(struct vcpu *v)
+{
+    const struct jump_entry *j = jump_slot(v);
+    v->gpr[REG_IP] = v->rip;
+    if (likely(j->rip == v->rip && j->epoch == v->mv->fetch_epoch && j->mode == v->mode && j->block &&
+               j->generation == code_cache_generation(v->code)))
+        return j->block;
+    return look_up_block(v);
 }
 
 /* ---- running blocks ---- */
