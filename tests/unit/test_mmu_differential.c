@@ -140,10 +140,19 @@ static void step_edit_table(void)
     store(0, gpa, &e, size, MEM_GUEST);
 }
 
+/* An 8-byte place in a table that a recent address goes through, or just somewhere. */
+static gpa_t entry_in_use(void)
+{
+    struct gwalk w;
+    gwalk(walk.rig.mem, &regs[below(2)], recent[below(RECENT)], ACCESS_READ | GWALK_PEEK, &w);
+    gpa_t gpa = w.depth ? w.at[below((unsigned)w.depth)].gpte_gpa : ~0ull;
+    return gpa != ~0ull && chance(80) ? gpa & ~7ull : (gpa_t)(1 + below(TABLES)) * 4096 + random_index(512) * 8;
+}
+
 /* Bits of an entry that is there: what a kernel does all day. */
 static void step_tweak_entry(void)
 {
-    gpa_t gpa = (gpa_t)(1 + below(TABLES)) * 4096 + random_index(512) * 8;
+    gpa_t gpa = entry_in_use();
     uint64_t e = rig_get(&walk.rig, gpa);
     static const uint64_t bit[] = {PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_PS, PTE_NX, 1ull << 9, 1ull << 12, 1ull << 60, 1ull << 55};
     for (unsigned n = 1 + below(2); n; n--)
@@ -176,6 +185,10 @@ static void load_pdptes(unsigned cpu)
 {
     uint64_t a[4], b[4];
     load_both(cpu);
+    for (unsigned i = 0; i < 4 && chance(90); i++) {
+        uint64_t e = (uint64_t)(1 + below(TABLES)) << 12 | PTE_P;
+        store(regs[cpu].as, (regs[cpu].cr3 & 0xffffffe0u) + i * 8, &e, 8, MEM_GUEST);
+    }
     bool ok = mmu_load_pdptes(shadow.v[cpu], regs[cpu].cr3, a);
     ck_assert_int_eq(mmu_load_pdptes(walk.v[cpu], regs[cpu].cr3, b), ok);
     ck_assert_mem_eq(a, b, sizeof a);
