@@ -60,7 +60,7 @@ FROM_INT(FROM_INT_HANDLERS)
     }
 TO_INT(TO_INT_HANDLERS)
 
-/* ---- MMX ---- */
+/* ---- MMX: its state is entered even if #XM follows, as processors do ---- */
 
 static uint64_t mmx_source(struct vcpu *v, const struct insn *i)
 {
@@ -75,8 +75,8 @@ static void cvtpi2ps(struct vcpu *v, const struct insn *i)
     sse_need(v, i);
     mmx_need(v, i);
     union simd16 a = {.q = {0, 0}}, b = {.q = {mmx_source(v, i), 0}};
-    float_done(v, i, host_cvtdq2ps(&a, b, float_csr(v)), NULL, TINY_NEVER);
     mmx_enter(v);
+    float_done(v, i, host_cvtdq2ps(&a, b, float_csr(v)), NULL, TINY_NEVER);
     v->xmm[i->reg].q[0] = a.q[0];
     NEXT_MEM(v, i);
 }
@@ -109,8 +109,8 @@ static void cvtpi2pd(struct vcpu *v, const struct insn *i)
             memcpy(&b, v->xmm[i->rm].q, size);                                                                         \
         else                                                                                                           \
             sse_read(v, i, sse_linear(v, i, size, (size) == 16 ? 15 : 0, 0), &b, size);                                \
-        float_done(v, i, host_##name(&a, b, float_csr(v)), NULL, TINY_NEVER);                                          \
         mmx_enter(v);                                                                                                  \
+        float_done(v, i, host_##name(&a, b, float_csr(v)), NULL, TINY_NEVER);                                          \
         mmx_set(v, i->reg & 7, a.q[0]);                                                                                \
         NEXT_MEM(v, i);                                                                                                \
     }

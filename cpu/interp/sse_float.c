@@ -32,7 +32,8 @@ static bool has_tiny(const union simd16 *r, enum float_tiny kind)
 
 /*
  * The host ran masked, where a tiny result that is exact raises no flag; unmasked it does. After an unmasked exception that
- * was found before computing, nothing found by computing is reported.
+ * was found before computing, nothing found by computing is reported. One departure: beside an unmasked overflow or underflow
+ * PE is that of the masked result, not that of a result with unbounded exponent.
  */
 void float_done_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, const union simd16 *result,
                          enum float_tiny tiny)
