@@ -40,6 +40,7 @@ union sp_role {
         uint64_t maxphyaddr : 6; /* where reserved address bits start */
         uint64_t smm : 1;        /* address space */
         uint64_t a20 : 1;        /* address line 20 is masked */
+        uint64_t unused : 35;    /* named, so that an initialiser defines it */
     };
 };
 _Static_assert(sizeof(union sp_role) == 8, "a role is compared as one word");
