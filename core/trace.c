@@ -68,13 +68,34 @@ bool trace_enable(struct trace *t, const char *list, size_t capacity)
         t->ring = alloc_zeroed(t->capacity, sizeof *t->ring);
         t->written = 0;
     }
-    t->enabled |= bits;
+    t->recorded |= bits;
+    t->enabled = t->recorded | t->heard;
     return true;
+}
+
+void trace_listen(struct trace *t, uint64_t ids, trace_listener_fn *fn, void *ctx)
+{
+    t->listener = fn;
+    t->listener_ctx = ctx;
+    t->heard = ids;
+    t->enabled = t->recorded | t->heard;
+}
+
+const char *trace_name(enum trace_id id)
+{
+    return points[id].name;
+}
+
+const char *trace_arg_name(enum trace_id id, unsigned n)
+{
+    return points[id].arg[n];
 }
 
 void trace_write(struct trace *t, enum trace_id id, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
-    if (!t->ring)
+    if (t->heard >> id & 1)
+        t->listener(t->listener_ctx, id, (const uint64_t[4]){a, b, c, d});
+    if (!t->ring || !(t->recorded >> id & 1))
         return;
     t->ring[t->written++ & (t->capacity - 1)] =
         (struct trace_record){.icount = t->clock ? t->clock->icount : 0, .arg = {a, b, c, d}, .id = id};

@@ -1,6 +1,7 @@
 #include "cpu/breakpoint.h"
 
-#define DR_COUNT 4
+#define DR_COUNT    4
+#define BP_DEBUGGER 0x80 /* in bp_data: a debugger watches */
 
 /* The R/W field of DR7. */
 enum { DR7_EXEC, DR7_WRITE, DR7_IO, DR7_ACCESS };
@@ -39,6 +40,8 @@ void breakpoints_update(struct vcpu *v)
             break;
         }
     }
+    if (v->debug && v->debug->watches_data)
+        v->bp_data |= BP_DEBUGGER;
     mmu_vcpu_set_data_bypass(v->mv, v->bp_data != 0);
 }
 
@@ -70,6 +73,8 @@ static void note(struct vcpu *v, uint64_t hit)
 void breakpoints_note_data(struct vcpu *v, uint64_t lin, unsigned len, bool write)
 {
     uint64_t hit = 0;
+    if (v->bp_data & BP_DEBUGGER)
+        v->debug->on_access(v->debug->ctx, lin, len, write);
     for (unsigned n = 0; n < DR_COUNT; n++)
         if (v->bp_data >> n & 1 && (write || kind_of(v, n) == DR7_ACCESS) && meets(v, n, lin, len))
             hit |= 1u << n;

@@ -153,6 +153,23 @@ struct exc_record {
 #define EXC_HISTORY   8
 #define VCPU_STEP_MAX 49 /* BLOCK_MAX_INSNS + 1, see cpu/code_cache.h */
 
+/*
+ * A debugger's eye on a vCPU. It changes nothing that the guest could see: blocks end earlier, that is all.
+ * Boundaries at `from` (where the debugger let go on) do not count, nor do those inside a repeated string instruction.
+ */
+struct vcpu_debug {
+    void *ctx;
+    /* Breakpoint at linear address lin? Pure. */
+    bool (*is_break)(void *ctx, uint64_t lin);
+    /* vcpu_run() returns VCPU_EXIT_STOP before the instruction at lin. */
+    void (*on_break)(void *ctx, uint64_t lin);
+    /* Called after each data access while watches_data (then the soft TLB is bypassed; vcpu_refresh() arms it). */
+    void (*on_access)(void *ctx, uint64_t lin, unsigned len, bool write);
+    bool watches_data;
+    uint64_t from;    /* icount, or UINT64_MAX */
+    uint64_t rep_lin; /* the run loop's own: address of a REP instruction that was left unfinished, or UINT64_MAX */
+};
+
 /* A look-up of a block that went well, valid while the fetch translation and the code cache are unchanged. */
 struct jump_entry {
     uint64_t rip, epoch, generation;
@@ -216,6 +233,7 @@ struct vcpu {
     bool pending_single_step;
     uint8_t bp_exec, bp_data, bp_io; /* DR0..DR3 armed for execution, data, I/O: bits; follow from DR7 and CR4.DE */
     uint64_t pending_dbg;            /* DR6 bits of a pending debug exception */
+    struct vcpu_debug *debug;        /* a debugger's; NULL: none is attached */
     const struct cpu_intc *intc;
 
     /* A fault being raised (vcpu_raise to the run loop). */
@@ -259,6 +277,9 @@ void vcpu_set_intc(struct vcpu *v, const struct cpu_intc *intc);
 /* Handle that drives a pin (enum cpu_pin). */
 struct irq_line vcpu_pin(struct vcpu *v, enum cpu_pin pin);
 void vcpu_set_a20(struct vcpu *v, bool enabled);
+/* MTRRs as firmware leaves them: write-back by default; the video window and [hole, 4 GiB) uncached. hole: 4 GiB less a
+ * power of two. */
+void vcpu_firmware_mtrrs(struct vcpu *v, uint32_t hole);
 void vcpu_save(const struct vcpu *v, struct snap_writer *w);
 void vcpu_load(struct vcpu *v, struct snap_reader *r);
 void vcpu_register_stats(struct vcpu *v, struct stats *s);

@@ -223,13 +223,79 @@ static void run_blocks(struct vcpu *v, uint64_t end)
     }
 }
 
+/* ---- under a debugger ---- */
+
+static bool debug_stops(const struct vcpu *v)
+{
+    struct vcpu_debug *d = v->debug;
+    uint64_t lin = fetch_linear(v, v->rip);
+    if (v->clock->icount == d->from || lin == d->rep_lin || !d->is_break(d->ctx, lin))
+        return false;
+    d->on_break(d->ctx, lin);
+    return true;
+}
+
+/* Instructions of b up to the next breakpoint; b itself may begin at one. */
+static unsigned debug_run_length(const struct vcpu *v, const struct block *b)
+{
+    for (unsigned n = 1; n < b->n; n++)
+        if (v->debug->is_break(v->debug->ctx, fetch_linear(v, v->rip + b->insn[n].off)))
+            return n;
+    return b->n;
+}
+
+/* The first n instructions of b have run from `rip`: was the last a REP that is not done? */
+static void debug_note_rep(struct vcpu *v, const struct block *b, unsigned n, uint64_t rip)
+{
+    const struct insn *last = &b->insn[n - 1];
+    bool unfinished = last->flags & (INSN_REP | INSN_REPNE) && v->rip == rip + last->off;
+    v->debug->rep_lin = unfinished ? fetch_linear(v, v->rip) : UINT64_MAX;
+}
+
+/* One block, or the part of it before a breakpoint or the end of the units. Nothing if the fetch met what the debugger
+ * waits for. */
+static void debug_run_block(struct vcpu *v, uint64_t left)
+{
+    const struct block *b = find_block(v);
+    uint64_t rip = v->rip;
+    if (v->attn & ATTN_STOP)
+        return;
+    unsigned n = debug_run_length(v, b);
+    v->block = b;
+    if (n > left)
+        n = (unsigned)left;
+    v->rep_budget = n == b->n ? left - n + 1 : 1;
+    if (n == b->n)
+        run_insns(v, b->insn);
+    else
+        run_partial(v, b, n);
+    debug_note_rep(v, b, n, rip);
+}
+
+/* As run_blocks(), with a stop before each breakpoint but the one where it begins. */
+static void run_blocks_debug(struct vcpu *v, uint64_t end)
+{
+    for (;;) {
+        debug_run_block(v, end - clock_now(v->clock));
+        if (wants_boundary(v) || clock_now(v->clock) >= end || v->uncached)
+            return;
+        if (debug_stops(v)) {
+            v->attn |= ATTN_STOP;
+            return;
+        }
+    }
+}
+
 /* Exactly one instruction. */
 static void run_one(struct vcpu *v)
 {
     const struct block *b = find_block(v);
+    uint64_t rip = v->rip;
     v->block = b;
     v->rep_budget = 1;
     run_partial(v, b, 1);
+    if (unlikely(v->debug != NULL))
+        debug_note_rep(v, b, 1, rip);
 }
 
 /* ---- events at a boundary ---- */
@@ -309,7 +375,9 @@ static void run_to(struct vcpu *v, uint64_t end)
                 (v->int_shadow && (v->intr_pin || v->nmi_pending || v->pending_dbg));
     v->pending_single_step = v->rflags & FLAG_TF;
     v->int_shadow = v->shadow_is_movss = false; /* the handler of STI or MOV SS opens a new one */
-    if (!step) {
+    if (!step && unlikely(v->debug != NULL)) {
+        run_blocks_debug(v, end);
+    } else if (!step) {
         run_blocks(v, end);
     } else {
         check_exec_breakpoints(v);
@@ -346,9 +414,15 @@ static enum vcpu_exit exit_reason(struct vcpu *v, uint64_t end)
 
 static void step_over(struct vcpu *v, uint64_t end)
 {
+    uint64_t icount = v->clock->icount;
     if (has_events(v))
         take_events(v);
-    if (v->activity == VCPU_RUNNING && clock_now(v->clock) < end && !(v->attn & ATTN_STOP))
+    /* A delivery ends at a boundary with events of its own, however many units were asked for. */
+    if (v->activity != VCPU_RUNNING || v->clock->icount != icount || v->attn & ATTN_STOP)
+        return;
+    if (unlikely(v->debug != NULL) && debug_stops(v))
+        v->attn |= ATTN_STOP;
+    else if (clock_now(v->clock) < end)
         run_to(v, end);
 }
 

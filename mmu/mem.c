@@ -154,6 +154,7 @@ struct mem *mem_create(const struct mem_config *cfg)
         m->cfg.trace = &m->no_trace;
     }
     m->generation = 1;
+    m->before.gpa = ~0ull;
     m->cache = alloc_zeroed(MEM_CACHE_SIZE, sizeof(*m->cache));
     track_init(m);
     notifier_register(&m->notifier, cfg->mm, &mem_notifier_ops);
@@ -277,12 +278,18 @@ static enum mem_result write_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t
             return MEM_OK; /* mem_fail() has said it */
     }
     page += gpa & PAGE_MASK;
-    copy_bytes(page, buf, len);
     unsigned mask = track_mask(m, as, gfn);
     if (kind == MEM_WALK)
         mask &= ~(1u << TRACK_PT);
-    if (unlikely(mask))
-        track_notify(m, as, gpa, page, len, mask);
+    if (likely(!mask)) {
+        copy_bytes(page, buf, len);
+        return MEM_OK;
+    }
+    m->before.gpa = gpa & ~7ull;
+    memcpy(&m->before.value, page - (gpa & 7), 8);
+    copy_bytes(page, buf, len);
+    track_notify(m, as, gpa, page, len, mask);
+    m->before.gpa = ~0ull;
     return MEM_OK;
 }
 

@@ -40,6 +40,10 @@ struct mem {
     struct gfn_tree track[MEM_ADDRESS_SPACES]; /* of struct track_chunk */
     struct track_listener *listeners;
     uint64_t track_writes;
+    struct {
+        gpa_t gpa; /* 8-byte aligned, or ~0: not known */
+        uint64_t value;
+    } before; /* while track listeners are told of a write: the word that it began in, as it was; for debuggers */
     struct mmu *mmu;          /* told about newly tracked gfns and dying slots; may be NULL */
     struct mem_page *cache;   /* MEM_CACHE_SIZE */
     struct notifier notifier; /* keeps the cache true */
