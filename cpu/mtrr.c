@@ -81,3 +81,14 @@ int mtrr_write(struct vcpu *v, uint32_t index, uint64_t value)
     v->msr.mtrr_def_type = value;
     return 1;
 }
+
+void vcpu_firmware_mtrrs(struct vcpu *v, uint32_t hole)
+{
+    struct msrs *m = &v->msr;
+    uint64_t addr = (1ull << v->model->maxphyaddr) - 1;
+    memset(m->mtrr_fixed, 6, sizeof m->mtrr_fixed);
+    m->mtrr_fixed[find_fixed(0x259)] = 0; /* 0xa0000..0xbffff */
+    m->mtrr_base[0] = hole;
+    m->mtrr_mask[0] = (addr & ~(uint64_t)(UINT32_MAX - hole) & ~PAGE_MASK) | 1u << 11;
+    m->mtrr_def_type = 1u << 11 | 1u << 10 | 6;
+}

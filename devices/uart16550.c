@@ -162,18 +162,31 @@ static void rx_accept(struct uart16550 *u, uint8_t byte)
     uart_update(u);
 }
 
+/* A guest that polls for input reads LSR over and over without sending; one that prints reads it a few times a
+ * character. */
+#define POLLS_TO_LISTEN 64
+
+static bool is_listening(const struct uart16550 *u)
+{
+    return !u->cfg.patient_sender || (u->ier & IER_RDA) || u->polls >= POLLS_TO_LISTEN;
+}
+
+static bool rx_wanted(const struct uart16550 *u)
+{
+    return u->backlog_count && u->rx.count < fifo_depth(u) && !(u->mcr & MCR_LOOP) && is_listening(u);
+}
+
 /* The next character of the backlog is on the line if there is room for it. */
 static void rx_start(struct uart16550 *u)
 {
-    bool wanted = u->backlog_count && u->rx.count < fifo_depth(u) && !(u->mcr & MCR_LOOP);
-    if (wanted && !timer_is_armed(&u->rx_timer))
+    if (rx_wanted(u) && !timer_is_armed(&u->rx_timer))
         arm_after(u, &u->rx_timer, rx_char_time(u));
 }
 
 static void rx_expired(void *opaque)
 {
     struct uart16550 *u = opaque;
-    if (u->backlog_count && u->rx.count < fifo_depth(u) && !(u->mcr & MCR_LOOP)) {
+    if (rx_wanted(u)) {
         uint8_t byte = u->backlog[u->backlog_head];
         u->backlog_head = (u->backlog_head + 1) % u->backlog_capacity;
         u->backlog_count--;
@@ -251,6 +264,7 @@ static void write_thr(struct uart16550 *u, uint8_t byte)
     if (!(u->mcr & MCR_LOOP))
         device_sink_put(&u->cfg.sink, byte);
     u->thre_pending = false;
+    u->polls = 0;
     if (u->tx.count < fifo_depth(u))
         fifo_put(&u->tx, byte);
     if (!timer_is_armed(&u->tx_timer))
@@ -315,6 +329,7 @@ static void write_ier(struct uart16550 *u, uint8_t v)
     u->ier = v & 0x0f;
     if (enables_thre && !u->tx.count)
         u->thre_pending = true;
+    rx_start(u);
 }
 
 static void uart_write8(void *dev, uint64_t offset, uint8_t v)
@@ -369,6 +384,8 @@ static uint8_t read_lsr(struct uart16550 *u)
     if (!u->tx.count)
         v |= LSR_THRE | LSR_TEMT;
     u->lsr_errors = 0;
+    if (!u->rx.count && u->polls < POLLS_TO_LISTEN && ++u->polls == POLLS_TO_LISTEN)
+        rx_start(u);
     uart_update(u);
     return v;
 }
@@ -442,6 +459,7 @@ void uart16550_reset(struct uart16550 *u)
     u->divisor = 12; /* 9600 baud, as firmware leaves it */
     u->rx = u->tx = (struct uart16550_fifo){.count = 0};
     u->thre_pending = u->rx_timeout = false;
+    u->polls = 0;
     uart_update(u);
     rx_start(u);
 }
@@ -479,6 +497,7 @@ void uart16550_save(const struct uart16550 *u, struct snap_writer *w)
     snap_begin(w, name, 1);
     snap_put_bytes(w, bytes, sizeof(bytes));
     snap_put_u16(w, u->divisor);
+    snap_put_u32(w, u->polls);
     fifo_save(&u->rx, w);
     fifo_save(&u->tx, w);
     timer_save(u->cfg.clock, &u->tx_timer, w);
@@ -515,6 +534,7 @@ void uart16550_load(struct uart16550 *u, struct snap_reader *r)
     u->rx_timeout = snap_get_u8(r) != 0;
     u->irq_level = snap_get_u8(r) != 0;
     u->divisor = snap_get_u16(r);
+    u->polls = snap_get_u32(r);
     fifo_load(&u->rx, r);
     fifo_load(&u->tx, r);
     timer_load(u->cfg.clock, &u->tx_timer, r);

@@ -7,7 +7,8 @@
  * Time: the transmitter needs tx_char_time per character (0: what the divisor says) until it is empty again, and the
  * receiver gets a character each rx_char_time. A byte goes to the sink in the moment that the guest writes it, so
  * nothing is lost when a run ends. Input waits in a backlog (UART16550_BACKLOG_MAX bytes; more is refused and counted)
- * and enters the FIFO only when there is room: no overrun.
+ * and enters the FIFO only when there is room: no overrun. A patient sender also waits until someone listens, so that
+ * what was typed (or piped in) before the guest's driver clears its FIFO is not lost.
  */
 #ifndef DEVICES_UART16550_H
 #define DEVICES_UART16550_H
@@ -28,6 +29,7 @@ struct uart16550_config {
     struct irq_line irq;
     struct device_sink sink;             /* what the guest transmits */
     uint64_t tx_char_time, rx_char_time; /* units; 0: from the divisor and the line format */
+    bool patient_sender; /* the other end waits until the guest listens: its receive interrupt is on, or it polls */
     const struct log *log;
 };
 
@@ -48,6 +50,7 @@ struct uart16550 {
     struct timer tx_timer, rx_timer, timeout_timer;
     uint8_t *backlog; /* owned */
     size_t backlog_head, backlog_count, backlog_capacity;
+    uint32_t polls;   /* reads of LSR that found nothing, since the last character was sent; saturates */
     uint64_t refused; /* input bytes beyond the backlog's limit */
 };
 

@@ -78,6 +78,7 @@ static void init_timers_and_serial(struct board *b)
                                     .irq = isa_irq_line(&b->isa, LAYOUT_IRQ_COM1, 0),
                                     .sink = {serial_tx, b},
                                     .tx_char_time = SERIAL_TX_UNITS,
+                                    .patient_sender = true,
                                     .log = c->log};
     pit8254_init(&b->pit, &pit);
     rtc_cmos_init(&b->rtc, &rtc);
@@ -188,6 +189,8 @@ static void firmware_state(struct board *b)
 {
     static const uint8_t pirq[ISA_IRQ_PIRQS] = {LAYOUT_IRQ_PIRQ_A, LAYOUT_IRQ_PIRQ_B, LAYOUT_IRQ_PIRQ_A,
                                                 LAYOUT_IRQ_PIRQ_B};
+    for (unsigned k = 0; k < b->cfg.cpu_count; k++)
+        vcpu_firmware_mtrrs(b->cfg.cpus[k], LAYOUT_PCI_MMIO);
     lapic_set_virtual_wire(&b->lapics);
     pic8259_set_elcr(&b->pic, LAYOUT_ELCR_BOOT);
     pci_host_set_pm_base(&b->pci, LAYOUT_ACPI_PM_PORT);

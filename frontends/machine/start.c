@@ -273,12 +273,12 @@ void machine_reset(struct machine *m)
     m->resets++;
     m->turn = 0;
     m->turn_left = MACHINE_TURN_UNITS;
-    board_reset(&m->board);
     for (unsigned k = 0; k < m->cpu_count; k++) {
         vcpu_reset(m->cpu[k], false);
         if (k)
             m->cpu[k]->activity = VCPU_WAIT_SIPI;
     }
+    board_reset(&m->board);
     if (!machine_boot(m, &e)) { /* it fitted before: only the host can have failed */
         log_error("reset: %s", e.text);
         m->want.quit = true;
