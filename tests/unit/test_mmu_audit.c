@@ -219,6 +219,7 @@ START_TEST(parent_that_links_elsewhere_is_invariant_8)
     spte_desc_topup(&sh()->descs, 1);
     spte_list_add(&sh()->descs, &child->parents, &sp_table(sh(), page_at(3))[5]);
     expect_named(8, "does not link to it");
+    spte_list_remove(&sh()->descs, &child->parents, &sp_table(sh(), page_at(3))[5]);
 }
 END_TEST
 
