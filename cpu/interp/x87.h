@@ -158,13 +158,14 @@ static inline void x87_set_cc(struct x87 *f, unsigned mask, unsigned value)
 }
 
 /*
- * Takes over the exceptions among `flags`. True if one that is found before computing is unmasked: then nothing
- * found by computing is reported, and operands stay as they are.
+ * Takes over the exceptions among `flags`, and clears C1. True if one that is found before computing is unmasked: then
+ * nothing found by computing is reported, and operands stay as they are.
  */
 static inline bool x87_report(struct x87 *f, unsigned flags)
 {
     const unsigned pre = FSW_IE | FSW_DE | FSW_ZE;
     bool stop = flags & ~f->fcw & pre;
+    x87_set_cc(f, FSW_C1, 0);
     f->fsw |= (uint16_t)(flags & (stop ? pre | FSW_SF : FSW_EXC | FSW_SF));
     x87_update_summary(f);
     return stop;
@@ -173,13 +174,13 @@ static inline bool x87_report(struct x87 *f, unsigned flags)
 /* Stack underflow and overflow. True if the exception is unmasked: nothing else changes. */
 static inline bool x87_underflow(struct x87 *f)
 {
-    x87_set_cc(f, FSW_C1, 0);
     return x87_report(f, FSW_IE | FSW_SF);
 }
 static inline bool x87_overflow(struct x87 *f)
 {
+    bool stop = x87_report(f, FSW_IE | FSW_SF);
     x87_set_cc(f, FSW_C1, FSW_C1);
-    return x87_report(f, FSW_IE | FSW_SF);
+    return stop;
 }
 
 /* Instruction and data pointers, opcode: of every instruction that is not a control instruction (x87_control.c). After the access

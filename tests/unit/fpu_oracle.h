@@ -324,7 +324,7 @@ static inline void forget_precision(struct oracle_state *a, struct oracle_state 
 {
     uint32_t mxcsr;
     memcpy(&mxcsr, b->fx + 24, 4);
-    if (b->faulted && mxcsr & ~(mxcsr >> 7) & 0x18 && !(mxcsr & ~(mxcsr >> 7) & 7)) {
+    if (b->faulted && mxcsr & ~(mxcsr >> 7) & 0x18) {
         a->fx[24] &= (uint8_t)~0x20;
         b->fx[24] &= (uint8_t)~0x20;
     }
