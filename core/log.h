@@ -17,11 +17,9 @@
     X(GUEST_ERROR, "guest_errors", "guest used a device or register against its specification")                        \
     X(INT, "int", "exceptions and interrupts as they are delivered")                                                   \
     X(STALETLB, "staletlb", "uses of a translation that a real TLB could still hold in its old form")                  \
-    X(MMU, "mmu", "shadow MMU events")                                                                                 \
     X(IN_ASM, "in_asm", "guest code as it is decoded")                                                                 \
     X(IOPORT, "ioport", "accesses to ports and MMIO that no device claims")                                            \
-    X(RESET, "cpu_reset", "processor state before a reset")                                                            \
-    X(HOST, "host", "host memory events")
+    X(RESET, "cpu_reset", "processor state before a reset")
 
 enum log_channel {
 #define X(id, name, text) LOG_##id,

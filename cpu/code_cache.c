@@ -317,6 +317,17 @@ void block_free(struct block *b)
     free(b);
 }
 
+/* -d in_asm: the block as it was decoded, by guest-physical address. */
+static void block_log(const struct code_cache *c, const struct block *b)
+{
+    char text[96];
+    if (!c->log || !log_is_on(c->log, LOG_IN_ASM))
+        return;
+    for (unsigned k = 0; k < b->n; k++)
+        log_emit(c->log, LOG_IN_ASM, "gpa 0x%llx mode 0x%x: %s", (unsigned long long)(b->gpa + b->insn[k].off), b->mode,
+                 insn_print(&b->insn[k], b->gpa + b->insn[k].off, text, sizeof text));
+}
+
 static void block_insert(struct code_cache *c, struct block *b, gpa_t gpa, gpa_t page2)
 {
     unsigned as = mode_as(b->mode), first = (unsigned)(gpa & PAGE_MASK);
@@ -338,6 +349,7 @@ static void block_insert(struct code_cache *c, struct block *b, gpa_t gpa, gpa_t
     c->live_insns += b->n;
     c->stats.decoded++;
     c->stats.insns += b->n;
+    block_log(c, b);
 }
 
 struct block *code_cache_make(struct code_cache *c, gpa_t gpa, uint32_t mode, const uint8_t *bytes, size_t avail,
