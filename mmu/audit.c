@@ -40,8 +40,9 @@ static struct paging_regs mode_regs(const struct tlb_set *set, enum tlb_mode mod
 
 static void fail_entry(struct audit *a, const struct tlb_view *v, const char *what)
 {
-    audit_fail(a, 7, "TLB entry gva 0x%llx gpa 0x%llx%s%s%s mode %d: %s", (unsigned long long)v->gva, (unsigned long long)v->gpa,
-               v->read ? " r" : "", v->write ? " w" : "", v->fetch ? " x" : "", (int)v->mode, what);
+    audit_fail(a, 7, "TLB entry gva 0x%llx gpa 0x%llx%s%s%s mode %d: %s", (unsigned long long)v->gva,
+               (unsigned long long)v->gpa, v->read ? " r" : "", v->write ? " w" : "", v->fetch ? " x" : "",
+               (int)v->mode, what);
 }
 
 bool audit_accessed(const struct mem *m, unsigned as, gpa_t gpte_gpa, uint64_t gpte)
@@ -116,8 +117,8 @@ struct tlb_pass {
     bool all;
 };
 
-static void visit(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode, const struct tlb_entry *data,
-                  const struct tlb_fetch_entry *fetch, const struct tlb_meta *meta)
+static void visit(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode,
+                  const struct tlb_entry *data, const struct tlb_fetch_entry *fetch, const struct tlb_meta *meta)
 {
     struct tlb_pass *p = ctx;
     if (!p->all && set != mv->set)

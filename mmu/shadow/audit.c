@@ -1,10 +1,9 @@
 /*
- * The shadow engine's audit (Linux: mmu_audit.c): the invariants of docs/mmu.md, page by page, from the arena, never from the structures that are
- * under test. It looks only; see mmu/audit.h.
+ * The shadow engine's audit (Linux: mmu_audit.c): the invariants of docs/mmu.md, page by page, from the arena, never
+ * from the structures that are under test. It looks only; see mmu/audit.h.
  */
 #include "mmu/audit.h"
 #include "mmu/shadow/gpte.h"
-
 
 /* An spte under audit. */
 struct entry {
@@ -17,14 +16,14 @@ struct entry {
 
 static void fail_sp(struct audit *a, int invariant, const struct sp *sp, const char *what)
 {
-    audit_fail(a, invariant, "shadow page gfn 0x%llx level %d role 0x%llx: %s", (unsigned long long)sp->gfn, (int)sp->role.level,
-               (unsigned long long)sp->role.word, what);
+    audit_fail(a, invariant, "shadow page gfn 0x%llx level %d role 0x%llx: %s", (unsigned long long)sp->gfn,
+               (int)sp->role.level, (unsigned long long)sp->role.word, what);
 }
 
 static void fail_entry(struct audit *a, int invariant, const struct entry *e, const char *what)
 {
-    audit_fail(a, invariant, "shadow page gfn 0x%llx level %d entry %u, spte 0x%llx: %s", (unsigned long long)e->sp->gfn, e->level, e->i,
-               (unsigned long long)e->spte, what);
+    audit_fail(a, invariant, "shadow page gfn 0x%llx level %d entry %u, spte 0x%llx: %s",
+               (unsigned long long)e->sp->gfn, e->level, e->i, (unsigned long long)e->spte, what);
 }
 
 /* ---- invariants 1, 2, 4: a leaf against rmap, host and tracking ---- */
@@ -192,7 +191,8 @@ static void check_parents(struct audit *a, const struct sp *sp)
 {
     const struct shadow *sh = shadow_of(a->mmu);
     struct spte_iter it;
-    spte_list_for_each(&sp->parents, &it, p) {
+    spte_list_for_each(&sp->parents, &it, p)
+    {
         const struct sp *parent = sp_of(sh, p);
         if (!parent->live || !spte_is_link(*p, (int)parent->role.level) || spte_child(*p) != sp->index)
             fail_sp(a, 8, sp, "a parent in its list does not link to it");
@@ -203,7 +203,8 @@ static void check_hashed(struct audit *a, const struct sp *sp)
 {
     const struct shadow *sh = shadow_of(a->mmu);
     unsigned n = 0;
-    sp_for_each_of_gfn(sh, sp->gfn, other) {
+    sp_for_each_of_gfn(sh, sp->gfn, other)
+    {
         n += other == sp;
         if (other != sp && other->role.word == sp->role.word)
             fail_sp(a, 8, sp, "another page has the same gfn and role");
@@ -229,8 +230,7 @@ static void check_counts(struct audit *a, const struct sp *sp)
         fail_sp(a, 8, sp, "its count of roots is wrong");
     if (sp->role.direct)
         return;
-    sp_for_each_of_gfn(sh, sp->gfn, other)
-        of_gfn += !other->role.direct && role_as(other->role) == role_as(sp->role);
+    sp_for_each_of_gfn(sh, sp->gfn, other) of_gfn += !other->role.direct && role_as(other->role) == role_as(sp->role);
     if (track_count(a->mmu->mem, role_as(sp->role), sp->gfn, TRACK_PT) != of_gfn)
         fail_sp(a, 8, sp, "the tracking count of its gfn is not the number of its shadow pages");
 }
@@ -264,8 +264,9 @@ static void check_rmap_entry(struct audit *a, const struct memslot *slot, int le
     else if ((spte_gfn(sh, p) ^ gfn) & ~(level_pages(level) - 1))
         what = "maps another gfn";
     if (what)
-        audit_fail(a, 1, "rmap of gfn 0x%llx level %d (slot 0x%llx): its entry %u of shadow page gfn 0x%llx %s", (unsigned long long)gfn,
-                   level, (unsigned long long)slot->base, sp_index_of(sh, p), (unsigned long long)sp->gfn, what);
+        audit_fail(a, 1, "rmap of gfn 0x%llx level %d (slot 0x%llx): its entry %u of shadow page gfn 0x%llx %s",
+                   (unsigned long long)gfn, level, (unsigned long long)slot->base, sp_index_of(sh, p),
+                   (unsigned long long)sp->gfn, what);
 }
 
 static void check_slot_rmaps(struct audit *a, const struct memslot *slot)
@@ -276,7 +277,8 @@ static void check_slot_rmaps(struct audit *a, const struct memslot *slot)
         struct spte_list *head;
         struct spte_iter it;
         while ((head = rmap_next_used(slot, level, &gfn, end))) {
-            spte_list_for_each(head, &it, p) {
+            spte_list_for_each(head, &it, p)
+            {
                 check_rmap_entry(a, slot, level, gfn, p);
                 found++;
             }
@@ -302,13 +304,14 @@ static void check_lists(struct audit *a)
     if (active != live || active != sh->active_count)
         audit_fail(a, 8, "%u shadow pages live, %u on the active list, %u counted", live, active, sh->active_count);
     if (free_pages != sh->free_count || live + free_pages != sh->limit - 1)
-        audit_fail(a, 8, "%u shadow pages free, %u counted, %u live of %u", free_pages, sh->free_count, live, sh->limit - 1);
+        audit_fail(a, 8, "%u shadow pages free, %u counted, %u live of %u", free_pages, sh->free_count, live,
+                   sh->limit - 1);
 }
 
 /* ---- invariant 7: TLB entries against the spte they were made from ---- */
 
-static const char *tlb_trouble(const struct shadow *sh, const struct tlb_meta *meta, const struct tlb_entry *data, unsigned index,
-                               uint64_t host_page)
+static const char *tlb_trouble(const struct shadow *sh, const struct tlb_meta *meta, const struct tlb_entry *data,
+                               unsigned index, uint64_t host_page)
 {
     const uint64_t *p = (const uint64_t *)(uintptr_t)meta->dep[0];
     if (p < sh->spts || p >= sh->spts + (size_t)sh->limit * SP_ENTRIES)
@@ -332,8 +335,8 @@ struct tlb_pass {
     bool full;
 };
 
-static void visit_tlb(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode, const struct tlb_entry *data,
-                      const struct tlb_fetch_entry *fetch, const struct tlb_meta *meta)
+static void visit_tlb(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode,
+                      const struct tlb_entry *data, const struct tlb_fetch_entry *fetch, const struct tlb_meta *meta)
 {
     struct tlb_pass *pass = ctx;
     if (!pass->full && set != mv->set)
@@ -341,7 +344,8 @@ static void visit_tlb(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set,
     unsigned index = data ? (unsigned)(data - set->data[mode]) : (unsigned)(fetch - set->fetch[mode]);
     uint64_t tag = fetch ? fetch->ntag : data->ntag_r != tlb_empty_tag(index) ? data->ntag_r : data->ntag_w;
     uint64_t gva = -tag;
-    const char *what = tlb_trouble(shadow_of(pass->a->mmu), meta, data, index, gva + (data ? data->addend : fetch->addend));
+    const char *what =
+        tlb_trouble(shadow_of(pass->a->mmu), meta, data, index, gva + (data ? data->addend : fetch->addend));
     if (what)
         audit_fail(pass->a, 7, "TLB entry gva 0x%llx of vCPU %u: %s", (unsigned long long)gva, mv->index, what);
 }

@@ -61,8 +61,8 @@ static bool rights_allow(const struct paging_regs *r, const struct gwalk *w, uns
 }
 
 /* Fills the TLB from a present leaf whose rights allow the access. */
-static void fill_tlb(struct mmu_vcpu *mv, gva_t gva, unsigned access, uint64_t *sptep, const struct gwalk *rights, gpa_t gpa,
-                     uint8_t *host)
+static void fill_tlb(struct mmu_vcpu *mv, gva_t gva, unsigned access, uint64_t *sptep, const struct gwalk *rights,
+                     gpa_t gpa, uint8_t *host)
 {
     const struct paging_regs *r = &mv->regs;
     unsigned who = access & ACCESS_IMPLICIT;
@@ -205,15 +205,16 @@ static struct sp *fault_child(struct shadow *sh, const struct fault *f, const st
     return sp_get(sh, f->gfn & ~(level_pages(level) - 1), direct, created);
 }
 
-/* A new shadow page of a guest table tracks it from now on; was the entry that this fault rests on written before that? Linux:
- * FNAME(gpte_changed). A and D may have been set by the rest of the walk, where a table maps itself. */
+/* A new shadow page of a guest table tracks it from now on; was the entry that this fault rests on written before that?
+ * Linux: FNAME(gpte_changed). A and D may have been set by the rest of the walk, where a table maps itself. */
 static bool table_changed(struct shadow *sh, const struct fault *f, const struct sp *sp)
 {
     uint64_t now;
     int level = (int)sp->role.level;
     if (sp->role.direct)
         return false;
-    return !gpte_peek(sh->mmu->mem, sp->role, f->gpte_gpa[level], &now) || ((now ^ f->gpte[level]) & ~(GPTE_A | GPTE_D));
+    return !gpte_peek(sh->mmu->mem, sp->role, f->gpte_gpa[level], &now) ||
+           ((now ^ f->gpte[level]) & ~(GPTE_A | GPTE_D));
 }
 
 /* Makes *sptep lead to the child; keeps the link that is there when it is the right one. */
@@ -245,8 +246,8 @@ static uint64_t leaf_value(struct shadow *sh, const struct fault *f, int level)
 /* Could a TLB entry made from `old` permit what `new` does not? */
 static bool loses_rights(uint64_t old, uint64_t new)
 {
-    uint64_t gone = old & ~new & (SPTE_WRITABLE | SPTE_USER | SPTE_GUEST_W | SPTE_GUEST_D);
-    return gone || (new & ~old & (SPTE_NX | SPTE_EMUL)) || ((old ^ new) & SPTE_PKEY_MASK);
+    uint64_t gone = old & ~new &(SPTE_WRITABLE | SPTE_USER | SPTE_GUEST_W | SPTE_GUEST_D);
+    return gone || (new & ~old &(SPTE_NX | SPTE_EMUL)) || ((old ^ new) & SPTE_PKEY_MASK);
 }
 
 /* Linux: mmu_set_spte. An spte of the same frame only gains or loses rights. */
@@ -258,7 +259,7 @@ static void set_leaf(struct shadow *sh, const struct fault *f, struct sp *sp, ui
     if (same && loses_rights(old, new))
         spte_drop_cached(sh, sptep);
     if (same)
-        new |= *sptep & (SPTE_CACHED | SPTE_DIRTY);
+        new |= *sptep &(SPTE_CACHED | SPTE_DIRTY);
     else
         spte_drop(sh, sptep);
     if (!sp->role.direct)
@@ -273,7 +274,8 @@ static void set_leaf(struct shadow *sh, const struct fault *f, struct sp *sp, ui
     trace_point(sh->mmu->trace, TRACE_MMU_FILL, f->gva, f->gfn << PAGE_SHIFT, new, (uint64_t)level);
 }
 
-/* Linux: FNAME(fetch). The leaf's spte, or NULL when a guest table changed under the fault. A free page for each level exists. */
+/* Linux: FNAME(fetch). The leaf's spte, or NULL when a guest table changed under the fault. A free page for each level
+ * exists. */
 static uint64_t *shadow_map(struct shadow *sh, struct shadow_root *root, const struct fault *f)
 {
     struct sp *sp = shadow_root_top(sh, root, f->gva);
@@ -301,10 +303,12 @@ static bool prepare(struct shadow *sh, const struct fault *f)
     shadow_make_room(sh, FAULT_MAX_PAGES);
     if (!spte_desc_topup(&sh->descs, FAULT_MAX_PAGES + 1))
         return false;
-    return !f->slot || (rmap_prepare(f->slot, f->gfn, 1, &sh->descs) && (!f->huge || rmap_prepare(f->slot, f->gfn, 2, &sh->descs)));
+    return !f->slot ||
+           (rmap_prepare(f->slot, f->gfn, 1, &sh->descs) && (!f->huge || rmap_prepare(f->slot, f->gfn, 2, &sh->descs)));
 }
 
-/* Maps what the fault found and fills the TLB. False: something changed, walk again. MMU lock held, retry check done. */
+/* Maps what the fault found and fills the TLB. False: something changed, walk again. MMU lock held, retry check done.
+ */
 static bool map_and_fill(struct mmu_vcpu *mv, struct fault *f, const struct gwalk *w, struct xlate *out)
 {
     struct shadow *sh = shadow_of(mv->mmu);
@@ -332,12 +336,13 @@ static bool map_and_fill(struct mmu_vcpu *mv, struct fault *f, const struct gwal
     return true;
 }
 
-/* The frame behind the fault's gfn. A page whose writes must be seen is only read here: mem_access() writes it. False: the host has none
- * to give; the access then goes to mem_access(), which says so. */
+/* The frame behind the fault's gfn. A page whose writes must be seen is only read here: mem_access() writes it. False:
+ * the host has none to give; the access then goes to mem_access(), which says so. */
 static bool get_frame(struct mmu_vcpu *mv, struct fault *f)
 {
     struct gup_result g;
-    bool write = (f->access & ACCESS_WRITE) && f->slot->kind == MEMSLOT_RAM && !track_is_tracked(mv->mem, f->as, f->gfn);
+    bool write =
+        (f->access & ACCESS_WRITE) && f->slot->kind == MEMSLOT_RAM && !track_is_tracked(mv->mem, f->as, f->gfn);
     if (host_mm_gup(mv->mmu->mm, memslot_hva(f->slot, f->gfn), write, &g))
         return false;
     f->pfn = g.pfn;
@@ -347,16 +352,17 @@ static bool get_frame(struct mmu_vcpu *mv, struct fault *f)
 }
 
 /*
- * The walker's own updates of A and D reach no listener. They change nothing that is shadowed, since A and D are at the same
- * place in every format and setting them adds rights only; except where one page serves as tables of 4-byte and of 8-byte entries
- * at once. Then what shadows it in the other size goes.
+ * The walker's own updates of A and D reach no listener. They change nothing that is shadowed, since A and D are at the
+ * same place in every format and setting them adds rights only; except where one page serves as tables of 4-byte and of
+ * 8-byte entries at once. Then what shadows it in the other size goes.
  */
 static void drop_other_size(struct shadow *sh, unsigned as, unsigned size, const struct gwalk *w)
 {
     for (int i = 0; i < w->depth; i++) {
         if (w->at[i].gpte_gpa == ~0ull)
             continue;
-        sp_for_each_of_gfn(sh, w->at[i].gpte_gpa >> PAGE_SHIFT, sp) {
+        sp_for_each_of_gfn(sh, w->at[i].gpte_gpa >> PAGE_SHIFT, sp)
+        {
             if (!sp->role.direct && role_as(sp->role) == as && gpte_size(sp->role) != size)
                 sp_zap(sh, sp);
         }
@@ -422,6 +428,7 @@ enum xlate_result shadow_translate(struct mmu_vcpu *mv, gva_t gva, unsigned acce
     mmu->stats.shadow_faults++;
     while ((step = fault_once(mv, gva, access, out)) == STEP_AGAIN)
         mmu->stats.retries++;
-    trace_point(mmu->trace, TRACE_MMU_FAULT, gva, access, step == STEP_FAULT ? out->error : 0, step == STEP_FAULT ? 0 : out->gpa);
+    trace_point(mmu->trace, TRACE_MMU_FAULT, gva, access, step == STEP_FAULT ? out->error : 0,
+                step == STEP_FAULT ? 0 : out->gpa);
     return step == STEP_FAULT ? XLATE_FAULT : XLATE_OK;
 }

@@ -1,19 +1,19 @@
 /*
- * What the shadow engine needs to know of a guest entry: the page it names, its rights, and which of its bits matter to a translation.
- * The entry has been checked by the guest walker before (reserved bits included).
+ * What the shadow engine needs to know of a guest entry: the page it names, its rights, and which of its bits matter to
+ * a translation. The entry has been checked by the guest walker before (reserved bits included).
  */
 #ifndef MMU_SHADOW_GPTE_H
 #define MMU_SHADOW_GPTE_H
 
 #include "mmu/shadow/sp.h"
 
-#define GPTE_P (1ull << 0)
-#define GPTE_W (1ull << 1)
-#define GPTE_U (1ull << 2)
-#define GPTE_A (1ull << 5)
-#define GPTE_D (1ull << 6)
-#define GPTE_PS (1ull << 7)
-#define GPTE_NX (1ull << 63)
+#define GPTE_P    (1ull << 0)
+#define GPTE_W    (1ull << 1)
+#define GPTE_U    (1ull << 2)
+#define GPTE_A    (1ull << 5)
+#define GPTE_D    (1ull << 6)
+#define GPTE_PS   (1ull << 7)
+#define GPTE_NX   (1ull << 63)
 #define GPTE_ADDR (((1ull << 52) - 1) & ~PAGE_MASK)
 
 static inline bool role_is_long(union sp_role role)
@@ -90,8 +90,8 @@ static inline uint64_t gpte_significant(union sp_role role, bool leaf)
     return ~ignored;
 }
 
-/* Guest-physical address of the guest entry that spte `i` of the page mirrors. A 32-bit table of 1024 entries has two shadow pages
- * at level 1; at level 2, where one entry covers two sptes, four. */
+/* Guest-physical address of the guest entry that spte `i` of the page mirrors. A 32-bit table of 1024 entries has two
+ * shadow pages at level 1; at level 2, where one entry covers two sptes, four. */
 static inline gpa_t sp_gpte_gpa(const struct sp *sp, unsigned i)
 {
     gpa_t base = sp->gfn << PAGE_SHIFT;

@@ -1,19 +1,20 @@
 /*
  * What a write to a shadowed guest table does to its shadow pages (Linux: kvm_mmu_pte_write).
  *
- * The write has been made already. Each spte of a changed entry goes, unless only bits changed that no translation depends on, or D was
- * set, which adds a right. A child that loses its link stays in the hash: fork and exec link it again at the next fault.
+ * The write has been made already. Each spte of a changed entry goes, unless only bits changed that no translation
+ * depends on, or D was set, which adds a right. A child that loses its link stays in the hash: fork and exec link it
+ * again at the next fault.
  *
  * A page that is written again and again without being used is not worth its tracking: the guest is building or tearing
- * down the table, or has freed it and uses the page for something else. It is zapped (Linux: detect_write_flooding), as it is
- * at once when the write does not look like one to a page table (detect_write_misaligned).
+ * down the table, or has freed it and uses the page for something else. It is zapped (Linux: detect_write_flooding), as
+ * it is at once when the write does not look like one to a page table (detect_write_misaligned).
  */
 #include "mmu/shadow/gpte.h"
 
 #include <string.h>
 
-#define FLOOD_UPPER 3
-#define FLOOD_LEAF 8
+#define FLOOD_UPPER   3
+#define FLOOD_LEAF    8
 /* A longer write fills the page with something else. */
 #define ENTRYWISE_MAX 64
 
@@ -37,7 +38,7 @@ static bool entry_agrees(union sp_role role, uint64_t old, uint64_t new)
 {
     bool leaf = gpte_is_leaf(role, old);
     uint64_t diff = (old ^ new) & gpte_significant(role, leaf);
-    if (leaf && (new & GPTE_D))
+    if (leaf && (new &GPTE_D))
         diff &= ~GPTE_D;
     return !diff;
 }
@@ -49,7 +50,7 @@ static void update_spte(struct shadow *sh, struct sp *sp, uint64_t *sptep, uint6
     int level = (int)sp->role.level;
     if (!*sptep)
         return;
-    bool d_set = gpte_is_leaf(sp->role, *old) && (new & ~*old & GPTE_D);
+    bool d_set = gpte_is_leaf(sp->role, *old) && (new & ~*old &GPTE_D);
     if (!entry_agrees(sp->role, *old, new)) {
         spte_drop(sh, sptep);
         return;
@@ -88,7 +89,8 @@ static bool entry_is_shadowed(const struct shadow *sh, const struct sp *sp, unsi
     return entry / 256 == sp->role.quadrant && (spt[entry % 256 * 2] | spt[entry % 256 * 2 + 1]);
 }
 
-static uint64_t entry_value(struct shadow *sh, const struct sp *sp, unsigned entry, gpa_t gpa, const uint8_t *bytes, size_t len)
+static uint64_t entry_value(struct shadow *sh, const struct sp *sp, unsigned entry, gpa_t gpa, const uint8_t *bytes,
+                            size_t len)
 {
     unsigned size = gpte_size(sp->role);
     gpa_t at = (sp->gfn << PAGE_SHIFT) + entry * size;
@@ -119,7 +121,8 @@ void shadow_pt_write(struct mmu *mmu, unsigned as, gpa_t gpa, const void *bytes,
     if (!len)
         return;
     shadow_batch_begin(sh);
-    sp_for_each_of_gfn(sh, gpa >> PAGE_SHIFT, sp) {
+    sp_for_each_of_gfn(sh, gpa >> PAGE_SHIFT, sp)
+    {
         if (!sp->role.direct && role_as(sp->role) == as)
             sp_written(sh, sp, gpa, bytes, len);
     }

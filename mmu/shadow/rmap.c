@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #define CHUNK_HEADS 512
-#define DESC_BATCH 64
+#define DESC_BATCH  64
 
 struct rmap_chunk {
     unsigned used; /* heads that are not empty */
@@ -155,8 +155,7 @@ size_t spte_list_count(const struct spte_list *l)
 {
     struct spte_iter it;
     size_t n = 0;
-    spte_list_for_each(l, &it, p)
-        n++;
+    spte_list_for_each(l, &it, p) n++;
     return n;
 }
 
@@ -164,8 +163,7 @@ size_t spte_list_occurrences(const struct spte_list *l, const uint64_t *sptep)
 {
     struct spte_iter it;
     size_t n = 0;
-    spte_list_for_each(l, &it, p)
-        n += p == sptep;
+    spte_list_for_each(l, &it, p) n += p == sptep;
     return n;
 }
 

@@ -1,12 +1,12 @@
 /*
  * Reverse maps: for each gfn and level of a memslot, the sptes that map it (Linux: kvm_rmap_head, pte_list_*).
  *
- * The same list type, spte_list, also holds the parents of a shadow page. A list of one is the spte's address itself; longer ones
- * are a chain of descriptors of SPTE_DESC_SLOTS entries, of which only the first may have room.
+ * The same list type, spte_list, also holds the parents of a shadow page. A list of one is the spte's address itself;
+ * longer ones are a chain of descriptors of SPTE_DESC_SLOTS entries, of which only the first may have room.
  *
- * rmaps are sparse: for each level a directory of chunks, each for 512 consecutive heads, made on first use, with counts, so that work
- * on a range costs what the range holds. No call on the fault path can fail halfway: rmap_prepare() comes first.
- * All calls need the MMU lock.
+ * rmaps are sparse: for each level a directory of chunks, each for 512 consecutive heads, made on first use, with
+ * counts, so that work on a range costs what the range holds. No call on the fault path can fail halfway:
+ * rmap_prepare() comes first. All calls need the MMU lock.
  */
 #ifndef MMU_SHADOW_RMAP_H
 #define MMU_SHADOW_RMAP_H
@@ -14,7 +14,7 @@
 #include "mmu/engine.h"
 
 #define SPTE_DESC_SLOTS 14
-#define RMAP_LEVELS 3 /* 4K, 2M, 1G */
+#define RMAP_LEVELS     3 /* 4K, 2M, 1G */
 
 struct spte_desc {
     struct spte_desc *more;
@@ -66,8 +66,8 @@ struct spte_list *rmap_head(const struct memslot *slot, gfn_t gfn, int level);
 bool rmap_prepare(struct memslot *slot, gfn_t gfn, int level, struct spte_desc_cache *c);
 void rmap_add(struct spte_desc_cache *c, struct memslot *slot, gfn_t gfn, int level, uint64_t *sptep);
 bool rmap_remove(struct spte_desc_cache *c, struct memslot *slot, gfn_t gfn, int level, uint64_t *sptep);
-/* First non-empty head of the level at or after *gfn and before end, both inside the slot; *gfn becomes the first gfn that it
- * covers and that is not below the slot's base. NULL: none. Skips empty chunks whole. */
+/* First non-empty head of the level at or after *gfn and before end, both inside the slot; *gfn becomes the first gfn
+ * that it covers and that is not below the slot's base. NULL: none. Skips empty chunks whole. */
 struct spte_list *rmap_next_used(const struct memslot *slot, int level, gfn_t *gfn, gfn_t end);
 /* sptes that the slot's rmaps hold. */
 uint64_t rmap_count(const struct memslot *slot);

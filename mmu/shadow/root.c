@@ -1,8 +1,9 @@
 /*
  * Roots: where a shadow walk starts (Linux: mmu_alloc_roots, mmu_alloc_pae_roots).
  *
- * A TLB set has one root. It names its top pages by gfn and role and looks them up when a fault needs them, so that a top page
- * may be zapped while its root is in use: the root just forgets it. That is also why a root costs nothing until it is used.
+ * A TLB set has one root. It names its top pages by gfn and role and looks them up when a fault needs them, so that a
+ * top page may be zapped while its root is in use: the root just forgets it. That is also why a root costs nothing
+ * until it is used.
  */
 #include "mmu/shadow/gpte.h"
 

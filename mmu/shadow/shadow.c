@@ -1,8 +1,10 @@
 /*
- * -mmu shadow: the guest's tables mirrored in shadow tables from gva to frame (Linux: arch/x86/kvm/mmu, the software side).
+ * -mmu shadow: the guest's tables mirrored in shadow tables from gva to frame (Linux: arch/x86/kvm/mmu, the software
+ * side).
  *
- * To be read in this order: spte.h (the entry), sp.h (pages, roles, roots), gpte.h (what matters of a guest entry), fault.c (how an spte
- * comes to be), pt_write.c (how guest writes undo it), zap.c (all other ends), rmap.h (who maps a gfn), audit.c (what must hold).
+ * To be read in this order: spte.h (the entry), sp.h (pages, roles, roots), gpte.h (what matters of a guest entry),
+ * fault.c (how an spte comes to be), pt_write.c (how guest writes undo it), zap.c (all other ends), rmap.h (who maps a
+ * gfn), audit.c (what must hold).
  */
 #include "mmu/shadow/sp.h"
 

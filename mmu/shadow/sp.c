@@ -5,8 +5,8 @@
 #include <sys/mman.h>
 
 #define SP_LIMIT_DEFAULT 16384
-#define SP_LIMIT_MIN 64
-#define SP_LIMIT_MAX (1u << 24)
+#define SP_LIMIT_MIN     64
+#define SP_LIMIT_MAX     (1u << 24)
 
 static void *arena_map(size_t len)
 {
@@ -172,7 +172,8 @@ static struct sp *sp_new(struct shadow *sh, gfn_t gfn, union sp_role role)
 struct sp *sp_get(struct shadow *sh, gfn_t gfn, union sp_role role, bool *created)
 {
     *created = false;
-    sp_for_each_of_gfn(sh, gfn, sp) {
+    sp_for_each_of_gfn(sh, gfn, sp)
+    {
         if (sp->role.word == role.word) {
             sp->write_flood = 0;
             return sp;

@@ -1,15 +1,15 @@
 /*
  * Shadow pages (Linux: struct kvm_mmu_page): tables of 512 sptes, found by guest frame and role.
  *
- * An indirect shadow page shadows a guest table: its gfn is tracked (TRACK_PT) for as long as it lives, and for each spte it keeps the guest
- * entry that the spte was made from. A direct one maps consecutive gfns: below a guest large page whose frames are not
- * contiguous, or everything while paging is off; nothing is tracked for it.
+ * An indirect shadow page shadows a guest table: its gfn is tracked (TRACK_PT) for as long as it lives, and for each
+ * spte it keeps the guest entry that the spte was made from. A direct one maps consecutive gfns: below a guest large
+ * page whose frames are not contiguous, or everything while paging is off; nothing is tracked for it.
  *
  * All pages come from one arena reserved at start, so making one cannot fail once shadow_make_room() found a free one.
  * An spte's address gives its shadow page and the place of its guest entry by arithmetic.
  *
- * Invariants (audited): a live page is in the hash and on the active list once; every link to it is in its parents list once and
- * the reverse; `used` counts its sptes that are not empty; `root_count` counts the roots that name it.
+ * Invariants (audited): a live page is in the hash and on the active list once; every link to it is in its parents list
+ * once and the reverse; `used` counts its sptes that are not empty; `root_count` counts the roots that name it.
  */
 #ifndef MMU_SHADOW_SP_H
 #define MMU_SHADOW_SP_H
@@ -20,16 +20,17 @@
 #define SP_ENTRIES 512
 
 /*
- * All that selects a shadow page besides the gfn. Fields which cannot matter for a page are zero in it, so that it is shared where it can be.
- * CR0.WP, SMEP and SMAP are not here: rights in the sptes are the guest's own, the TLB fill applies those bits.
+ * All that selects a shadow page besides the gfn. Fields which cannot matter for a page are zero in it, so that it is
+ * shared where it can be. CR0.WP, SMEP and SMAP are not here: rights in the sptes are the guest's own, the TLB fill
+ * applies those bits.
  */
 union sp_role {
     uint64_t word;
     struct {
-        uint64_t level : 3;      /* of its sptes: 1..5 */
-        uint64_t format : 3;     /* enum paging_format of the guest table; PAGING_NONE for a direct page */
+        uint64_t level : 3;  /* of its sptes: 1..5 */
+        uint64_t format : 3; /* enum paging_format of the guest table; PAGING_NONE for a direct page */
         uint64_t direct : 1;
-        uint64_t access : 3;     /* ACC_*: rights of the guest entries above, combined (a direct page: of its leaf as well) */
+        uint64_t access : 3;     /* ACC_*: rights of the guest entries above, combined; a direct page: and its leaf */
         uint64_t dirty : 1;      /* direct: D of the guest's large entry */
         uint64_t pkey : 4;       /* direct: protection key of the guest's large entry */
         uint64_t quadrant : 2;   /* 32-bit guests: which part of the guest's 1024 entries */
@@ -49,14 +50,14 @@ struct sp {
     gfn_t gfn;
     union sp_role role;
     uint32_t index;
-    uint32_t hash_next;               /* index, 0 ends */
+    uint32_t hash_next;                /* index, 0 ends */
     uint32_t active_prev, active_next; /* index; oldest first */
-    uint32_t touched_next;            /* the audit's list of pages changed since it last looked */
-    uint16_t used;                    /* sptes that are not empty */
-    uint8_t write_flood;              /* tracked writes since the page was last used */
+    uint32_t touched_next;             /* the audit's list of pages changed since it last looked */
+    uint16_t used;                     /* sptes that are not empty */
+    uint8_t write_flood;               /* tracked writes since the page was last used */
     bool live, touched;
     uint32_t root_count;
-    struct spte_list parents;         /* sptes that link to it */
+    struct spte_list parents; /* sptes that link to it */
 };
 
 /* The engine's root of one TLB set: the shadow pages at the top, looked up again whenever they are missing. */
@@ -66,7 +67,7 @@ struct shadow_root {
     uint8_t tops;                    /* 1, or 4 where gva bits 30 and 31 choose among them (32-bit, PAE, no paging) */
     bool has[4];                     /* PAE: the PDPTE register is present */
     gfn_t gfn[4];
-    uint32_t sp[4];                  /* index, 0: none at the moment */
+    uint32_t sp[4]; /* index, 0: none at the moment */
 };
 
 struct shadow {
@@ -74,8 +75,8 @@ struct shadow {
     struct frame_pool *pool;
     /* The arena: `limit` pages, of which index 0 is never used. */
     uint32_t limit;
-    uint64_t *spts;   /* limit * SP_ENTRIES sptes */
-    uint64_t *gptes;  /* as many guest entries (indirect pages) */
+    uint64_t *spts;  /* limit * SP_ENTRIES sptes */
+    uint64_t *gptes; /* as many guest entries (indirect pages) */
     struct sp *pages;
     uint32_t free_head, free_count; /* linked through hash_next */
     uint32_t *hash;
@@ -85,7 +86,7 @@ struct shadow {
     uint32_t touched;
     struct shadow_root *roots;
     struct spte_desc_cache descs;
-    unsigned batch;         /* depth of shadow_batch_begin() */
+    unsigned batch; /* depth of shadow_batch_begin() */
     unsigned batch_drops;
     bool flush_pending;
     uint64_t mmio_generation; /* memslot generation that was last seen by a fault */
@@ -96,12 +97,12 @@ struct fault {
     gva_t gva;
     unsigned access;
     unsigned as;
-    gfn_t gfn;                 /* of the page that contains the gva's gpa */
-    int leaf_level;            /* of the guest's leaf; 4 with paging off: everything is direct */
-    uint64_t gpte[6];          /* by level */
+    gfn_t gfn;        /* of the page that contains the gva's gpa */
+    int leaf_level;   /* of the guest's leaf; 4 with paging off: everything is direct */
+    uint64_t gpte[6]; /* by level */
     gpa_t gpte_gpa[6];
-    uint64_t rights;           /* SPTE_GUEST_RIGHTS of the leaf, all levels combined */
-    struct memslot *slot;      /* NULL: MMIO */
+    uint64_t rights;      /* SPTE_GUEST_RIGHTS of the leaf, all levels combined */
+    struct memslot *slot; /* NULL: MMIO */
     pfn_t pfn;
     bool host_w, huge;
 };
@@ -175,14 +176,17 @@ static inline unsigned root_slot(const struct shadow_root *root, gva_t gva)
 
 /* ---- zap.c: taking translations away ---- */
 
-/* Between begin and end TLB entries are dropped one by one, or, when there are too many, all at once at the end. Nests. */
+/* Between begin and end TLB entries are dropped one by one, or, when there are too many, all at once at the end. Nests.
+ */
 void shadow_batch_begin(struct shadow *sh);
 void shadow_batch_end(struct shadow *sh);
 /* Drops the TLB entries made from a leaf. */
 void spte_drop_cached(struct shadow *sh, uint64_t *sptep);
-/* Empties an spte of any kind: leaves its rmap, or unlinks its child (which stays in the hash). Linux: mmu_page_zap_pte. */
+/* Empties an spte of any kind: leaves its rmap, or unlinks its child (which stays in the hash). Linux:
+ * mmu_page_zap_pte. */
 void spte_drop(struct shadow *sh, uint64_t *sptep);
-/* Zaps a page: its sptes, its parents' links, its place in roots, hash and tracking. Linux: kvm_mmu_prepare_zap_page. */
+/* Zaps a page: its sptes, its parents' links, its place in roots, hash and tracking. Linux: kvm_mmu_prepare_zap_page.
+ */
 void sp_zap(struct shadow *sh, struct sp *sp);
 /* At least `n` free pages, zapping the oldest that no root needs. Linux: make_mmu_pages_available. */
 void shadow_make_room(struct shadow *sh, uint32_t n);

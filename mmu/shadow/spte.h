@@ -1,5 +1,6 @@
 /*
- * The shadow page-table entry: its whole bit layout, its constructors and its predicates. No other file knows a bit number.
+ * The shadow page-table entry: its whole bit layout, its constructors and its predicates. No other file knows a bit
+ * number.
  *
  * An spte is 64 bits and is one of
  *
@@ -8,56 +9,57 @@
  *   link    PRESENT above level 1, not LARGE: the index of the child shadow page
  *   mmio    not PRESENT, MMIO: the gfn has no memslot; valid while its generation is the memslots' current one
  *
- * Since the soft TLB is filled by software, a leaf keeps the guest's rights as the guest's entries state them, all levels
- * combined, and CR0.WP, SMEP, SMAP, CPL and protection keys are applied when the TLB is filled. Links carry no rights:
- * those of the path above are in the child's role.
+ * Since the soft TLB is filled by software, a leaf keeps the guest's rights as the guest's entries state them, all
+ * levels combined, and CR0.WP, SMEP, SMAP, CPL and protection keys are applied when the TLB is filled. Links carry no
+ * rights: those of the path above are in the child's role.
  *
  * Bits, by who sets them:
  *   PRESENT LARGE FRAME            the fault path, once, when the entry is made
  *   GUEST_W USER NX PKEY           the guest's entries and the role (combined rights)
- *   GUEST_D                        the guest's leaf entry has its D bit set (fault path, and the tracked write that sets it)
- *   HOST_W                         the host entry allowed writes when the frame was obtained (KVM: HOST_WRITEABLE)
- *   EMUL                           writes must be seen: tracked gfn or ROM (KVM: not MMU_WRITEABLE)
- *   WRITABLE                       all of GUEST_D, HOST_W and not EMUL: a store the guest's rights allow needs nobody's help
- *   CACHED                         a TLB entry may have been made from it; cleared when those were dropped
- *   ACCESSED DIRTY                 used since made, written (or writable) since made: what aging and write-back ask for
+ *   GUEST_D                        the guest's leaf entry has its D bit set (fault path, and the tracked write that
+ * sets it) HOST_W                         the host entry allowed writes when the frame was obtained (KVM:
+ * HOST_WRITEABLE) EMUL                           writes must be seen: tracked gfn or ROM (KVM: not MMU_WRITEABLE)
+ *   WRITABLE                       all of GUEST_D, HOST_W and not EMUL: a store the guest's rights allow needs nobody's
+ * help CACHED                         a TLB entry may have been made from it; cleared when those were dropped ACCESSED
+ * DIRTY                 used since made, written (or writable) since made: what aging and write-back ask for
  *
- * WRITABLE does not imply GUEST_W: with CR0.WP clear a supervisor may write through an entry that is read-only for the guest.
+ * WRITABLE does not imply GUEST_W: with CR0.WP clear a supervisor may write through an entry that is read-only for the
+ * guest.
  */
 #ifndef MMU_SHADOW_SPTE_H
 #define MMU_SHADOW_SPTE_H
 
 #include "core/types.h"
 
-#define SPTE_PRESENT (1ull << 0)
-#define SPTE_WRITABLE (1ull << 1)
-#define SPTE_USER (1ull << 2)
-#define SPTE_MMIO (1ull << 3)
-#define SPTE_CACHED (1ull << 4)
-#define SPTE_ACCESSED (1ull << 5)
-#define SPTE_DIRTY (1ull << 6)
-#define SPTE_LARGE (1ull << 7)
-#define SPTE_GUEST_W (1ull << 8)
-#define SPTE_GUEST_D (1ull << 9)
-#define SPTE_HOST_W (1ull << 10)
-#define SPTE_EMUL (1ull << 11)
+#define SPTE_PRESENT     (1ull << 0)
+#define SPTE_WRITABLE    (1ull << 1)
+#define SPTE_USER        (1ull << 2)
+#define SPTE_MMIO        (1ull << 3)
+#define SPTE_CACHED      (1ull << 4)
+#define SPTE_ACCESSED    (1ull << 5)
+#define SPTE_DIRTY       (1ull << 6)
+#define SPTE_LARGE       (1ull << 7)
+#define SPTE_GUEST_W     (1ull << 8)
+#define SPTE_GUEST_D     (1ull << 9)
+#define SPTE_HOST_W      (1ull << 10)
+#define SPTE_EMUL        (1ull << 11)
 #define SPTE_FRAME_SHIFT 12
-#define SPTE_FRAME_MASK (((1ull << 40) - 1) << SPTE_FRAME_SHIFT)
-#define SPTE_PKEY_SHIFT 52
-#define SPTE_PKEY_MASK (0xfull << SPTE_PKEY_SHIFT)
-#define SPTE_NX (1ull << 63)
+#define SPTE_FRAME_MASK  (((1ull << 40) - 1) << SPTE_FRAME_SHIFT)
+#define SPTE_PKEY_SHIFT  52
+#define SPTE_PKEY_MASK   (0xfull << SPTE_PKEY_SHIFT)
+#define SPTE_NX          (1ull << 63)
 
 /* What the guest's entries say of a page. */
 #define SPTE_GUEST_RIGHTS (SPTE_GUEST_W | SPTE_USER | SPTE_NX | SPTE_GUEST_D | SPTE_PKEY_MASK)
 
 /* An mmio entry's generation: four bits where a present one has CACHED..LARGE, seven at 56. (KVM: MMIO_SPTE_GEN_*) */
-#define SPTE_GEN_LOW_SHIFT 4
-#define SPTE_GEN_LOW_BITS 4
+#define SPTE_GEN_LOW_SHIFT  4
+#define SPTE_GEN_LOW_BITS   4
 #define SPTE_GEN_HIGH_SHIFT 56
-#define SPTE_GEN_HIGH_BITS 7
-#define SPTE_GEN_BITS (SPTE_GEN_LOW_BITS + SPTE_GEN_HIGH_BITS)
-#define SPTE_GEN_LOW_MASK (((1ull << SPTE_GEN_LOW_BITS) - 1) << SPTE_GEN_LOW_SHIFT)
-#define SPTE_GEN_HIGH_MASK (((1ull << SPTE_GEN_HIGH_BITS) - 1) << SPTE_GEN_HIGH_SHIFT)
+#define SPTE_GEN_HIGH_BITS  7
+#define SPTE_GEN_BITS       (SPTE_GEN_LOW_BITS + SPTE_GEN_HIGH_BITS)
+#define SPTE_GEN_LOW_MASK   (((1ull << SPTE_GEN_LOW_BITS) - 1) << SPTE_GEN_LOW_SHIFT)
+#define SPTE_GEN_HIGH_MASK  (((1ull << SPTE_GEN_HIGH_BITS) - 1) << SPTE_GEN_HIGH_SHIFT)
 
 _Static_assert((SPTE_FRAME_MASK & (SPTE_PKEY_MASK | SPTE_NX | 0xfff)) == 0, "the frame overlaps no other field");
 _Static_assert((SPTE_GEN_LOW_MASK & (SPTE_PRESENT | SPTE_MMIO | SPTE_GUEST_RIGHTS)) == 0, "generation, low part");
@@ -65,9 +67,9 @@ _Static_assert((SPTE_GEN_HIGH_MASK & (SPTE_FRAME_MASK | SPTE_GUEST_RIGHTS)) == 0
 _Static_assert((SPTE_GUEST_RIGHTS & (SPTE_PRESENT | SPTE_MMIO | SPTE_FRAME_MASK)) == 0, "rights stand alone");
 
 /* Rights as a role keeps them (KVM: ACC_*). */
-#define ACC_W 1u
-#define ACC_U 2u
-#define ACC_X 4u
+#define ACC_W   1u
+#define ACC_U   2u
+#define ACC_X   4u
 #define ACC_ALL 7u
 
 /* The guest-rights part of an entry. `pkey` is the leaf's, raw. */
@@ -97,8 +99,8 @@ static inline uint64_t spte_with_writable(uint64_t spte)
 /* Linux: make_spte. `rights` from spte_rights(); `emul`: writes must be seen. */
 static inline uint64_t spte_make_leaf(pfn_t pfn, int level, uint64_t rights, bool host_w, bool emul)
 {
-    return spte_with_writable(SPTE_PRESENT | SPTE_ACCESSED | (level > 1 ? SPTE_LARGE : 0) | rights | pfn << SPTE_FRAME_SHIFT |
-                              (host_w ? SPTE_HOST_W : 0) | (emul ? SPTE_EMUL : 0));
+    return spte_with_writable(SPTE_PRESENT | SPTE_ACCESSED | (level > 1 ? SPTE_LARGE : 0) | rights |
+                              pfn << SPTE_FRAME_SHIFT | (host_w ? SPTE_HOST_W : 0) | (emul ? SPTE_EMUL : 0));
 }
 
 /* Linux: make_nonleaf_spte. */

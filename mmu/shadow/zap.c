@@ -1,9 +1,9 @@
 /*
  * Taking translations away: single sptes, whole shadow pages, gfn ranges, everything.
  *
- * The rule about the TLB: an entry depends on the leaf it was made from. Dropping a leaf drops its entries. Unlinking a child drops
- * those of every leaf below it, since some were reached through that link; the leaves stay, and what other paths still reach is
- * merely looked up again.
+ * The rule about the TLB: an entry depends on the leaf it was made from. Dropping a leaf drops its entries. Unlinking a
+ * child drops those of every leaf below it, since some were reached through that link; the leaves stay, and what other
+ * paths still reach is merely looked up again.
  */
 #include "mmu/shadow/gpte.h"
 
@@ -116,7 +116,8 @@ void shadow_unprotect_gfn(struct mmu *mmu, unsigned as, gfn_t gfn)
     struct spte_iter it;
     if (!head)
         return;
-    spte_list_for_each(head, &it, sptep) {
+    spte_list_for_each(head, &it, sptep)
+    {
         spte_drop_cached(sh, sptep);
         *sptep = spte_with_writable(*sptep & ~SPTE_EMUL);
         sp_touch(sh, sp_of(sh, sptep));
@@ -162,7 +163,8 @@ void shadow_make_room(struct shadow *sh, uint32_t n)
 static void head_write_protect(struct shadow *sh, struct spte_list *head)
 {
     struct spte_iter it;
-    spte_list_for_each(head, &it, sptep) {
+    spte_list_for_each(head, &it, sptep)
+    {
         if (*sptep & SPTE_EMUL)
             continue;
         if (*sptep & SPTE_WRITABLE)
@@ -225,14 +227,15 @@ static bool sp_is_table_in(const struct sp *sp, unsigned as, gfn_t start, uint64
     return !sp->role.direct && role_as(sp->role) == as && sp->gfn - start < pages;
 }
 
-/* Shadow pages of guest tables in the range: what the tables hold may have changed with their frames. By gfn, or by page, whichever
- * is less work. */
+/* Shadow pages of guest tables in the range: what the tables hold may have changed with their frames. By gfn, or by
+ * page, whichever is less work. */
 static bool zap_tables(struct shadow *sh, unsigned as, gfn_t start, uint64_t pages)
 {
     bool any = false;
     if (pages < sh->active_count) {
         for (gfn_t gfn = start; gfn < start + pages; gfn++) {
-            sp_for_each_of_gfn(sh, gfn, sp) {
+            sp_for_each_of_gfn(sh, gfn, sp)
+            {
                 if (sp_is_table_in(sp, as, start, pages)) {
                     sp_zap(sh, sp);
                     any = true;

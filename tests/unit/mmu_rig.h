@@ -1,5 +1,6 @@
 /*
- * What the MMU suites set a machine's memory up with: a frame pool, a host_mm, guest RAM and one engine, without any CPU.
+ * What the MMU suites set a machine's memory up with: a frame pool, a host_mm, guest RAM and one engine, without any
+ * CPU.
  */
 #ifndef TESTS_UNIT_MMU_RIG_H
 #define TESTS_UNIT_MMU_RIG_H
@@ -11,13 +12,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PTE_P 1ull
-#define PTE_W 2ull
-#define PTE_U 4ull
-#define PTE_A 0x20ull
-#define PTE_D 0x40ull
-#define PTE_PS 0x80ull
-#define PTE_NX (1ull << 63)
+#define PTE_P   1ull
+#define PTE_W   2ull
+#define PTE_U   4ull
+#define PTE_A   0x20ull
+#define PTE_D   0x40ull
+#define PTE_PS  0x80ull
+#define PTE_NX  (1ull << 63)
 #define PTE_ALL (PTE_P | PTE_W | PTE_U)
 
 struct rig {
@@ -28,14 +29,14 @@ struct rig {
     struct mmu *mmu;
     struct mmu_vcpu *v; /* vCPU 0 */
     struct paging_regs regs;
-    hva_t hva;          /* of gpa 0 */
-    char report[512];   /* first line of the last audit */
+    hva_t hva;        /* of gpa 0 */
+    char report[512]; /* first line of the last audit */
     unsigned lines;
 };
 
 struct rig_config {
     enum mmu_kind kind;
-    uint64_t ram;       /* bytes at gpa 0, backed by hvas from rig.hva; the hva range has twice that */
+    uint64_t ram; /* bytes at gpa 0, backed by hvas from rig.hva; the hva range has twice that */
     unsigned vcpus;
     uint64_t max_shadow_pages;
 };
@@ -68,11 +69,12 @@ static inline void rig_open(struct rig *r, const struct rig_config *c)
     r->mem = mem_create(&(struct mem_config){.mm = r->mm, .mmio = &r->bus});
     if (c->ram)
         ck_assert_int_eq(mem_slot_add(r->mem, 0, 0, c->ram, r->hva, MEMSLOT_RAM), 0);
-    r->mmu = mmu_create(
-        &(struct mmu_config){.kind = c->kind, .mem = r->mem, .vcpus = c->vcpus ? c->vcpus : 1, .max_shadow_pages = c->max_shadow_pages});
+    r->mmu = mmu_create(&(struct mmu_config){
+        .kind = c->kind, .mem = r->mem, .vcpus = c->vcpus ? c->vcpus : 1, .max_shadow_pages = c->max_shadow_pages});
     ck_assert_ptr_nonnull(r->mmu);
     r->v = mmu_vcpu_get(r->mmu, 0);
-    r->regs = (struct paging_regs){.cr0 = CR0_PE, .a20_mask = ~0ull, .maxphyaddr = 40, .features = PAGING_HAS_1G | PAGING_HAS_PSE36};
+    r->regs = (struct paging_regs){
+        .cr0 = CR0_PE, .a20_mask = ~0ull, .maxphyaddr = 40, .features = PAGING_HAS_1G | PAGING_HAS_PSE36};
 }
 
 static inline void rig_close(struct rig *r)

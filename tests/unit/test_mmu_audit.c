@@ -3,7 +3,7 @@
 #include "mmu/shadow/gpte.h"
 #include "mmu_rig.h"
 
-#define GVA 0x40000000ull
+#define GVA  0x40000000ull
 #define PAGE 0x10000ull
 
 static struct rig rig;

@@ -1,22 +1,24 @@
 /*
- * The shadow engine held against the walk engine: two machines with the same memory do the same random things, and after each step
- * must agree on every fault, error code, address and byte, on the A and D bits in memory included. The audits of both run all the time.
+ * The shadow engine held against the walk engine: two machines with the same memory do the same random things, and
+ * after each step must agree on every fault, error code, address and byte, on the A and D bits in memory included. The
+ * audits of both run all the time.
  *
- * Guest tables are few pages of random entries that mostly name each other, so that tables map themselves, are shared between levels,
- * formats and roots, lie in ROM or nowhere. UMBRA_FUZZ_STEPS, UMBRA_FUZZ_SEED and UMBRA_FUZZ_LOG=1 change and print the run.
+ * Guest tables are few pages of random entries that mostly name each other, so that tables map themselves, are shared
+ * between levels, formats and roots, lie in ROM or nowhere. UMBRA_FUZZ_STEPS, UMBRA_FUZZ_SEED and UMBRA_FUZZ_LOG=1
+ * change and print the run.
  */
 #include "mmu_rig.h"
 
 #include <stdarg.h>
 
-#define RAM_PAGES 48
-#define ROM_FIRST 48
-#define ROM_PAGES 4
-#define EXTRA_FIRST 64 /* a slot that comes and goes; 52..63 and all above 80 are nowhere */
-#define EXTRA_PAGES 16
-#define TABLES 10 /* pages 1..TABLES are tables */
+#define RAM_PAGES     48
+#define ROM_FIRST     48
+#define ROM_PAGES     4
+#define EXTRA_FIRST   64 /* a slot that comes and goes; 52..63 and all above 80 are nowhere */
+#define EXTRA_PAGES   16
+#define TABLES        10 /* pages 1..TABLES are tables */
 #define STEPS_DEFAULT 50000
-#define SMM 1
+#define SMM           1
 
 struct machine {
     struct rig rig;
@@ -118,7 +120,8 @@ static gva_t random_gva(enum paging_format f)
     for (int level = f == PAGING_PAE ? 2 : f == PAGING_5LEVEL ? 5 : 4; level; level--)
         gva = gva << 9 | random_index(512);
     gva = gva << 12 | below(512) * 8;
-    return f == PAGING_PAE ? gva | (gva_t)below(4) << 30 : (gva_t)((int64_t)(gva << (f == PAGING_5LEVEL ? 7 : 16)) >> (f == PAGING_5LEVEL ? 7 : 16));
+    return f == PAGING_PAE ? gva | (gva_t)below(4) << 30
+                           : (gva_t)((int64_t)(gva << (f == PAGING_5LEVEL ? 7 : 16)) >> (f == PAGING_5LEVEL ? 7 : 16));
 }
 
 /* ---- steps, each done to both machines ---- */
@@ -154,7 +157,8 @@ static void step_tweak_entry(void)
 {
     gpa_t gpa = entry_in_use();
     uint64_t e = rig_get(&walk.rig, gpa);
-    static const uint64_t bit[] = {PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_PS, PTE_NX, 1ull << 9, 1ull << 12, 1ull << 60, 1ull << 55};
+    static const uint64_t bit[] = {PTE_P,  PTE_W,     PTE_U,      PTE_A,      PTE_D,     PTE_PS,
+                                   PTE_NX, 1ull << 9, 1ull << 12, 1ull << 60, 1ull << 55};
     for (unsigned n = 1 + below(2); n; n--)
         e ^= bit[below(11)];
     note("entry becomes %llx at %llx", (unsigned long long)e, (unsigned long long)gpa);
@@ -177,8 +181,9 @@ static void load_both(unsigned cpu)
     struct paging_regs *p = &regs[cpu];
     mmu_vcpu_load(shadow.v[cpu], p);
     mmu_vcpu_load(walk.v[cpu], p);
-    note("cpu %u cr0 %llx cr3 %llx cr4 %llx efer %llx pkru %x as %u a20 %llx", cpu, (unsigned long long)p->cr0, (unsigned long long)p->cr3,
-         (unsigned long long)p->cr4, (unsigned long long)p->efer, p->pkru, p->as, (unsigned long long)p->a20_mask);
+    note("cpu %u cr0 %llx cr3 %llx cr4 %llx efer %llx pkru %x as %u a20 %llx", cpu, (unsigned long long)p->cr0,
+         (unsigned long long)p->cr3, (unsigned long long)p->cr4, (unsigned long long)p->efer, p->pkru, p->as,
+         (unsigned long long)p->a20_mask);
 }
 
 static void load_pdptes(unsigned cpu)
@@ -308,7 +313,8 @@ static void put_entry(unsigned as, gpa_t gpa, uint64_t e, unsigned size)
     store(as, gpa, &e, size, MEM_GUEST);
 }
 
-/* What a kernel's fault handler does: the entry that stopped the walk becomes a good one, or all of them get the rights. */
+/* What a kernel's fault handler does: the entry that stopped the walk becomes a good one, or all of them get the
+ * rights. */
 static void repair(const struct paging_regs *p, gva_t gva, unsigned access)
 {
     struct gwalk w;
@@ -332,7 +338,8 @@ static void repair(const struct paging_regs *p, gva_t gva, unsigned access)
 static void step_access(void)
 {
     unsigned cpu = below(2);
-    static const unsigned kinds[] = {ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH, ACCESS_READ | ACCESS_IMPLICIT, ACCESS_WRITE | ACCESS_IMPLICIT};
+    static const unsigned kinds[] = {ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH, ACCESS_READ | ACCESS_IMPLICIT,
+                                     ACCESS_WRITE | ACCESS_IMPLICIT};
     unsigned k = below(20), access = kinds[k < 9 ? 0 : k < 15 ? 1 : k < 18 ? 2 : k - 15];
     gva_t gva = chance(60) ? recent[below(RECENT)] : random_gva(paging_format_of(&regs[cpu]));
     if (paging_format_of(&regs[cpu]) < PAGING_4LEVEL)
@@ -345,14 +352,15 @@ static void step_access(void)
         mmu_vcpu_set_mode(walk.v[cpu], regs[cpu].cpl, regs[cpu].ac);
     }
     struct outcome s = access_one(&shadow, cpu, gva, access, value), w = access_one(&walk, cpu, gva, access, value);
-    note("cpu %u cpl %u ac %d access %u gva %llx -> %d error %x gpa %llx value %llx", cpu, regs[cpu].cpl, regs[cpu].ac, access,
-         (unsigned long long)gva, w.result, w.error, (unsigned long long)w.gpa, (unsigned long long)w.value);
+    note("cpu %u cpl %u ac %d access %u gva %llx -> %d error %x gpa %llx value %llx", cpu, regs[cpu].cpl, regs[cpu].ac,
+         access, (unsigned long long)gva, w.result, w.error, (unsigned long long)w.gpa, (unsigned long long)w.value);
     if (w.result == XLATE_OK || chance(20))
         recent[below(RECENT)] = gva;
-    ck_assert_msg(s.result == w.result && s.error == w.error && s.gpa == w.gpa && s.value == w.value,
-                  "step %lu: access %u to gva %llx: shadow %d error %x gpa %llx value %llx, walk %d error %x gpa %llx value %llx", step, access,
-                  (unsigned long long)gva, s.result, s.error, (unsigned long long)s.gpa, (unsigned long long)s.value, w.result, w.error,
-                  (unsigned long long)w.gpa, (unsigned long long)w.value);
+    ck_assert_msg(
+        s.result == w.result && s.error == w.error && s.gpa == w.gpa && s.value == w.value,
+        "step %lu: access %u to gva %llx: shadow %d error %x gpa %llx value %llx, walk %d error %x gpa %llx value %llx",
+        step, access, (unsigned long long)gva, s.result, s.error, (unsigned long long)s.gpa,
+        (unsigned long long)s.value, w.result, w.error, (unsigned long long)w.gpa, (unsigned long long)w.value);
     if (w.result == XLATE_FAULT && chance(60))
         repair(&regs[cpu], gva, access);
 }
@@ -422,8 +430,8 @@ static void compare_memory(unsigned as, unsigned first, unsigned pages)
             uint64_t x, y;
             memcpy(&x, a + k, 8);
             memcpy(&y, b + k, 8);
-            ck_assert_msg(x == y, "step %lu: memory at %x: shadow %llx, walk %llx", step, i * 4096 + k, (unsigned long long)x,
-                          (unsigned long long)y);
+            ck_assert_msg(x == y, "step %lu: memory at %x: shadow %llx, walk %llx", step, i * 4096 + k,
+                          (unsigned long long)x, (unsigned long long)y);
         }
     }
 }

@@ -630,7 +630,8 @@ END_TEST
 
 START_TEST(walk_in_another_entry_size_drops_what_its_own_a_and_d_bits_may_have_changed)
 {
-    /* Page 4 is a table of 8-byte entries, and through a 32-bit root one of 4-byte entries: A of the latter is an address bit of the former. */
+    /* Page 4 is a table of 8-byte entries, and through a 32-bit root one of 4-byte entries: A of the latter is an
+     * address bit of the former. */
     rig_map(r, GVA + 0x1000, 0x100010000, PTE_ALL);
     rig_poke(r, 0x6000, 0x4000 | PTE_ALL, 4);
     rig_long_mode(r, 0x1000);
