@@ -29,9 +29,9 @@ START_TEST(only_enabled_channels_print_one_line_each)
     size_t len;
     log_init(&log, out);
     ck_assert_ptr_null(log_enable_list(&log, "int,,unimp", &len));
-    ck_assert(log_is_on(&log, LOG_INT) && log_is_on(&log, LOG_UNIMP) && !log_is_on(&log, LOG_MMU));
+    ck_assert(log_is_on(&log, LOG_INT) && log_is_on(&log, LOG_UNIMP) && !log_is_on(&log, LOG_IOPORT));
     log_emit(&log, LOG_INT, "vector %d", 14);
-    log_emit(&log, LOG_MMU, "silent");
+    log_emit(&log, LOG_IOPORT, "silent");
     fflush(out);
     ck_assert_str_eq(text, "int: vector 14\n");
 }
