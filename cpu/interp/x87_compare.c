@@ -21,20 +21,21 @@ static void pop_times(struct x87 *f, unsigned pops)
         x87_pop(f);
 }
 
+/* The codes are set even if an unmasked exception keeps the operands where they are. */
 static void take_codes(struct x87 *f, uint16_t sw, unsigned pops)
 {
-    if (x87_report(f, sw & FSW_EXC))
-        return;
+    bool stop = x87_report(f, sw & FSW_EXC);
     x87_set_cc(f, FSW_CC, sw & UNORDERED);
-    pop_times(f, pops);
+    if (!stop)
+        pop_times(f, pops);
 }
 
 static void take_underflow(struct x87 *f, unsigned pops)
 {
-    if (x87_underflow(f))
-        return;
+    bool stop = x87_underflow(f);
     x87_set_cc(f, FSW_CC, UNORDERED);
-    pop_times(f, pops);
+    if (!stop)
+        pop_times(f, pops);
 }
 
 static inline void compare_regs(struct vcpu *v, const struct insn *i, host_compare *op, unsigned n, unsigned pops)
@@ -134,11 +135,10 @@ static inline void compare_flags(struct vcpu *v, const struct insn *i, host_comp
     x87_note(v, i);
     bool empty = x87_is_empty(f, 0) || x87_is_empty(f, i->rm);
     uint16_t sw = empty ? UNORDERED : op(x87_get(f, 0), x87_get(f, i->rm), f->fcw);
-    if (empty ? x87_underflow(f) : x87_report(f, sw & FSW_EXC))
-        return;
-    x87_set_cc(f, FSW_C1, 0);
+    bool stop = empty ? x87_underflow(f) : x87_report(f, sw & FSW_EXC);
     set_rflags(v, sw);
-    pop_times(f, pops);
+    if (!stop)
+        pop_times(f, pops);
 }
 
 #define COMPARE_FLAGS(name, host, pops)                                                                                \

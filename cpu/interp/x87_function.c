@@ -32,6 +32,21 @@ static void fabs_(struct vcpu *v, const struct insn *i)
     NEXT(v, i);
 }
 
+/*
+ * Condition codes of an instruction that defines `codes`. C2, which tells of a reduction that is not complete or an argument out of
+ * range, was cleared at the beginning; where the result r is a NaN it stays clear and C0 and C3 stay as they were. Codes of
+ * the host count only where the instruction sets them: the others are left over from before.
+ */
+static void take_codes(struct x87 *f, unsigned codes, uint16_t sw, struct f80 r)
+{
+    bool is_nan = (r.exp & 0x7fff) == 0x7fff && r.mant << 1;
+    if (is_nan || sw & FSW_IE)
+        codes &= FSW_C1;
+    else if (sw & codes & FSW_C2)
+        sw &= (uint16_t)~(FSW_C0 | FSW_C1 | FSW_C3);
+    x87_set_cc(f, codes, sw);
+}
+
 /* ---- one operand, one result ---- */
 
 /* `codes`: condition codes that the instruction defines. An argument out of range (C2) leaves ST(0) as it is. */
@@ -46,13 +61,14 @@ static void fabs_(struct vcpu *v, const struct insn *i)
         struct f80 r = F80_INDEFINITE;                                                                                 \
         x87_wait(v, i);                                                                                                \
         x87_note(v, i);                                                                                                \
+        x87_set_cc(f, (codes) & FSW_C2, 0);                                                                            \
         if (x87_is_empty(f, 0)) {                                                                                      \
             if (!x87_underflow(f))                                                                                     \
                 x87_set(f, 0, r);                                                                                      \
         } else {                                                                                                       \
             uint16_t sw = host_##name(&r, x87_get(f, 0), f->fcw);                                                      \
             if (!x87_report(f, sw & FSW_EXC)) {                                                                        \
-                x87_set_cc(f, codes, sw);                                                                              \
+                take_codes(f, codes, sw, r);                                                                           \
                 x87_set(f, 0, r);                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
@@ -74,13 +90,14 @@ UNARY(UNARY_HANDLER)
         struct f80 r = F80_INDEFINITE;                                                                                 \
         x87_wait(v, i);                                                                                                \
         x87_note(v, i);                                                                                                \
+        x87_set_cc(f, (codes) & FSW_C2, 0);                                                                            \
         if (x87_is_empty(f, 0) || x87_is_empty(f, 1)) {                                                                \
             if (!x87_underflow(f))                                                                                     \
                 take_binary(f, r, pop);                                                                                \
         } else {                                                                                                       \
             uint16_t sw = host_##name(&r, x87_get(f, 0), x87_get(f, 1), f->fcw);                                       \
             if (!x87_report(f, sw & FSW_EXC)) {                                                                        \
-                x87_set_cc(f, codes, sw);                                                                              \
+                take_codes(f, codes, sw, r);                                                                           \
                 take_binary(f, r, pop);                                                                                \
             }                                                                                                          \
         }                                                                                                              \
@@ -106,14 +123,15 @@ BINARY(BINARY_HANDLER)
         struct f80 top, below;                                                                                         \
         x87_wait(v, i);                                                                                                \
         x87_note(v, i);                                                                                                \
+        x87_set_cc(f, (codes) & FSW_C2, 0);                                                                            \
         if (x87_is_empty(f, 0) || !x87_is_empty(f, 7)) {                                                               \
             if (!(x87_is_empty(f, 0) ? x87_underflow(f) : x87_overflow(f)))                                            \
                 take_split(f, F80_INDEFINITE, F80_INDEFINITE);                                                         \
         } else {                                                                                                       \
             uint16_t sw = host_##name(&top, &below, x87_get(f, 0), f->fcw);                                            \
             if (!x87_report(f, sw & FSW_EXC)) {                                                                        \
-                x87_set_cc(f, codes, sw);                                                                              \
-                if (!(sw & (codes) & FSW_C2))                                                                          \
+                take_codes(f, codes, sw, top);                                                                         \
+                if (!(f->fsw & (codes) & FSW_C2))                                                                          \
                     take_split(f, top, below);                                                                         \
             }                                                                                                          \
         }                                                                                                              \

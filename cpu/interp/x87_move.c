@@ -8,7 +8,7 @@
 
 /* ---- loads ---- */
 
-/* Pushes r, which came with status sw. */
+/* Pushes r, which came with status sw. A denormal number is loaded even if its exception is unmasked. */
 static void take_push(struct x87 *f, struct f80 r, uint16_t sw)
 {
     if (!x87_is_empty(f, 7)) {
@@ -16,10 +16,9 @@ static void take_push(struct x87 *f, struct f80 r, uint16_t sw)
             x87_push(f, F80_INDEFINITE);
         return;
     }
-    if (x87_report(f, sw & FSW_EXC))
-        return;
-    x87_set_cc(f, FSW_C1, 0);
-    x87_push(f, r);
+    x87_report(f, sw & FSW_EXC);
+    if (!(sw & ~f->fcw & FSW_IE))
+        x87_push(f, r);
 }
 
 #define LOAD(name, text, bits)                                                                                         \
@@ -80,11 +79,10 @@ static void fld_st(struct vcpu *v, const struct insn *i)
     struct x87 *f = &v->fpu;
     x87_wait(v, i);
     x87_note(v, i);
-    if (!x87_is_empty(f, i->rm) || !x87_is_empty(f, 7)) {
+    if (!x87_is_empty(f, i->rm))
         take_push(f, x87_get(f, i->rm), 0);
-    } else if (!x87_underflow(f)) {
+    else if (!x87_underflow(f))
         x87_push(f, F80_INDEFINITE);
-    }
     NEXT(v, i);
 }
 
@@ -189,14 +187,14 @@ static inline void store_st(struct vcpu *v, const struct insn *i, bool pop)
     struct x87 *f = &v->fpu;
     x87_wait(v, i);
     x87_note(v, i);
-    struct f80 x = x87_get(f, 0);
-    if (x87_is_empty(f, 0)) {
+    if (!x87_is_empty(f, 0)) {
+        x87_set(f, i->rm, x87_get(f, 0));
+    } else if (i->opcode != 0xd9) { /* the alias D9 D8+i of FSTP only pops an empty register */
         if (x87_underflow(f))
             return;
-        x = F80_INDEFINITE;
+        x87_set(f, i->rm, F80_INDEFINITE);
     }
     x87_set_cc(f, FSW_C1, 0);
-    x87_set(f, i->rm, x);
     if (pop)
         x87_pop(f);
 }
@@ -260,10 +258,8 @@ static void fcmov(struct vcpu *v, const struct insn *i)
     if (x87_is_empty(f, 0) || x87_is_empty(f, i->rm)) {
         if (!x87_underflow(f))
             x87_set(f, 0, F80_INDEFINITE);
-    } else {
-        x87_set_cc(f, FSW_C1, 0);
-        if (fcmov_condition(v, i->op))
-            x87_set(f, 0, x87_get(f, i->rm));
+    } else if (fcmov_condition(v, i->op)) {
+        x87_set(f, 0, x87_get(f, i->rm));
     }
     NEXT(v, i);
 }
@@ -290,6 +286,7 @@ static void ffree(struct vcpu *v, const struct insn *i)
 {
     x87_wait(v, i);
     x87_note(v, i);
+    x87_set_cc(&v->fpu, FSW_C1, 0);
     v->fpu.tag &= (uint8_t)~(1u << x87_reg(&v->fpu, i->rm));
     if (i->op == OP_FFREEP)
         x87_pop(&v->fpu);
