@@ -29,6 +29,8 @@ struct frame_pool {
     uint64_t *taken; /* bit per frame; bits beyond `frames` are set */
     uint64_t low;    /* no word below this one has a free frame */
     uint32_t *refs;
+    struct frame_tag (*tags)[FRAME_TAG_KINDS];
+    uint64_t next_tag;
     pthread_mutex_t lock;
 };
 
@@ -69,7 +71,8 @@ static bool make_tables(struct frame_pool *p)
     p->words = (p->frames + HUGE_FRAMES - 1) / HUGE_FRAMES * HUGE_WORDS;
     p->taken = map_zeroed(p->words * sizeof *p->taken);
     p->refs = map_zeroed(p->frames * sizeof *p->refs);
-    if (!p->taken || !p->refs)
+    p->tags = map_zeroed(p->frames * sizeof *p->tags);
+    if (!p->taken || !p->refs || !p->tags)
         return false;
     for (uint64_t i = p->frames; i < p->words * WORD_BITS; i++)
         p->taken[i / WORD_BITS] |= 1ull << (i % WORD_BITS);
@@ -109,6 +112,8 @@ void frame_pool_destroy(struct frame_pool *p)
         munmap(p->taken, p->words * sizeof *p->taken);
     if (p->refs)
         munmap(p->refs, p->frames * sizeof *p->refs);
+    if (p->tags)
+        munmap(p->tags, p->frames * sizeof *p->tags);
     if (p->fd >= 0)
         close(p->fd);
     pthread_mutex_destroy(&p->lock);
@@ -189,8 +194,17 @@ void frame_pool_get(struct frame_pool *p, pfn_t pfn)
     pthread_mutex_unlock(&p->lock);
 }
 
+/* Looks before it clears: most frames never had a tag, and their part of the table stays untouched memory. */
+static void clear_tags(struct frame_pool *p, pfn_t pfn)
+{
+    for (unsigned k = 0; k < FRAME_TAG_KINDS; k++)
+        if (p->tags[pfn][k].id)
+            p->tags[pfn][k] = (struct frame_tag){0};
+}
+
 static void give_back(struct frame_pool *p, pfn_t pfn)
 {
+    clear_tags(p, pfn);
     off_t at = (off_t)(pfn * PAGE_SIZE);
     /* Where the hole cannot be punched the memory stays resident, but a new frame must still read as zeros. */
     if (fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, PAGE_SIZE))
@@ -210,6 +224,53 @@ void frame_pool_put(struct frame_pool *p, pfn_t pfn)
     if (--p->refs[pfn] == 0)
         give_back(p, pfn);
     pthread_mutex_unlock(&p->lock);
+}
+
+uint64_t frame_pool_new_tag(struct frame_pool *p)
+{
+    return __atomic_add_fetch(&p->next_tag, 1, __ATOMIC_RELAXED);
+}
+
+void frame_pool_set_tag(struct frame_pool *p, pfn_t pfn, enum frame_tag_kind kind, struct frame_tag tag)
+{
+    pthread_mutex_lock(&p->lock);
+    require_held(p, pfn);
+    p->tags[pfn][kind] = tag;
+    pthread_mutex_unlock(&p->lock);
+}
+
+struct frame_tag frame_pool_tag(const struct frame_pool *p, pfn_t pfn, enum frame_tag_kind kind)
+{
+    struct frame_tag tag = {0};
+    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&p->lock;
+    pthread_mutex_lock(lock);
+    if (pfn < p->frames)
+        tag = p->tags[pfn][kind];
+    pthread_mutex_unlock(lock);
+    return tag;
+}
+
+bool frame_pool_get_tagged(struct frame_pool *p, pfn_t pfn, enum frame_tag_kind kind, uint64_t id)
+{
+    pthread_mutex_lock(&p->lock);
+    bool ours = id && pfn < p->frames && p->refs[pfn] && p->tags[pfn][kind].id == id;
+    if (ours)
+        p->refs[pfn]++;
+    pthread_mutex_unlock(&p->lock);
+    return ours;
+}
+
+bool frame_pool_own(struct frame_pool *p, pfn_t pfn)
+{
+    if (pfn >= p->frames)
+        return false;
+    pthread_mutex_lock(&p->lock);
+    require_held(p, pfn);
+    bool sole = p->refs[pfn] == 1;
+    if (sole)
+        clear_tags(p, pfn);
+    pthread_mutex_unlock(&p->lock);
+    return sole;
 }
 
 uint32_t frame_pool_refs(const struct frame_pool *p, pfn_t pfn)

@@ -25,6 +25,25 @@ void frame_pool_get(struct frame_pool *p, pfn_t pfn);
 void frame_pool_put(struct frame_pool *p, pfn_t pfn);
 uint32_t frame_pool_refs(const struct frame_pool *p, pfn_t pfn);
 void *frame_pool_ptr(const struct frame_pool *p, pfn_t pfn);
+
+/* What else knows a frame by its content: a swap slot that holds the same bytes, a node of KSM. A tag is a weak
+ * reference: it keeps nothing alive and dies with the frame, and at the latest when somebody is about to write the
+ * frame (frame_pool_own). So while a tag lives, the frame's bytes are those of the moment it was set; the setter sees
+ * to it that every mapping is read-only then. */
+enum frame_tag_kind { FRAME_TAG_SWAP, FRAME_TAG_KSM, FRAME_TAG_KINDS };
+struct frame_tag {
+    uint64_t id;    /* from frame_pool_new_tag(); 0: none */
+    uint64_t value; /* the setter's own */
+};
+
+/* A tag id that was never given before. */
+uint64_t frame_pool_new_tag(struct frame_pool *p);
+void frame_pool_set_tag(struct frame_pool *p, pfn_t pfn, enum frame_tag_kind kind, struct frame_tag tag);
+struct frame_tag frame_pool_tag(const struct frame_pool *p, pfn_t pfn, enum frame_tag_kind kind);
+/* Takes a reference if the frame still carries the tag. */
+bool frame_pool_get_tagged(struct frame_pool *p, pfn_t pfn, enum frame_tag_kind kind, uint64_t id);
+/* Asked by the holder of a reference before it writes: true if that is the only one; the frame's tags are gone then. */
+bool frame_pool_own(struct frame_pool *p, pfn_t pfn);
 uint64_t frame_pool_used(const struct frame_pool *p);
 uint64_t frame_pool_capacity(const struct frame_pool *p);
 /* The shared frame of zeros: read-only memory, outside `used` and `capacity`. get and put on it do nothing. */

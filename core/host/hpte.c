@@ -25,12 +25,18 @@ static void chunk_drop(struct hpte_table *t, hva_t hva)
     uint64_t i = hva / HPTE_CHUNK_SIZE;
     struct hpte_dir **dir = &t->dir[i >> HPTE_DIR_BITS];
     struct hpte_chunk **chunk = &(*dir)->chunk[i & (HPTE_DIR_SIZE - 1)];
+    free((*chunk)->sums);
     free(*chunk);
     *chunk = NULL;
     if (--(*dir)->used == 0) {
         free(*dir);
         *dir = NULL;
     }
+}
+
+static bool is_merged(hpte_t e)
+{
+    return hpte_is_resident(e) && (e & HPTE_KSM);
 }
 
 void hpte_set(struct hpte_table *t, hva_t hva, hpte_t e)
@@ -41,7 +47,8 @@ void hpte_set(struct hpte_table *t, hva_t hva, hpte_t e)
         return;
     hpte_t *slot = &c->e[hpte_index(hva)];
     c->used += !none - (hpte_state_of(*slot) != HPTE_NONE);
-    t->present += (hpte_state_of(e) == HPTE_PRESENT) - (uint64_t)(hpte_state_of(*slot) == HPTE_PRESENT);
+    t->present += hpte_is_resident(e) - (uint64_t)hpte_is_resident(*slot);
+    t->ksm += is_merged(e) - (uint64_t)is_merged(*slot);
     *slot = none ? 0 : e;
     if (!c->used)
         chunk_drop(t, hva);
@@ -79,10 +86,14 @@ void hpte_table_fini(struct hpte_table *t)
     for (unsigned d = 0; d < HPTE_DIR_SIZE; d++) {
         if (!t->dir[d])
             continue;
-        for (unsigned i = 0; i < HPTE_DIR_SIZE; i++)
-            free(t->dir[d]->chunk[i]);
+        for (unsigned i = 0; i < HPTE_DIR_SIZE; i++) {
+            struct hpte_chunk *c = t->dir[d]->chunk[i];
+            if (c)
+                free(c->sums);
+            free(c);
+        }
         free(t->dir[d]);
         t->dir[d] = NULL;
     }
-    t->present = 0;
+    t->present = t->ksm = 0;
 }

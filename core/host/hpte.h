@@ -3,8 +3,9 @@
  *
  * An hpte is one word: state, permissions, accessed and dirty, and above them the frame or the swap slot. Tables are
  * sparse: a chunk of 512 (2 MiB of hva, the unit of a huge page) exists while it holds at least one hpte that is not
- * none, so that work on a range costs what the range holds. A directory of two levels finds the chunk: two loads for a
- * lookup, and 16 GiB of emptiness skipped at a step.
+ * none, so that work on a range costs what the range holds. A huge hpte is a chunk whose 512 words are alike in
+ * permissions and map one aligned run of frames; whoever changes a part of it splits it first. A directory of two
+ * levels finds the chunk: two loads for a lookup, and 16 GiB of emptiness skipped at a step.
  */
 #ifndef CORE_HOST_HPTE_H
 #define CORE_HOST_HPTE_H
@@ -18,7 +19,14 @@ typedef uint64_t hpte_t;
 #define HPTE_WRITE       (1u << 3) /* may be written without a fault */
 #define HPTE_ACCESSED    (1u << 4)
 #define HPTE_DIRTY       (1u << 5)
-#define HPTE_FRAME_SHIFT 12 /* frame number when present or zero */
+#define HPTE_SOFT_DIRTY  (1u << 6) /* written since soft-dirty was last cleared; kept in swapped hptes */
+#define HPTE_KSM         (1u << 7) /* KSM put this frame here */
+#define HPTE_SPECIAL     (1u << 8) /* the frame is another mm's (a mirror): no reference is held, nothing is accounted */
+#define HPTE_FILE        (1u << 9) /* the frame holds what the VMA's file holds: it can be dropped and read again */
+#define HPTE_AGE_SHIFT   10        /* two bits: agings in a row that found the page untouched */
+#define HPTE_AGE_MAX     3u
+#define HPTE_AGE_MASK    (HPTE_AGE_MAX << HPTE_AGE_SHIFT)
+#define HPTE_FRAME_SHIFT 12 /* frame number when present or zero, slot when swapped */
 
 #define HPTE_CHUNK_SHIFT 9
 #define HPTE_CHUNK_PAGES (1u << HPTE_CHUNK_SHIFT)
@@ -28,7 +36,9 @@ typedef uint64_t hpte_t;
 
 struct hpte_chunk {
     hpte_t e[HPTE_CHUNK_PAGES];
-    unsigned used; /* hptes that are not none */
+    unsigned used;  /* hptes that are not none */
+    bool huge;      /* one 2 MiB mapping */
+    uint32_t *sums; /* KSM's checksums of the last visit, 512; NULL until it came by */
 };
 
 struct hpte_dir {
@@ -38,7 +48,8 @@ struct hpte_dir {
 
 struct hpte_table {
     struct hpte_dir *dir[HPTE_DIR_SIZE];
-    uint64_t present; /* hptes in state present */
+    uint64_t present; /* hptes in state present, special ones not counted */
+    uint64_t ksm;     /* of them those that KSM has merged */
 };
 
 static inline enum hpte_state hpte_state_of(hpte_t e)
@@ -62,6 +73,22 @@ static inline bool hpte_has_frame(hpte_t e)
     return hpte_state_of(e) == HPTE_PRESENT || hpte_state_of(e) == HPTE_ZERO;
 }
 
+/* True if the hpte holds a reference to a frame of this mm: what can be swapped, merged, moved. */
+static inline bool hpte_is_resident(hpte_t e)
+{
+    return hpte_state_of(e) == HPTE_PRESENT && !(e & HPTE_SPECIAL);
+}
+
+static inline unsigned hpte_age(hpte_t e)
+{
+    return (unsigned)(e >> HPTE_AGE_SHIFT) & HPTE_AGE_MAX;
+}
+
+static inline hpte_t hpte_with_age(hpte_t e, unsigned age)
+{
+    return (e & ~(hpte_t)HPTE_AGE_MASK) | (hpte_t)age << HPTE_AGE_SHIFT;
+}
+
 static inline struct hpte_chunk *hpte_chunk_at(const struct hpte_table *t, hva_t hva)
 {
     uint64_t i = hva / HPTE_CHUNK_SIZE;
@@ -74,7 +101,7 @@ static inline unsigned hpte_index(hva_t hva)
     return (hva >> PAGE_SHIFT) & (HPTE_CHUNK_PAGES - 1);
 }
 
-/* The hpte's place, or NULL where no chunk is. Bits other than the state may be changed through it. */
+/* The hpte's place, or NULL where no chunk is. Bits other than state, KSM and SPECIAL may be changed through it. */
 static inline hpte_t *hpte_lookup(const struct hpte_table *t, hva_t hva)
 {
     struct hpte_chunk *c = hpte_chunk_at(t, hva);
@@ -87,6 +114,11 @@ void hpte_set(struct hpte_table *t, hva_t hva, hpte_t e);
 hva_t hpte_next(const struct hpte_table *t, hva_t hva, hva_t end);
 /* Frees every chunk. Frames are the caller's. */
 void hpte_table_fini(struct hpte_table *t);
+
+static inline hva_t hpte_chunk_start(hva_t hva)
+{
+    return hva & ~(hva_t)(HPTE_CHUNK_SIZE - 1);
+}
 
 /* Each page of [from, to) that has an hpte. The body may set the hpte of `hva`. */
 #define for_each_hpte(table, hva, from, to)                                                                            \

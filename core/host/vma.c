@@ -1,6 +1,7 @@
 #include "core/host/vma.h"
 
 #include "core/alloc.h"
+#include "core/host/host_mm_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -66,11 +67,15 @@ static void insert_at(struct vma_set *s, size_t at, const struct vma *v)
     memmove(&s->list[at + 1], &s->list[at], (s->count - at) * sizeof *s->list);
     s->list[at] = copy;
     s->count++;
+    if (copy.backing)
+        copy.backing->refs++;
 }
 
 static void remove_at(struct vma_set *s, size_t at)
 {
     s->count--;
+    if (s->list[at].backing)
+        s->list[at].backing->refs--;
     memmove(&s->list[at], &s->list[at + 1], (s->count - at) * sizeof *s->list);
 }
 
@@ -83,11 +88,13 @@ static void split(struct vma_set *s, hva_t at)
     insert_at(s, i, &s->list[i]);
     s->list[i].end = at;
     s->list[i + 1].start = at;
+    s->list[i + 1].offset += at - s->list[i].start;
 }
 
 static bool can_join(const struct vma *a, const struct vma *b)
 {
-    return a->end == b->start && a->kind == b->kind && a->prot == b->prot && a->kind == VMA_ANON;
+    return a->end == b->start && a->kind == b->kind && a->prot == b->prot && a->kind == VMA_ANON &&
+           a->mergeable == b->mergeable;
 }
 
 static void join_around(struct vma_set *s, hva_t start, hva_t end)
@@ -124,5 +131,14 @@ void vma_set_prot(struct vma_set *s, hva_t start, hva_t end, unsigned prot)
     split(s, end);
     for (size_t i = first_ending_after(s, start); i < s->count && s->list[i].start < end; i++)
         s->list[i].prot = prot;
+    join_around(s, start, end);
+}
+
+void vma_set_mergeable(struct vma_set *s, hva_t start, hva_t end, bool on)
+{
+    split(s, start);
+    split(s, end);
+    for (size_t i = first_ending_after(s, start); i < s->count && s->list[i].start < end; i++)
+        s->list[i].mergeable = on;
     join_around(s, start, end);
 }

@@ -10,10 +10,15 @@
 #define HVA_BASE ((hva_t)0x7f0000000000) /* the first hva handed out */
 #define HVA_END  ((hva_t)0x800000000000) /* no hva at or above: 47 bits, as for a 64-bit process */
 
+struct vma_backing; /* core/host/host_mm_internal.h */
+
 struct vma {
     hva_t start, end; /* end exclusive */
     enum vma_kind kind;
-    unsigned prot; /* enum host_prot */
+    unsigned prot;               /* enum host_prot */
+    bool mergeable;              /* KSM may look at it (Linux: VM_MERGEABLE); anonymous ones only */
+    uint64_t offset;             /* of `start`: in the file, or the hva in the source */
+    struct vma_backing *backing; /* file or mirror; counted: one for each VMA */
 };
 
 struct vma_set {
@@ -34,5 +39,7 @@ void vma_insert(struct vma_set *s, const struct vma *v);
 void vma_remove(struct vma_set *s, hva_t start, hva_t end);
 /* Sets the protection of [start, end), which is covered; splits at its borders and joins equal neighbours. */
 void vma_set_prot(struct vma_set *s, hva_t start, hva_t end, unsigned prot);
+/* The same for `mergeable`. */
+void vma_set_mergeable(struct vma_set *s, hva_t start, hva_t end, bool on);
 
 #endif
