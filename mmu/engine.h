@@ -34,6 +34,8 @@ struct tlb_set {
     struct tlb_fetch_entry *fetch[2];
     struct tlb_meta *fetch_meta[2];
     void *root;              /* the engine's root for this key */
+    uint64_t eptp;           /* -mmu ept: what the entries are tagged with; else 0 */
+    uint16_t vpid;
     /* tlb.c's own. A bit for each 64 data (16 fetch) slots that may hold an entry: flushing what is empty is free. */
     uint64_t data_used[TLB_MODES], fetch_used[2];
     /* Bloom filter over the pages (dep >> 12) that entries of this set were made from: most drops skip most sets. */
@@ -46,8 +48,11 @@ struct mmu_stats {
         stale_reports;
 };
 
+/* Linux: test_young, clear_young, clear_flush_young. */
+enum mmu_age { MMU_AGE_TEST, MMU_AGE_CLEAR, MMU_AGE_CLEAR_FLUSH };
+
 /*
- * Locking: translate is called without the MMU lock (it must not be held across gup); every other operation is called with it.
+ * Locking: translate and read_phys are called without the MMU lock (it must not be held across gup); every other operation is called with it.
  * The lock is recursive to its owner. An engine that is asked for something under the lock may call track_add/track_remove and tlb_*.
  *
  * zap_all is called when no set holds a root: the common part has put every root and cleared every table, and asks for the roots
@@ -75,6 +80,18 @@ struct mmu_ops {
     void (*slot_free)(struct mmu *mmu, struct memslot *slot);
     /* May be NULL. Nobody tracks the gfn any longer: the next write through each of its translations may find that out. */
     void (*unprotect_gfn)(struct mmu *mmu, unsigned as, gfn_t gfn);
+    /* May be NULL (then young is what was mapped, and it is zapped). Were the gfns accessed since the last time? */
+    bool (*age_gfns)(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages, enum mmu_age how);
+    /* May be NULL (zap). The gfn gets another frame of the same content. Linux: kvm_set_spte_hva. */
+    void (*change_pte)(struct mmu *mmu, unsigned as, gfn_t gfn, struct hpte_view hpte);
+    /* May be NULL. The frames of the range change: who holds one by other means than sptes lets go of it. */
+    void (*invalidate_range)(struct mmu *mmu, hva_t start, hva_t end);
+    /* May be NULL (mem_access). A read by the processor itself with no gva: PDPTEs. Within a page. */
+    enum mem_result (*read_phys)(struct mmu_vcpu *mv, gpa_t gpa, void *buf, size_t len);
+    /* May be NULL. Prints how gpa is translated on. */
+    void (*print_stage2)(struct mmu_vcpu *mv, gpa_t gpa, void (*line)(void *ctx, const char *text), void *ctx);
+    /* May be NULL. The engine's own counters. */
+    void (*register_stats)(struct mmu *mmu, struct stats *s);
 };
 
 struct stale_tlb;
@@ -107,7 +124,7 @@ struct mmu {
     uint64_t set_clock;       /* gives tlb_set.used */
 };
 
-extern const struct mmu_ops mmu_walk_ops, mmu_shadow_ops;
+extern const struct mmu_ops mmu_walk_ops, mmu_shadow_ops, mmu_ept_ops;
 
 void mmu_lock(struct mmu *mmu);
 void mmu_unlock(struct mmu *mmu);

@@ -102,10 +102,22 @@ static inline bool walk_fault(struct gwalk *w, enum gwalk_result result, uint32_
     return true;
 }
 
-/* Reads the entry at at->gpte_gpa. False: no memory there. */
-static inline bool entry_read(struct mem *m, unsigned as, struct gwalk_level *at, unsigned size, unsigned access)
+static inline uint64_t entry_load(const void *p, unsigned size)
+{
+    return size == 4 ? __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED)
+                     : __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED);
+}
+
+/* Reads the entry at at->gpte_gpa. False: no memory there, or the second stage forbids it. */
+static inline bool entry_read(struct mem *m, unsigned as, struct gwalk_level *at, unsigned size, unsigned access,
+                              struct gwalk_stage2 *s2)
 {
     at->gpte = 0;
+    if (s2) {
+        const void *p = s2->entry(s2, at->gpte_gpa, false);
+        at->gpte = p ? entry_load(p, size) : 0;
+        return p;
+    }
     if (unlikely(access & GWALK_PEEK)) {
         uint64_t value = 0; /* little-endian, as the guest is */
         bool ok = mem_access(m, as, at->gpte_gpa, &value, size, MEM_PEEK, false, -1) == MEM_OK;
@@ -117,30 +129,55 @@ static inline bool entry_read(struct mem *m, unsigned as, struct gwalk_level *at
         at->gpte = size == 4 ? UINT32_MAX : UINT64_MAX;
         return false;
     }
-    const void *p = page + (at->gpte_gpa & PAGE_MASK);
-    at->gpte = size == 4 ? __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED)
-                         : __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED);
+    at->gpte = entry_load(page + (at->gpte_gpa & PAGE_MASK), size);
     return true;
 }
 
-/* Sets A and D bits in the entry, in memory and in the record. False: it has changed meanwhile. Read-only memory keeps
- * what it has. */
-static inline bool entry_set(struct mem *m, unsigned as, struct gwalk_level *at, uint64_t bits, unsigned size,
-                             unsigned access)
+enum entry_update { ENTRY_SET, ENTRY_CHANGED, ENTRY_EXIT };
+
+/* Through the second stage; who tracks the page is told later. */
+static enum entry_update entry_set_nested(struct gwalk_stage2 *s2, struct gwalk_level *at, uint64_t value, unsigned size)
+{
+    if (s2->updates == ARRAY_LEN(s2->update))
+        return ENTRY_EXIT;
+    void *p = s2->entry(s2, at->gpte_gpa, true);
+    if (!p)
+        return ENTRY_EXIT;
+    uint64_t old = at->gpte;
+    uint32_t old32 = (uint32_t)old;
+    bool swapped = size == 4 ? __atomic_compare_exchange_n((uint32_t *)p, &old32, (uint32_t)value, false,
+                                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
+                             : __atomic_compare_exchange_n((uint64_t *)p, &old, value, false, __ATOMIC_SEQ_CST,
+                                                           __ATOMIC_SEQ_CST);
+    if (!swapped)
+        return ENTRY_CHANGED;
+    at->gpte = value;
+    s2->update[s2->updates].gpa = at->gpte_gpa;
+    s2->update[s2->updates].value = value;
+    s2->update[s2->updates++].size = size;
+    return ENTRY_SET;
+}
+
+/* Sets A and D bits in the entry, in memory and in the record. CHANGED: by somebody else meanwhile. Read-only memory
+ * keeps what it has. */
+static inline enum entry_update entry_set(struct mem *m, unsigned as, struct gwalk_level *at, uint64_t bits, unsigned size,
+                                          unsigned access, struct gwalk_stage2 *s2)
 {
     uint64_t value = at->gpte | bits;
     if (likely(value == at->gpte) || (access & GWALK_PEEK))
-        return true;
+        return ENTRY_SET;
+    if (s2)
+        return entry_set_nested(s2, at, value, size);
     switch (mem_walk_cmpxchg(m, as, at->gpte_gpa, at->gpte, value, size)) {
     case MEM_SWAPPED:
         at->gpte = value;
-        return true;
+        return ENTRY_SET;
     case MEM_READ_ONLY:
-        return true;
+        return ENTRY_SET;
     case MEM_CHANGED:
         break;
     }
-    return false;
+    return ENTRY_CHANGED;
 }
 
 /* A table that maps itself: the leaf's entry may have been read as an upper level's before its D bit was set. */
@@ -185,26 +222,49 @@ static void walk_identity(const struct paging_regs *r, gva_t gva, struct gwalk *
     w->result = GWALK_OK;
 }
 
-void gwalk(struct mem *m, const struct paging_regs *r, gva_t gva, unsigned access, struct gwalk *w)
+static inline void walk_any(struct mem *m, const struct paging_regs *r, gva_t gva, unsigned access, struct gwalk *w,
+                            struct gwalk_stage2 *s2)
 {
     bool done = false;
     while (!done) {
         switch (paging_format_of(r)) {
         case PAGING_32:
-            done = walk_32_pass(m, r, gva, access, w);
+            done = walk_32_pass(m, r, gva, access, w, s2);
             break;
         case PAGING_PAE:
-            done = walk_pae_pass(m, r, gva, access, w);
+            done = walk_pae_pass(m, r, gva, access, w, s2);
             break;
         case PAGING_4LEVEL:
-            done = walk_4level_pass(m, r, gva, access, w);
+            done = walk_4level_pass(m, r, gva, access, w, s2);
             break;
         case PAGING_5LEVEL:
-            done = walk_5level_pass(m, r, gva, access, w);
+            done = walk_5level_pass(m, r, gva, access, w, s2);
             break;
         default:
             walk_identity(r, gva, w);
             done = true;
         }
     }
+}
+
+void gwalk(struct mem *m, const struct paging_regs *r, gva_t gva, unsigned access, struct gwalk *w)
+{
+    walk_any(m, r, gva, access, w, NULL);
+}
+
+void gwalk_nested(struct mem *m, const struct paging_regs *r, gva_t gva, unsigned access, struct gwalk *w,
+                  struct gwalk_stage2 *s)
+{
+    walk_any(m, r, gva, access, w, s);
+}
+
+void gwalk_nested_tell(struct mem *m, unsigned as, struct gwalk_stage2 *s)
+{
+    for (unsigned i = 0; i < s->updates; i++) {
+        gpa_t gpa = s->update[i].gpa;
+        unsigned mask = track_mask(m, as, gpa >> PAGE_SHIFT) & ~(1u << TRACK_PT);
+        if (unlikely(mask))
+            track_notify(m, as, gpa, &s->update[i].value, s->update[i].size, mask);
+    }
+    s->updates = 0;
 }

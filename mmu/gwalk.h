@@ -15,7 +15,8 @@
 enum gwalk_result {
     GWALK_OK,
     GWALK_FAULT,   /* error and (for RSVD/not-present) the level that failed are filled */
-    GWALK_NOMEM    /* a table lies outside memory: on a PC it reads as all ones from the bus; reported as reserved-bit fault */
+    GWALK_NOMEM,   /* a table lies outside memory: on a PC it reads as all ones from the bus; reported as reserved-bit fault */
+    GWALK_EXIT     /* gwalk_nested() only: the second stage stopped the access to the entry at at[depth - 1] */
 };
 
 struct gwalk_level {
@@ -39,6 +40,26 @@ struct gwalk {
 };
 
 #define GWALK_PEEK 8u /* in `access`: no A/D updates, no effect at all */
+
+/*
+ * A second stage under the guest's tables: each access to a guest entry, its A and D updates included, goes through it. The frame that
+ * `entry` returns must stay until the walk is over. Updates are not told to those who track writes, since the walker may run under a
+ * lock: they are left here, and gwalk_nested_tell() does it.
+ */
+struct gwalk_stage2 {
+    /* Host address of the guest entry at gpa, for reading or for setting A and D; NULL: the walk ends with GWALK_EXIT. */
+    void *(*entry)(struct gwalk_stage2 *s, gpa_t gpa, bool update);
+    unsigned updates;
+    struct {
+        gpa_t gpa;
+        uint64_t value;
+        unsigned size;
+    } update[2 * GWALK_MAX_LEVELS];
+};
+
+/* As gwalk(), through the second stage. Ends with GWALK_EXIT as well when an entry changed so often that `update` is full. */
+void gwalk_nested(struct mem *m, const struct paging_regs *r, gva_t gva, unsigned access, struct gwalk *w, struct gwalk_stage2 *s);
+void gwalk_nested_tell(struct mem *m, unsigned as, struct gwalk_stage2 *s);
 
 /* Walks gva for the access (enum access bits | GWALK_PEEK). With PAGING_NONE the identity mapping. */
 void gwalk(struct mem *m, const struct paging_regs *r, gva_t gva, unsigned access, struct gwalk *w);

@@ -80,8 +80,10 @@ static inline void GW(combine)(struct gwalk *w, int level, uint64_t gpte)
  * for a write, once the access is permitted: what QEMU does and SDM 4.8 allows. So a faulting walk leaves A set in the
  * levels above the failing one only.
  */
-static bool GW(pass)(struct mem *m, const struct paging_regs *r, gva_t gva, unsigned access, struct gwalk *w)
+static bool GW(pass)(struct mem *m, const struct paging_regs *r, gva_t gva, unsigned access, struct gwalk *w,
+                     struct gwalk_stage2 *s2)
 {
+    enum entry_update update;
     uint64_t common = GW(reserved_common)(r);
     gpa_t table = r->cr3 & (GW_IS_32 ? 0xfffff000u : GPTE_ADDRESS);
     walk_begin(w, GW_FORMAT);
@@ -94,8 +96,9 @@ static bool GW(pass)(struct mem *m, const struct paging_regs *r, gva_t gva, unsi
             at->gpte = r->pdpte[index & 3];
         } else {
             at->gpte_gpa = (table + index * sizeof(GW_ENTRY)) & r->a20_mask;
-            if (!entry_read(m, r->as, at, sizeof(GW_ENTRY), access))
-                return walk_fault(w, GWALK_NOMEM, fault_bits(r, access) | PF_PRESENT | PF_RSVD);
+            if (!entry_read(m, r->as, at, sizeof(GW_ENTRY), access, s2))
+                return s2 ? walk_fault(w, GWALK_EXIT, 0)
+                          : walk_fault(w, GWALK_NOMEM, fault_bits(r, access) | PF_PRESENT | PF_RSVD);
         }
         if (!(at->gpte & GPTE_P))
             return walk_fault(w, GWALK_FAULT, fault_bits(r, access));
@@ -106,8 +109,9 @@ static bool GW(pass)(struct mem *m, const struct paging_regs *r, gva_t gva, unsi
         if (!is_pdpte_register) {
             if (level == 1 || GW(is_large)(r, level, at->gpte))
                 break;
-            if (!entry_set(m, r->as, at, GPTE_A, sizeof(GW_ENTRY), access))
-                return false;
+            update = entry_set(m, r->as, at, GPTE_A, sizeof(GW_ENTRY), access, s2);
+            if (unlikely(update != ENTRY_SET))
+                return update == ENTRY_EXIT && walk_fault(w, GWALK_EXIT, 0);
         }
         table = at->gpte & GPTE_ADDRESS;
     }
@@ -120,8 +124,9 @@ static bool GW(pass)(struct mem *m, const struct paging_regs *r, gva_t gva, unsi
     uint32_t error = gwalk_check(r, w, access);
     if (error)
         return walk_fault(w, GWALK_FAULT, error);
-    if (!entry_set(m, r->as, leaf, (access & ACCESS_WRITE) ? GPTE_A | GPTE_D : GPTE_A, sizeof(GW_ENTRY), access))
-        return false;
+    update = entry_set(m, r->as, leaf, (access & ACCESS_WRITE) ? GPTE_A | GPTE_D : GPTE_A, sizeof(GW_ENTRY), access, s2);
+    if (unlikely(update != ENTRY_SET))
+        return update == ENTRY_EXIT && walk_fault(w, GWALK_EXIT, 0);
     w->dirty = (leaf->gpte & GPTE_D) != 0;
     walk_refresh(w, leaf);
     w->result = GWALK_OK;

@@ -83,23 +83,80 @@ static void on_range_end(struct notifier *n, const struct notify_range *range)
     mmu_unlock(mmu);
 }
 
-/* Without accessed bits of our own, young is what was mapped (Linux: kvm_age_rmapp on EPT without A bits). */
-static bool on_age(struct notifier *n, hva_t start, hva_t end)
+struct age_ctx {
+    struct mmu *mmu;
+    enum mmu_age how;
+    bool young;
+};
+
+static void age_slot_part(void *ctx, struct memslot *slot, gfn_t gfn, uint64_t pages)
 {
-    struct mmu *mmu = container_of(n, struct mmu, notifier);
-    mmu_lock(mmu);
-    bool young = zap_hva(mmu, start, end);
-    seq_advance(mmu);
-    mmu_unlock(mmu);
-    return young;
+    struct age_ctx *c = ctx;
+    c->young |= c->mmu->ops->age_gfns(c->mmu, slot->as, gfn, pages, c->how);
+}
+
+/* Linux: kvm_age_hva, kvm_test_age_hva. Without accessed bits of the engine's own, young is what was mapped (kvm_age_rmapp on EPT
+ * without A bits), and asking without clearing finds nothing. */
+static bool age_hva(struct notifier *n, hva_t start, hva_t end, enum mmu_age how)
+{
+    struct age_ctx c = {.mmu = container_of(n, struct mmu, notifier), .how = how};
+    mmu_lock(c.mmu);
+    if (c.mmu->ops->age_gfns) {
+        memslot_for_each_hva(c.mmu->mem, start, end, age_slot_part, &c);
+    } else if (how != MMU_AGE_TEST) {
+        c.young = zap_hva(c.mmu, start, end);
+        seq_advance(c.mmu);
+    }
+    mmu_unlock(c.mmu);
+    return c.young;
+}
+
+static bool on_clear_flush_young(struct notifier *n, hva_t start, hva_t end)
+{
+    return age_hva(n, start, end, MMU_AGE_CLEAR_FLUSH);
+}
+
+static bool on_clear_young(struct notifier *n, hva_t start, hva_t end)
+{
+    return age_hva(n, start, end, MMU_AGE_CLEAR);
+}
+
+static bool on_test_young(struct notifier *n, hva_t hva)
+{
+    return age_hva(n, hva, hva + PAGE_SIZE, MMU_AGE_TEST);
+}
+
+struct change_ctx {
+    struct mmu *mmu;
+    struct hpte_view hpte;
+};
+
+static void change_slot_part(void *ctx, struct memslot *slot, gfn_t gfn, uint64_t pages)
+{
+    struct change_ctx *c = ctx;
+    c->mmu->ops->change_pte(c->mmu, slot->as, gfn, c->hpte);
 }
 
 static void on_change_pte(struct notifier *n, hva_t hva, struct hpte_view hpte)
 {
     struct mmu *mmu = container_of(n, struct mmu, notifier);
+    struct change_ctx c = {.mmu = mmu, .hpte = hpte};
     mmu_lock(mmu);
     seq_advance(mmu);
-    zap_hva(mmu, hva, hva + PAGE_SIZE);
+    if (mmu->ops->change_pte)
+        memslot_for_each_hva(mmu->mem, hva, hva + PAGE_SIZE, change_slot_part, &c);
+    else
+        zap_hva(mmu, hva, hva + PAGE_SIZE);
+    mmu_unlock(mmu);
+}
+
+static void on_invalidate_range(struct notifier *n, hva_t start, hva_t end)
+{
+    struct mmu *mmu = container_of(n, struct mmu, notifier);
+    if (!mmu->ops->invalidate_range)
+        return;
+    mmu_lock(mmu);
+    mmu->ops->invalidate_range(mmu, start, end);
     mmu_unlock(mmu);
 }
 
@@ -111,8 +168,10 @@ static void on_release(struct notifier *n)
 static const struct notifier_ops mmu_notifier_ops = {
     .invalidate_range_start = on_range_start,
     .invalidate_range_end = on_range_end,
-    .clear_flush_young = on_age,
-    .clear_young = on_age,
+    .invalidate_range = on_invalidate_range,
+    .clear_flush_young = on_clear_flush_young,
+    .clear_young = on_clear_young,
+    .test_young = on_test_young,
     .change_pte = on_change_pte,
     .release = on_release,
 };
@@ -163,8 +222,10 @@ static void vcpus_init(struct mmu *mmu)
 
 struct mmu *mmu_create(const struct mmu_config *cfg)
 {
+    static const struct mmu_ops *const ops[] = {
+        [MMU_SHADOW] = &mmu_shadow_ops, [MMU_WALK] = &mmu_walk_ops, [MMU_EPT] = &mmu_ept_ops};
     struct mmu *mmu = alloc_zeroed(1, sizeof(*mmu));
-    mmu->ops = cfg->kind == MMU_WALK ? &mmu_walk_ops : &mmu_shadow_ops;
+    mmu->ops = ops[cfg->kind];
     mmu->mem = cfg->mem;
     mmu->mm = cfg->mem->cfg.mm;
     mmu->log = cfg->log;
@@ -267,6 +328,8 @@ void mmu_register_stats(struct mmu *mmu, struct stats *s)
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         stats_add(s, rows[i].name, rows[i].unit, rows[i].value);
+    if (mmu->ops->register_stats)
+        mmu->ops->register_stats(mmu, s);
 }
 
 /* ---- registers, roots, sets ---- */
@@ -387,8 +450,12 @@ bool mmu_load_pdptes(struct mmu_vcpu *mv, uint64_t cr3, uint64_t out[4])
     const struct paging_regs *r = &mv->regs;
     uint64_t reserved = 0x1e6 | ~((1ull << r->maxphyaddr) - 1);
     gpa_t gpa = cr3 & 0xffffffe0u & r->a20_mask;
-    if (mem_access(mv->mem, r->as, gpa, out, 4 * sizeof(*out), MEM_WALK, false, (int)mv->index) != MEM_OK)
-        memset(out, 0xff, 4 * sizeof(*out));
+    size_t len = 4 * sizeof(*out);
+    enum mem_result result = mv->mmu->ops->read_phys
+                                 ? mv->mmu->ops->read_phys(mv, gpa, out, len)
+                                 : mem_access(mv->mem, r->as, gpa, out, len, MEM_WALK, false, (int)mv->index);
+    if (result != MEM_OK)
+        memset(out, 0xff, len);
     for (int i = 0; i < 4; i++)
         if ((out[i] & 1) && (out[i] & reserved))
             return false;
@@ -493,6 +560,8 @@ void mmu_print_walk(struct mmu_vcpu *mv, gva_t gva, void (*line)(void *ctx, cons
     snprintf(text, sizeof(text), "walk of 0x%" PRIx64 " (%s, cr3 0x%" PRIx64 ")", gva, formats[w.format], mv->regs.cr3);
     line(ctx, text);
     for (int i = 0; i < w.depth; i++) {
+        if (mv->mmu->ops->print_stage2 && w.at[i].gpte_gpa != ~(gpa_t)0)
+            mv->mmu->ops->print_stage2(mv, w.at[i].gpte_gpa, line, ctx);
         print_entry(&w, &w.at[i], text, sizeof(text));
         line(ctx, text);
     }
@@ -503,4 +572,6 @@ void mmu_print_walk(struct mmu_vcpu *mv, gva_t gva, void (*line)(void *ctx, cons
     else
         snprintf(text, sizeof(text), "  -> no translation: %s", walk_verdict(&w));
     line(ctx, text);
+    if (mv->mmu->ops->print_stage2 && w.result == GWALK_OK)
+        mv->mmu->ops->print_stage2(mv, w.gpa, line, ctx);
 }

@@ -2,7 +2,7 @@
  * The MMU as the CPU and the machine see it.
  *
  *   struct mem       guest-physical memory of a machine: memslots over a host_mm, tracking, the mem_access() entry
- *   struct mmu       the translation engine of a machine (-mmu shadow or walk), subscriber of the host_mm's invalidation bus
+ *   struct mmu       the translation engine of a machine (-mmu shadow, ept or walk), subscriber of the host_mm's invalidation bus
  *   struct mmu_vcpu  one vCPU's view: its registers, roots and TLB
  *
  * Coherent translation: every access translates as a fresh walk of the guest's tables at that instant would, A and D bits included
@@ -96,7 +96,7 @@ uint64_t track_write_count(const struct mem *m);
 
 /* ---- the engine ---- */
 
-enum mmu_kind { MMU_SHADOW, MMU_WALK };
+enum mmu_kind { MMU_SHADOW, MMU_WALK, MMU_EPT };
 
 struct mmu_config {
     enum mmu_kind kind;
@@ -166,7 +166,7 @@ bool mmu_load_pdptes(struct mmu_vcpu *mv, uint64_t cr3, uint64_t out[4]);
 enum xlate_result mmu_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
 /* Without any effect (debugger, logs, triple-fault report): no A/D, no fault-in, no TLB. */
 enum xlate_result mmu_peek_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
-/* Prints the guest walk of gva, one line a level. */
+/* Prints the guest walk of gva, one line a level; where there is a second stage, its walk under each. */
 void mmu_print_walk(struct mmu_vcpu *mv, gva_t gva, void (*line)(void *ctx, const char *text), void *ctx);
 
 /* The guest executed something that flushes a real TLB. Coherent engines drop nothing; the stale-TLB detector forgets what was covered. */

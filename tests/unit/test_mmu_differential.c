@@ -11,6 +11,9 @@
 
 #include <stdarg.h>
 
+#ifndef ENGINE_UNDER_TEST /* test_mmu_ept_differential.c is this file with another */
+#define ENGINE_UNDER_TEST MMU_SHADOW
+#endif
 #define RAM_PAGES     48
 #define ROM_FIRST     48
 #define ROM_PAGES     4
@@ -471,7 +474,7 @@ static void run(uint64_t seed, unsigned long steps)
     mix = seed % MIXES;
     extra_present = false;
     memset(tracked, 0, sizeof tracked);
-    machine_open(&shadow, MMU_SHADOW);
+    machine_open(&shadow, ENGINE_UNDER_TEST);
     machine_open(&walk, MMU_WALK);
     memset(recent, 0, sizeof recent);
     for (unsigned i = 0; i < TABLES * 512; i++) {
