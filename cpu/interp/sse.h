@@ -112,7 +112,8 @@ static inline union simd16 sse_load16(struct vcpu *v, const struct insn *i)
 void sse_store_masked(struct vcpu *v, const struct insn *i, const uint8_t *bytes, unsigned mask);
 
 /*
- * Handlers of moves, in the variants of ea_kind(). `align` is 15 or 0.
+ * Handlers of moves, in the variants of ea_kind(). `align` is 15 or 0. The operand lives in a block of its own, so
+ * that it is gone at the end and going on is a tail call.
  *   SSE_LOADS(name, type, align, body)    the memory operand is in `m`
  *   SSE_STORES(name, type, align, value)
  */
@@ -132,10 +133,12 @@ void sse_store_masked(struct vcpu *v, const struct insn *i, const uint8_t *bytes
 #define SSE_LOADS(name, type, align, ...)                                                                              \
     slow_path void name##_G(struct vcpu *v, const struct insn *i)                                                      \
     {                                                                                                                  \
-        type m;                                                                                                        \
         sse_need(v, i);                                                                                                \
-        sse_read(v, i, sse_linear(v, i, sizeof m, align, 0), &m, sizeof m);                                            \
-        __VA_ARGS__;                                                                                                   \
+        {                                                                                                              \
+            type m;                                                                                                    \
+            sse_read(v, i, sse_linear(v, i, sizeof m, align, 0), &m, sizeof m);                                        \
+            __VA_ARGS__;                                                                                               \
+        }                                                                                                              \
         NEXT_MEM(v, i);                                                                                                \
     }                                                                                                                  \
     SSE_LOAD_FAST(name, type, align, B, __VA_ARGS__)                                                                   \
@@ -157,9 +160,11 @@ void sse_store_masked(struct vcpu *v, const struct insn *i, const uint8_t *bytes
     slow_path void name##_G(struct vcpu *v, const struct insn *i)                                                      \
     {                                                                                                                  \
         sse_need(v, i);                                                                                                \
-        uint64_t lin = sse_linear(v, i, sizeof(type), align, 1);                                                       \
-        type m = __VA_ARGS__;                                                                                          \
-        sse_write(v, i, lin, &m, sizeof m);                                                                            \
+        {                                                                                                              \
+            uint64_t lin = sse_linear(v, i, sizeof(type), align, 1);                                                   \
+            type m = __VA_ARGS__;                                                                                      \
+            sse_write(v, i, lin, &m, sizeof m);                                                                        \
+        }                                                                                                              \
         NEXT_MEM(v, i);                                                                                                \
     }                                                                                                                  \
     SSE_STORE_FAST(name, type, align, B, __VA_ARGS__)                                                                  \

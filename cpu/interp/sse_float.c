@@ -35,11 +35,10 @@ static bool has_tiny(const union simd16 *r, enum float_tiny kind)
  * was found before computing, nothing found by computing is reported. One departure: beside an unmasked overflow or underflow
  * PE is that of the masked result, not that of a result with unbounded exponent.
  */
-void float_done_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, const union simd16 *result,
-                         enum float_tiny tiny)
+void float_done_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, union simd16 result, enum float_tiny tiny)
 {
     uint32_t unmasked = ~(v->mxcsr >> 7) & MXCSR_FLAGS;
-    if (unmasked & MXCSR_UE && has_tiny(result, tiny))
+    if (unmasked & MXCSR_UE && has_tiny(&result, tiny))
         flags |= MXCSR_UE;
     if (flags & unmasked & MXCSR_PRE)
         flags &= MXCSR_PRE;

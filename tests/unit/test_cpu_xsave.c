@@ -60,7 +60,7 @@ static void fill_state(struct vcpu *v)
         f->st[k].exp = (uint16_t)(0x4000 + k);
     }
     for (unsigned k = 0; k < 16; k++) {
-        v->xmm[k].q[0] = 0x1111111111111111 * (k & 15) + 1;
+        v->xmm[k].q[0] = 0x1111111111111111u * k + 1;
         v->xmm[k].q[1] = ~v->xmm[k].q[0];
     }
     v->mxcsr = 0x9fa1;
