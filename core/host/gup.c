@@ -183,7 +183,7 @@ int host_mm_gup(struct host_mm *mm, hva_t hva, bool write, struct gup_result *ou
 {
     hva &= ~PAGE_MASK;
     for (;;) {
-        struct mirror_fetch fetch;
+        struct mirror_fetch fetch = {0};
         int rc = gup_once(mm, hva, write, out, &fetch);
         if (likely(rc != GUP_MIRROR))
             return rc;
