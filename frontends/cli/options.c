@@ -97,8 +97,10 @@ static bool opt_mmu(struct options *o, const char *name, const char *arg, struct
         o->machine.mmu = MACHINE_MMU_SHADOW;
     else if (!strcmp(arg, "walk"))
         o->machine.mmu = MACHINE_MMU_WALK;
+    else if (!strcmp(arg, "ept"))
+        o->machine.mmu = MACHINE_MMU_EPT;
     else
-        return bad_value(name, arg, "shadow or walk", e);
+        return bad_value(name, arg, "shadow, ept or walk", e);
     return true;
 }
 
@@ -376,7 +378,7 @@ static const struct option_row rows[] = {
     {"m", "SIZE", opt_memory, "guest RAM: 512, 512M, 2G (default 128M)"},
     {"cpu", "MODEL[,+F][,-F]", opt_cpu, "processor model and feature switches (default base)"},
     {"smp", "N", opt_smp, "processors"},
-    {"mmu", "shadow|walk", opt_mmu, "shadow paging (default), or the reference that walks guest tables"},
+    {"mmu", "shadow|ept|walk", opt_mmu, "shadow paging (default), two-dimensional paging, or the reference that walks guest tables"},
     {"shadow-pages", "N", opt_shadow_pages, "limit of shadow pages"},
     {"accel", "interp", opt_accel, "execution engine"},
     {"serial", "stdio|file:F|null", opt_serial, "where COM1 goes"},

@@ -90,7 +90,9 @@ static bool build_log(struct machine *m, struct error *e)
 
 static bool build_mmu(struct machine *m, struct error *e)
 {
-    struct mmu_config cfg = {.kind = m->cfg.mmu == MACHINE_MMU_WALK ? MMU_WALK : MMU_SHADOW,
+    static const enum mmu_kind kinds[] = {
+        [MACHINE_MMU_SHADOW] = MMU_SHADOW, [MACHINE_MMU_WALK] = MMU_WALK, [MACHINE_MMU_EPT] = MMU_EPT};
+    struct mmu_config cfg = {.kind = kinds[m->cfg.mmu],
                              .mem = m->mem,
                              .vcpus = m->cpu_count,
                              .log = &m->log,

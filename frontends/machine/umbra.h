@@ -14,7 +14,7 @@
 
 #define MACHINE_CPUS_MAX 1 /* start-up of further processors comes with -smp */
 
-enum machine_mmu { MACHINE_MMU_SHADOW, MACHINE_MMU_WALK };
+enum machine_mmu { MACHINE_MMU_SHADOW, MACHINE_MMU_WALK, MACHINE_MMU_EPT };
 
 /* The front end's side: where output goes, and how it keeps an eye on the run. */
 struct machine_host {
