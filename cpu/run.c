@@ -253,14 +253,14 @@ static void debug_note_rep(struct vcpu *v, const struct block *b, unsigned n, ui
 }
 
 /* One block, or the part of it before a breakpoint or the end of the units. Nothing if the fetch met what the debugger
- * waits for. */
+ * waits for; but where it let go on it gets an instruction. */
 static void debug_run_block(struct vcpu *v, uint64_t left)
 {
     const struct block *b = find_block(v);
     uint64_t rip = v->rip;
-    if (v->attn & ATTN_STOP)
+    if (v->attn & ATTN_STOP && v->clock->icount != v->debug->from)
         return;
-    unsigned n = debug_run_length(v, b);
+    unsigned n = v->attn ? 1 : debug_run_length(v, b);
     v->block = b;
     if (n > left)
         n = (unsigned)left;

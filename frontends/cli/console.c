@@ -95,9 +95,9 @@ static void stdin_pump(struct console *c)
 
 /* ---- the machine's callbacks ---- */
 
-static bool host_poll(void *ctx)
+bool console_wants_end(void *console)
 {
-    struct console *c = ctx;
+    struct console *c = console;
     if (signal_seen)
         c->caught_signal = signal_seen;
     if (c->deadline > 0 && monotonic_seconds() >= c->deadline)
@@ -106,6 +106,21 @@ static bool host_poll(void *ctx)
     if (c->is_raw)
         fflush(stdout);
     return c->caught_signal || c->timed_out || c->quit;
+}
+
+bool console_take_interrupt(struct console *c)
+{
+    bool seen = signal_seen == SIGINT || c->caught_signal == SIGINT;
+    if (seen)
+        signal_seen = c->caught_signal = 0;
+    return seen;
+}
+
+static bool host_poll(void *ctx)
+{
+    struct console *c = ctx;
+    bool also = c->poll_also && c->poll_also(c->poll_ctx);
+    return console_wants_end(c) || also;
 }
 
 static bool host_is_live(void *ctx)
@@ -165,7 +180,7 @@ bool console_open(struct console *c, const struct options *o, struct error *e)
     if (!sink_open(&o->serial, &c->serial, &c->owns_serial, e) ||
         !sink_open(&o->debugcon, &c->debugcon, &c->owns_debugcon, e))
         return false;
-    c->reads_stdin = o->serial.kind == SINK_STDIO && !o->machine.input_script;
+    c->reads_stdin = o->serial.kind == SINK_STDIO && !o->machine.input_script && !o->debug;
     if (o->timeout > 0)
         c->deadline = monotonic_seconds() + o->timeout;
     signal(SIGINT, on_signal);

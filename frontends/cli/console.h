@@ -21,12 +21,19 @@ struct console {
     double deadline;      /* CLOCK_MONOTONIC seconds; 0: none */
     bool timed_out, quit; /* why poll() stopped the run */
     int caught_signal;    /* 0, SIGINT, SIGTERM */
+    /* Asked by poll() as well, if there is one; true: stop the run. */
+    bool (*poll_also)(void *ctx);
+    void *poll_ctx;
 };
 
 /* Opens what the options name. */
 bool console_open(struct console *c, const struct options *o, struct error *e);
 /* The machine's host callbacks. */
 void console_host(struct console *c, struct machine_host *host);
+/* True: the run is to end (a signal, the timeout, Ctrl-A x). For who waits while the machine stands still. */
+bool console_wants_end(void *console);
+/* Takes a SIGINT back, so that the run may go on. True: there was one. */
+bool console_take_interrupt(struct console *c);
 /* Terminal back to normal, streams flushed and closed. False: output could not be written (a full disk). */
 bool console_close(struct console *c);
 

@@ -4,6 +4,8 @@
 #include "core/log.h"
 #include "frontends/cli/console.h"
 #include "frontends/cli/options.h"
+#include "frontends/debugger/debugger.h"
+#include "frontends/gdbstub/gdbstub.h"
 #include "frontends/machine/umbra.h"
 
 #include <errno.h>
@@ -40,6 +42,57 @@ static int exit_status(const struct machine *m, const struct console *c, enum ma
     return machine_exit_code(m, why);
 }
 
+/* ---- under a debugger ---- */
+
+static enum debugger_signal take_signal(void *ctx)
+{
+    struct console *c = ctx;
+    bool interrupt = console_take_interrupt(c);
+    if (c->caught_signal || c->timed_out)
+        return DEBUGGER_QUIT;
+    return interrupt ? DEBUGGER_INTERRUPT : DEBUGGER_NOTHING;
+}
+
+/* umbra debug. The status is 2 if a script's command was refused, else that of the machine. */
+static int run_debugger(struct machine *m, const struct options *o, struct console *c, struct error *e)
+{
+    struct debugger_config cfg = {
+        .machine = m, .script = o->debug_script, .symbols = o->symbols, .ctx = c, .take_signal = take_signal};
+    struct debugger_result r;
+    if (!debugger_run(&cfg, &r, e)) {
+        log_error("%s", e->text);
+        return EXIT_BAD_INPUT;
+    }
+    fflush(stdout);
+    print_end(m, o, c, r.ended ? r.why : MACHINE_STOPPED);
+    if (r.failed)
+        return EXIT_BAD_INPUT;
+    return exit_status(m, c, r.ended ? r.why : MACHINE_STOPPED);
+}
+
+static bool poll_stub(void *ctx)
+{
+    return gdbstub_poll(ctx);
+}
+
+static struct gdbstub *open_stub(const struct options *o, struct console *c, struct error *e)
+{
+    struct gdbstub *s = gdbstub_open(o->gdb, e);
+    c->poll_also = s ? poll_stub : NULL;
+    c->poll_ctx = s;
+    return s;
+}
+
+/* ---- running ---- */
+
+static int run_machine(struct machine *m, const struct options *o, struct console *c, struct gdbstub *stub)
+{
+    enum machine_exit why = stub ? gdbstub_run(stub, m, o->stopped, console_wants_end, c) : machine_run(m);
+    fflush(stdout);
+    print_end(m, o, c, why);
+    return exit_status(m, c, why);
+}
+
 static int run(struct options *o, struct console *c, struct error *e)
 {
     console_host(c, &o->machine.host);
@@ -54,10 +107,13 @@ static int run(struct options *o, struct console *c, struct error *e)
         machine_destroy(m);
         return EXIT_BAD_INPUT;
     }
-    enum machine_exit why = machine_run(m);
-    fflush(stdout);
-    print_end(m, o, c, why);
-    int status = exit_status(m, c, why);
+    struct gdbstub *stub = o->gdb ? open_stub(o, c, e) : NULL;
+    int status = EXIT_BAD_INPUT;
+    if (o->gdb && !stub)
+        log_error("%s", e->text);
+    else
+        status = o->debug ? run_debugger(m, o, c, e) : run_machine(m, o, c, stub);
+    gdbstub_close(stub);
     machine_destroy(m);
     return status;
 }

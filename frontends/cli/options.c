@@ -311,6 +311,36 @@ static bool opt_shadow_pages(struct options *o, const char *name, const char *ar
     return true;
 }
 
+static bool opt_gdb(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->gdb = arg;
+    return true;
+}
+
+static bool opt_gdb_default(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->gdb = "tcp::1234";
+    return true;
+}
+
+static bool opt_stopped(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->stopped = true;
+    return true;
+}
+
+static bool opt_debug_script(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->debug_script = arg;
+    return true;
+}
+
+static bool opt_symbols(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->symbols = arg;
+    return true;
+}
+
 static bool opt_stats(struct options *o, const char *name, const char *arg, struct error *e)
 {
     o->stats = true;
@@ -398,6 +428,11 @@ static const struct option_row rows[] = {
     {"stats", NULL, opt_stats, "print counters at the end"},
     {"digest", NULL, opt_digest, "print a digest of the final state"},
     {"audit", "events|N", opt_audit, "check the MMU's invariants after every MMU event, or every N instructions"},
+    {"s", NULL, opt_gdb_default, "gdb stub on port 1234 of the loopback interface"},
+    {"gdb", "tcp:[ADDRESS]:PORT", opt_gdb, "gdb stub there (port 0: a free one)"},
+    {"S", NULL, opt_stopped, "do not run before gdb says so"},
+    {"x", "FILE", opt_debug_script, "umbra debug: commands to run first"},
+    {"symbols", "ELF", opt_symbols, "umbra debug: names for addresses"},
     {"d", "LIST", opt_log, "log channels (-d help lists them)"},
     {"D", "FILE", opt_log_path, "where -d goes (default stderr)"},
     {"trace", "LIST", opt_trace, "tracepoints to record, printed at the end (all, mmu., notifier., ...)"},
@@ -416,7 +451,7 @@ static const struct option_row rows[] = {
 
 void options_print_help(FILE *out)
 {
-    fprintf(out, "usage: umbra [options]\n\n");
+    fprintf(out, "usage: umbra [options]\n       umbra debug [options]\n\n");
     for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
         char left[64];
         if (!rows[k].help)
@@ -451,6 +486,15 @@ static void log_list_print(FILE *out)
 #undef X
 }
 
+static bool debug_check(const struct options *o, struct error *e)
+{
+    if (o->debug && (o->gdb || o->stopped))
+        return error_set(e, "%s: 'umbra debug' has a prompt of its own; without 'debug' gdb can be used", o->gdb ? "-s, -gdb" : "-S");
+    if (!o->debug && (o->debug_script || o->symbols))
+        return error_set(e, "%s: only for 'umbra debug'", o->symbols ? "-symbols" : "-x");
+    return !o->stopped || o->gdb || error_set(e, "-S: nothing could start the machine: give -s or -gdb as well");
+}
+
 static bool options_check(struct options *o, struct error *e)
 {
     if (o->help || o->version)
@@ -460,6 +504,8 @@ static bool options_check(struct options *o, struct error *e)
         o->version = true;
         return true;
     }
+    if (!debug_check(o, e))
+        return false;
     if (!o->machine.kernel)
         return error_set(e, "nothing to boot: give -kernel FILE (-help lists the options)");
     return true;
@@ -472,7 +518,8 @@ bool options_parse(struct options *o, int argc, char **argv, struct error *e)
     o->machine.rtc_base = MACHINE_RTC_DEFAULT;
     o->machine.debug_exit_base = 0x501;
     o->machine.debug_exit_size = 2;
-    for (int k = 1; k < argc; k++) {
+    o->debug = argc > 1 && !strcmp(argv[1], "debug");
+    for (int k = 1 + o->debug; k < argc; k++) {
         const struct option_row *r = argv[k][0] == '-' ? row_find(argv[k]) : NULL;
         if (!r)
             return error_set(e, "unknown option '%s' (-help lists the options)", argv[k]);

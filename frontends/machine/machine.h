@@ -49,6 +49,7 @@ struct machine {
     unsigned cpu_count;
     struct board board;
     struct script *script;
+    struct debug *debug; /* attached, or NULL */
     struct file kernel, initrd;
     struct e820_entry e820[E820_MAX];
     unsigned e820_count;

@@ -4,6 +4,7 @@
  * Nothing in here may depend on when the front end polls: chunks of vcpu_run() end wherever they like without the guest
  * noticing.
  */
+#include "frontends/machine/debug.h"
 #include "frontends/machine/machine.h"
 
 #include <stdlib.h>
@@ -126,6 +127,14 @@ static bool check_poll(struct machine *m, enum machine_exit *why)
     return false;
 }
 
+static bool check_debug(struct machine *m, enum machine_exit *why)
+{
+    if (likely(!m->debug) || !debug_wants_stop(m->debug))
+        return true;
+    *why = MACHINE_STOPPED;
+    return false;
+}
+
 /* ---- idle ---- */
 
 static bool cpu_is_idle(const struct vcpu *v)
@@ -196,6 +205,8 @@ static uint64_t chunk_units(const struct machine *m)
         units = min_u64(units, m->cfg.vtime_limit - now);
     if (m->cfg.audit_every)
         units = min_u64(units, m->next_audit > icount ? m->next_audit - icount : 1);
+    if (m->debug)
+        units = min_u64(units, debug_units_left(m->debug));
     return units;
 }
 
@@ -236,7 +247,7 @@ static bool step(struct machine *m, enum machine_exit *why)
 {
     clock_run_due(&m->clock);
     input_deliver_due(&m->input, m->clock.icount);
-    if (!act_requests(m, why) || !check_limits(m, why) || !check_audit(m, why) || !check_poll(m, why))
+    if (!act_requests(m, why) || !check_debug(m, why) || !check_limits(m, why) || !check_audit(m, why) || !check_poll(m, why))
         return false;
     return all_idle(m) ? idle(m, why) : run_turn(m, why);
 }
@@ -244,7 +255,7 @@ static bool step(struct machine *m, enum machine_exit *why)
 /* The last word of -audit: everything once more. */
 static enum machine_exit final_audit(struct machine *m, enum machine_exit why)
 {
-    if (!m->cfg.audit_every && !m->cfg.audit_events)
+    if ((!m->cfg.audit_every && !m->cfg.audit_events) || (m->debug && why == MACHINE_STOPPED))
         return why;
     return machine_audit(m, true, m->log.out) ? MACHINE_AUDIT_FAILED : why;
 }

@@ -1,0 +1,96 @@
+/*
+ * Looking into a machine: registers, memory, code, and the MMU's own structures. For debuggers.
+ *
+ * Everything here is called between instructions (machine_run() is not running), and looks only: memory by PEEK, tables
+ * by walks without effect, hptes by host_mm_peek(). What changes something says so: the setters, which change the guest
+ * as its debugger asks, and the host operations, which no guest can notice. Text comes a line at a time, without a
+ * newline.
+ */
+#ifndef FRONTENDS_MACHINE_INSPECT_H
+#define FRONTENDS_MACHINE_INSPECT_H
+
+#include "frontends/machine/umbra.h"
+
+typedef void inspect_line_fn(void *ctx, const char *text);
+
+struct inspect_out {
+    inspect_line_fn *line;
+    void *ctx;
+};
+
+/* One formatted line. */
+void inspect_say(const struct inspect_out *out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- processors (inspect.c) ---- */
+
+enum { INSPECT_ES, INSPECT_CS, INSPECT_SS, INSPECT_DS, INSPECT_FS, INSPECT_GS, INSPECT_SEGS };
+
+struct inspect_regs {
+    uint64_t gpr[16]; /* in the hardware's order: rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8 to r15 */
+    uint64_t rip, rflags;
+    uint16_t sel[INSPECT_SEGS];
+    uint64_t base[INSPECT_SEGS];
+    uint64_t kernel_gs_base;
+    uint64_t cr0, cr2, cr3, cr4, cr8, efer;
+    uint8_t st[8][10]; /* ST(0) to ST(7) */
+    uint16_t fcw, fsw, ftw, fop;
+    uint64_t fip, fdp;
+    uint8_t xmm[16][16];
+    uint32_t mxcsr;
+    unsigned cpl;
+    bool long_mode, halted;
+};
+
+unsigned machine_cpu_count(const struct machine *m);
+/* The vCPU whose turn it is. */
+unsigned machine_current_cpu(const struct machine *m);
+void machine_get_regs(const struct machine *m, unsigned cpu, struct inspect_regs *out);
+/* Takes over general registers, rip, arithmetic and other unprivileged flags, and XMM registers. False, with nothing
+ * changed, if another register differs from what it is. */
+bool machine_set_regs(struct machine *m, unsigned cpu, const struct inspect_regs *regs, struct error *e);
+/* All registers, a dozen lines; the last exceptions. */
+void machine_print_regs(const struct machine *m, unsigned cpu, const struct inspect_out *out);
+/* Linear address of the next instruction. */
+uint64_t machine_code_address(const struct machine *m, unsigned cpu);
+/* The instruction at linear address gva as text; returns its length in bytes, 0 if it cannot be read. */
+unsigned machine_disassemble(const struct machine *m, unsigned cpu, uint64_t gva, char *text, size_t size);
+
+/* ---- memory (inspect.c) ---- */
+
+/* Read as many bytes as there are, at most len; return how many. Devices read as nothing. */
+size_t machine_peek_gva(const struct machine *m, unsigned cpu, uint64_t gva, void *buf, size_t len);
+size_t machine_peek_gpa(const struct machine *m, uint64_t gpa, void *buf, size_t len);
+/* Changes guest memory (RAM or ROM; tracking sees it): all of it or, with an error, nothing. */
+bool machine_poke_gva(struct machine *m, unsigned cpu, uint64_t gva, const void *buf, size_t len, struct error *e);
+bool machine_gva_to_gpa(const struct machine *m, unsigned cpu, uint64_t gva, uint64_t *gpa);
+
+/* ---- the MMU (inspect_walk.c, inspect_mmu.c) ---- */
+
+/* Guest walk and shadow walk of gva side by side, every bit named; then memslot, tracking, host entry, frame, TLB. */
+void machine_print_mmu_walk(const struct machine *m, unsigned cpu, uint64_t gva, const struct inspect_out *out);
+/* Every spte that maps gfn, and the shadow pages that shadow it as a table. */
+void machine_print_mmu_rmap(const struct machine *m, uint64_t gfn, const struct inspect_out *out);
+void machine_print_mmu_tracked(const struct machine *m, const struct inspect_out *out);
+void machine_print_mmu_slots(const struct machine *m, const struct inspect_out *out);
+void machine_print_mmu_roots(const struct machine *m, const struct inspect_out *out);
+/* Counters whose names begin with `prefix`. */
+void machine_print_counters(const struct machine *m, const char *prefix, const struct inspect_out *out);
+/* Audits everything; returns the number of violations, a line each. */
+unsigned machine_print_mmu_audit(struct machine *m, const struct inspect_out *out);
+/* "present writable user frame 0x12 ..." of an spte of this level; text of a guest entry likewise. */
+void inspect_spte_text(uint64_t spte, int level, char *text, size_t size);
+void inspect_gpte_text(uint64_t gpte, int level, bool leaf, unsigned size_of_entry, char *text, size_t size);
+
+/* ---- the host under the machine (inspect_host.c) ---- */
+
+struct host_verb {
+    const char *name, *args, *help;
+    unsigned gfns; /* how many gfns it takes */
+    bool takes_mode;
+    bool (*run)(struct machine *m, const uint64_t *gfn, const char *mode, const struct inspect_out *out,
+                struct error *e);
+};
+/* The operations that this host model has, `count` of them. */
+const struct host_verb *host_verbs(size_t *count);
+
+#endif
