@@ -172,7 +172,7 @@ struct vcpu_debug {
 
 /* A look-up of a block that went well, valid while the fetch translation and the code cache are unchanged. */
 struct jump_entry {
-    uint64_t rip, epoch, generation;
+    uint64_t rip, base, epoch, generation; /* base: of CS */
     struct block *block;
     uint32_t mode;
 };

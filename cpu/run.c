@@ -76,11 +76,35 @@ static struct block *fetch_from_bus(struct vcpu *v, uint64_t lin)
     return NULL; /* 15 bytes always decode: to an instruction that is too long, if nothing else */
 }
 
+/* Only the offsets of segments with a limit of their own can leave it in the middle of a page. */
+static inline bool has_code_limit(const struct vcpu *v)
+{
+    return !(v->mode & (MODE_CODE64 | MODE_FLAT));
+}
+
+static void check_code_limit(struct vcpu *v, uint64_t rip)
+{
+    if (!(v->mode & MODE_CODE64) && unlikely(rip > v->seg[SEG_CS].limit))
+        vcpu_raise_error(v, &fetch_insn, EXC_GP, 0);
+}
+
+/* Instructions of b, which begins at v->rip, that CS's limit lets through. Raises #GP if the first is not. */
+static unsigned insns_within_limit(struct vcpu *v, const struct block *b)
+{
+    check_code_limit(v, v->rip + b->insn[0].len - 1);
+    uint64_t room = (uint64_t)v->seg[SEG_CS].limit + 1 - v->rip;
+    unsigned n = b->n;
+    while (n > 1 && b->insn[n - 1].off + b->insn[n - 1].len > room)
+        n--;
+    return n;
+}
+
 /* The instruction at lin crosses into the next page. */
 static struct block *find_crossing(struct vcpu *v, uint64_t lin, gpa_t gpa, const uint8_t *host)
 {
     size_t avail = PAGE_SIZE - (gpa & PAGE_MASK);
     const uint8_t *host2;
+    check_code_limit(v, v->rip + avail);
     gpa_t page2 = fetch_translate(v, fetch_linear(v, v->rip + avail), &host2);
     struct block *b = host2 ? code_cache_find(v->code, gpa, page2, block_mode(v)) : NULL;
     if (b)
@@ -90,12 +114,6 @@ static struct block *find_crossing(struct vcpu *v, uint64_t lin, gpa_t gpa, cons
         return v->uncached;
     }
     return code_cache_make(v->code, gpa, block_mode(v), host, avail, page2, host2);
-}
-
-static void check_code_limit(struct vcpu *v)
-{
-    if (!(v->mode & MODE_CODE64) && unlikely(v->rip > v->seg[SEG_CS].limit))
-        vcpu_raise_error(v, &fetch_insn, EXC_GP, 0);
 }
 
 static __attribute__((noinline)) struct block *decode_block(struct vcpu *v, uint64_t lin, gpa_t gpa,
@@ -117,14 +135,15 @@ static struct jump_entry *jump_slot(struct vcpu *v)
 
 static void jump_note(struct vcpu *v, struct block *b)
 {
-    *jump_slot(v) = (struct jump_entry){v->rip, v->mv->fetch_epoch, code_cache_generation(v->code), b, v->mode};
+    *jump_slot(v) = (struct jump_entry){
+        v->rip, v->seg_base[SEG_CS], v->mv->fetch_epoch, code_cache_generation(v->code), b, v->mode};
 }
 
 /* The block at v->rip, the long way. */
 static struct block *look_up_block(struct vcpu *v)
 {
     const uint8_t *host;
-    check_code_limit(v);
+    check_code_limit(v, v->rip);
     uint64_t lin = fetch_linear(v, v->rip);
     gpa_t gpa = fetch_translate(v, lin, &host);
     struct block *b = host ? code_cache_find_any(v->code, gpa, block_mode(v)) : NULL;
@@ -140,8 +159,8 @@ static struct block *find_block(struct vcpu *v)
 {
     const struct jump_entry *j = jump_slot(v);
     v->gpr[REG_IP] = v->rip;
-    if (likely(j->rip == v->rip && j->epoch == v->mv->fetch_epoch && j->mode == v->mode && j->block &&
-               j->generation == code_cache_generation(v->code)))
+    if (likely(j->rip == v->rip && j->base == v->seg_base[SEG_CS] && j->epoch == v->mv->fetch_epoch &&
+               j->mode == v->mode && j->block && j->generation == code_cache_generation(v->code)))
         return j->block;
     return look_up_block(v);
 }
@@ -167,10 +186,11 @@ static void run_partial(struct vcpu *v, const struct block *b, unsigned n)
     v->exit_slot = 2;
 }
 
-/* A successor in the same page, if it is known or can be found without leaving it. */
+/* A successor in the same page, if it is known or can be found without leaving it. Where offsets wrap or end inside a
+ * page, the same step can lead elsewhere under another CS: no chains there. */
 static void chain_block(struct block *from, unsigned slot, struct block *to)
 {
-    if (slot < 2 && to->page2 == BLOCK_NO_PAGE && from->page2 == BLOCK_NO_PAGE && from->mode == to->mode &&
+    if (slot < 2 && from->mode & (MODE_CODE64 | MODE_FLAT) && to->page2 == BLOCK_NO_PAGE && from->page2 == BLOCK_NO_PAGE && from->mode == to->mode &&
         from->gpa >> PAGE_SHIFT == to->gpa >> PAGE_SHIFT)
         from->next[slot] = to;
 }
@@ -208,10 +228,13 @@ static void run_blocks(struct vcpu *v, uint64_t end)
     struct block *b = find_block(v);
     for (;;) {
         uint64_t left = end - clock_now(v->clock), epoch = v->mv->fetch_epoch;
+        unsigned n = has_code_limit(v) ? insns_within_limit(v, b) : b->n;
         v->block = b;
-        if (unlikely(b->n > left)) {
+        if (unlikely(n > left))
+            n = (unsigned)left;
+        if (unlikely(n < b->n)) {
             v->rep_budget = 1;
-            run_partial(v, b, (unsigned)left);
+            run_partial(v, b, n);
             return;
         }
         v->rep_budget = left - b->n + 1;
@@ -235,13 +258,14 @@ static bool debug_stops(const struct vcpu *v)
     return true;
 }
 
-/* Instructions of b up to the next breakpoint; b itself may begin at one. */
-static unsigned debug_run_length(const struct vcpu *v, const struct block *b)
+/* Instructions of b up to the next breakpoint or CS's limit; b itself may begin at a breakpoint. */
+static unsigned debug_run_length(struct vcpu *v, const struct block *b)
 {
-    for (unsigned n = 1; n < b->n; n++)
+    unsigned end = has_code_limit(v) ? insns_within_limit(v, b) : b->n;
+    for (unsigned n = 1; n < end; n++)
         if (v->debug->is_break(v->debug->ctx, fetch_linear(v, v->rip + b->insn[n].off)))
             return n;
-    return b->n;
+    return end;
 }
 
 /* The first n instructions of b have run from `rip`: was the last a REP that is not done? */
@@ -291,6 +315,8 @@ static void run_one(struct vcpu *v)
 {
     const struct block *b = find_block(v);
     uint64_t rip = v->rip;
+    if (has_code_limit(v))
+        insns_within_limit(v, b);
     v->block = b;
     v->rep_budget = 1;
     run_partial(v, b, 1);
