@@ -389,7 +389,9 @@ static bool do_dontneed(struct host_chaos *c)
     return changed;
 }
 
-static bool (*const operations[])(struct host_chaos *c) = {
+typedef bool operation_fn(struct host_chaos *c);
+
+static operation_fn *const operations[] = {
     [CHAOS_SWAP] = do_swap,         [CHAOS_KSM] = do_ksm,   [CHAOS_COW] = do_cow, [CHAOS_MIGRATE] = do_migrate,
     [CHAOS_MPROTECT] = do_mprotect, [CHAOS_HUGE] = do_huge, [CHAOS_AGE] = do_age, [CHAOS_DONTNEED] = do_dontneed,
 };
