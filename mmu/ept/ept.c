@@ -75,15 +75,12 @@ bool ept_configure(struct mmu *mmu, const struct ept_config *c)
     if (c->levels < 4 || c->levels > EPT_MAX_LEVELS)
         return false;
     mmu_lock(mmu);
-    ept_zap_all(mmu);
-    ept_tables_fini(e);
     e->cfg = *c;
     e->logging &= c->ad;
-    ept_tables_init(e);
+    ept_rebuild(e);
     for (unsigned i = 0; i < mmu->vcpu_count * TLB_SETS; i++)
         if (mmu->sets[i].valid)
             ept_root_get(&mmu->vcpus[i / TLB_SETS], &mmu->sets[i]);
-    tlb_flush_all(mmu);
     mmu_unlock(mmu);
     return true;
 }
@@ -143,6 +140,7 @@ static void ept_register_stats(struct mmu *mmu, struct stats *s)
         {"ept.aged", "entries", &c->aged},
         {"ept.dirty_logged", "pages", &c->dirty_logged},
         {"ept.recycled", "times", &c->recycled},
+        {"ept.illegal_entries", "entries", &c->illegal},
         {"ept.apic_reloads", "reloads", &c->apic_reloads},
         {"ept.invept", "instructions", &c->invept},
         {"ept.invvpid", "instructions", &c->invvpid},

@@ -220,15 +220,17 @@ static enum ept_answer violation(struct ept *e, const struct ept_exit *x)
 
 /* ---- the other exits ---- */
 
-/* An entry that is illegal and no marker: said, and dropped, since all here can be made again. */
+/* An entry that is illegal and no marker: somebody has damaged the tables. That is said, and they are made anew. */
 static void report_illegal(struct ept *e, const struct ept_exit *x)
 {
-    struct ept_table *t;
-    uint64_t *entryp = ept_lookup(e, x->as, x->gpa >> PAGE_SHIFT, &t);
-    const char *why = ept_misconfig(e, *entryp, t->level);
-    log_error("EPT misconfiguration at gpa 0x%llx: level %d entry 0x%llx: %s; dropped", (unsigned long long)x->gpa, t->level,
-              (unsigned long long)*entryp, why ? why : "leads nowhere");
-    ept_entry_drop(e, t, entryp);
+    struct ept_walk w;
+    ept_walk(e, x->as, x->gpa, 0, NULL, true, &w);
+    const struct ept_walk_level *last = &w.at[w.depth - 1];
+    const char *why = last->entryp ? ept_misconfig(e, last->entry, last->level) : "read where no table is";
+    log_error("EPT misconfiguration at gpa 0x%llx: level %d entry 0x%llx: %s; the tables are made anew", (unsigned long long)x->gpa,
+              last->level, (unsigned long long)last->entry, why ? why : "no longer there");
+    e->stats.illegal++;
+    ept_rebuild(e);
 }
 
 /* Linux: handle_ept_misconfig, handle_mmio_page_fault. */
@@ -238,8 +240,11 @@ static enum ept_answer misconfig(struct ept *e, const struct ept_exit *x)
     struct ept_table *t;
     e->stats.misconfigs++;
     mmu_lock(e->mmu);
+    check_generation_wrap(e);
     uint64_t *entryp = ept_lookup(e, x->as, x->gpa >> PAGE_SHIFT, &t);
-    if (!ept_is_marker(*entryp)) {
+    if (!*entryp) { /* all was dropped just now */
+        answer = EPT_RESUME;
+    } else if (!ept_is_marker(*entryp)) {
         report_illegal(e, x);
     } else if (ept_marker_is_current(*entryp, mem_generation(e->mmu->mem))) {
         e->stats.mmio_exits++;

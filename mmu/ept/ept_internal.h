@@ -44,7 +44,7 @@ struct ept_root {
 struct ept_stats {
     uint64_t violations, table_violations, misconfigs, mmio_exits, pml_full, apic_accesses, gaw, refused, emulated, retries, bad_pages,
         tables, tables_made, small_leaves, large_leaves, zapped, splits, collapses, repointed, aged, dirty_logged, invept, invvpid,
-        apic_reloads, recycled;
+        apic_reloads, recycled, illegal;
 };
 
 /* 512 gfns: which were written (dirty log). */
@@ -84,7 +84,7 @@ struct ept {
     struct ept_root root[MEM_ADDRESS_SPACES];
     struct tlb_deps *deps;
     struct ept_vcpu *vcpus;
-    uint64_t mmio_generation; /* of the last marker made */
+    uint64_t mmio_generation; /* when generations were last looked at */
     bool logging;
     struct gfn_tree dirty[MEM_ADDRESS_SPACES];  /* of struct ept_dirty_chunk */
     struct gfn_tree rights[MEM_ADDRESS_SPACES]; /* of struct ept_rights_chunk */
@@ -121,8 +121,10 @@ static inline struct ept_table *ept_root_table(const struct ept *e, unsigned as)
     return &e->tables[e->root[as].table];
 }
 
-bool ept_tables_init(struct ept *e);
+void ept_tables_init(struct ept *e);
 void ept_tables_fini(struct ept *e);
+/* Drops everything at once, whatever state the tables are in: no link is followed. For a new configuration, and after damage. */
+void ept_rebuild(struct ept *e);
 /* A table for the entry `*parent` (of its parent of level + 1), linked there. The entry must be empty. */
 struct ept_table *ept_table_make(struct ept *e, struct ept_table *parent, uint64_t *parent_entry, gfn_t gfn);
 /* Sets an entry, keeping the count. */

@@ -42,12 +42,11 @@ static void table_free(struct ept *e, struct ept_table *t)
     e->mmu->stats.sp_zapped++;
 }
 
-bool ept_tables_init(struct ept *e)
+void ept_tables_init(struct ept *e)
 {
-    e->count = e->free_list = 0;
-    e->capacity = 0;
+    e->count = e->capacity = e->free_list = 0;
     table_take(e); /* index 0 means none */
-    e->stats.tables = e->stats.tables_made = e->mmu->stats.sp_created = 0;
+    e->stats.tables = e->stats.small_leaves = e->stats.large_leaves = 0;
     for (unsigned as = 0; as < MEM_ADDRESS_SPACES; as++) {
         uint32_t i = table_take(e);
         struct ept_table *t = &e->tables[i];
@@ -55,7 +54,6 @@ bool ept_tables_init(struct ept *e)
         t->level = (uint8_t)e->cfg.levels;
         e->root[as] = (struct ept_root){.table = i, .eptp = eptp_make(ept_table_hpa(i), e->cfg.levels, e->cfg.ad)};
     }
-    return true;
 }
 
 void ept_tables_fini(struct ept *e)
@@ -65,6 +63,14 @@ void ept_tables_fini(struct ept *e)
     free(e->tables);
     e->tables = NULL;
     e->count = e->capacity = 0;
+}
+
+void ept_rebuild(struct ept *e)
+{
+    ept_tables_fini(e);
+    ept_tables_init(e);
+    tlb_deps_zap_all(e->mmu, e->deps);
+    tlb_flush_all(e->mmu);
 }
 
 void ept_entry_set(struct ept_table *t, uint64_t *entryp, uint64_t entry)
