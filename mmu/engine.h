@@ -75,6 +75,8 @@ struct mmu_ops {
     /* Drop every translation to these gfns (host invalidation, slot deletion). True if anything was dropped. */
     bool (*zap_gfns)(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages);
     void (*zap_all)(struct mmu *mmu);
+    /* May be NULL. Frees up to `pages` table pages, the oldest first; the number freed. */
+    uint64_t (*shrink)(struct mmu *mmu, uint64_t pages);
     unsigned (*audit)(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx);
     /* May be NULL. The slot (zapped before) is about to be freed: frees slot->rmap. At fini the engine does it for the slots that are left. */
     void (*slot_free)(struct mmu *mmu, struct memslot *slot);

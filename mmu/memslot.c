@@ -63,7 +63,9 @@ struct memslot *memslot_find(const struct mem *m, unsigned as, gfn_t gfn)
     return m->slots[as][i];
 }
 
-static int slot_check(const struct mem *m, unsigned as, gpa_t gpa, uint64_t len, hva_t hva)
+/* `except` (may be NULL): a slot that is about to go away. */
+static int slot_check(const struct mem *m, unsigned as, gpa_t gpa, uint64_t len, hva_t hva,
+                      const struct memslot *except)
 {
     if (as >= MEM_ADDRESS_SPACES || !len || gpa >= GPA_LIMIT || len > GPA_LIMIT - gpa)
         return MEMSLOT_ERR_RANGE;
@@ -72,6 +74,7 @@ static int slot_check(const struct mem *m, unsigned as, gpa_t gpa, uint64_t len,
     if (hva + len < hva)
         return MEMSLOT_ERR_RANGE;
     size_t i = slot_lower(m, as, gpa >> PAGE_SHIFT);
+    i += i < m->slot_count[as] && m->slots[as][i] == except;
     if (i < m->slot_count[as] && m->slots[as][i]->base < (gpa + len) >> PAGE_SHIFT)
         return MEMSLOT_ERR_OVERLAP;
     return MEMSLOT_OK;
@@ -79,7 +82,7 @@ static int slot_check(const struct mem *m, unsigned as, gpa_t gpa, uint64_t len,
 
 int mem_slot_add(struct mem *m, unsigned as, gpa_t gpa, uint64_t len, hva_t hva, enum memslot_kind kind)
 {
-    int error = slot_check(m, as, gpa, len, hva);
+    int error = slot_check(m, as, gpa, len, hva, NULL);
     if (error)
         return error;
     struct memslot *s = alloc_zeroed(1, sizeof(*s));
@@ -115,20 +118,60 @@ static void slot_free(struct mem *m, struct memslot *s)
     free(s);
 }
 
+/* The slot that starts at gpa, or NULL. */
+static struct memslot *slot_at(const struct mem *m, unsigned as, gpa_t gpa)
+{
+    if (as >= MEM_ADDRESS_SPACES || (gpa & PAGE_MASK))
+        return NULL;
+    size_t i = slot_lower(m, as, gpa >> PAGE_SHIFT);
+    return i < m->slot_count[as] && m->slots[as][i]->base == gpa >> PAGE_SHIFT ? m->slots[as][i] : NULL;
+}
+
 int mem_slot_delete(struct mem *m, unsigned as, gpa_t gpa)
 {
     if (as >= MEM_ADDRESS_SPACES)
         return MEMSLOT_ERR_RANGE;
-    size_t i = slot_lower(m, as, gpa >> PAGE_SHIFT), n = m->slot_count[as];
-    if ((gpa & PAGE_MASK) || i == n || m->slots[as][i]->base != gpa >> PAGE_SHIFT)
+    struct memslot *s = slot_at(m, as, gpa);
+    if (!s)
         return MEMSLOT_ERR_ABSENT;
-    struct memslot *s = m->slots[as][i];
+    size_t i = slot_lower(m, as, s->base), n = m->slot_count[as];
     slot_retire(m, s);
     memmove(&m->slots[as][i], &m->slots[as][i + 1], (n - i - 1) * sizeof(*m->slots[as]));
     m->slot_count[as]--;
     m->slot_hint[as] = 0;
     m->generation++;
     slot_free(m, s);
+    return MEMSLOT_OK;
+}
+
+int mem_slot_move(struct mem *m, unsigned as, gpa_t gpa, gpa_t new_gpa)
+{
+    const struct memslot *s = slot_at(m, as, gpa);
+    if (!s)
+        return as < MEM_ADDRESS_SPACES ? MEMSLOT_ERR_ABSENT : MEMSLOT_ERR_RANGE;
+    struct memslot old = *s;
+    int error = slot_check(m, as, new_gpa, old.pages << PAGE_SHIFT, old.hva, s);
+    if (error)
+        return error;
+    mem_slot_delete(m, as, gpa);
+    return mem_slot_add(m, as, new_gpa, old.pages << PAGE_SHIFT, old.hva, old.kind);
+}
+
+int mem_slot_set_kind(struct mem *m, unsigned as, gpa_t gpa, enum memslot_kind kind)
+{
+    struct memslot *s = slot_at(m, as, gpa);
+    if (!s)
+        return as < MEM_ADDRESS_SPACES ? MEMSLOT_ERR_ABSENT : MEMSLOT_ERR_RANGE;
+    if (s->kind == kind)
+        return MEMSLOT_OK;
+    if (m->mmu) {
+        mmu_lock(m->mmu);
+        m->mmu->ops->zap_gfns(m->mmu, s->as, s->base, s->pages);
+        mmu_unlock(m->mmu);
+    }
+    s->kind = kind;
+    m->generation++;
+    mem_cache_clear(m);
     return MEMSLOT_OK;
 }
 

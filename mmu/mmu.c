@@ -295,6 +295,16 @@ void mmu_zap_all(struct mmu *mmu)
     mmu_unlock(mmu);
 }
 
+uint64_t mmu_shrink(struct mmu *mmu, uint64_t pages)
+{
+    if (!mmu->ops->shrink)
+        return 0;
+    mmu_lock(mmu);
+    uint64_t n = mmu->ops->shrink(mmu, pages);
+    mmu_unlock(mmu);
+    return n;
+}
+
 unsigned mmu_audit(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx)
 {
     mmu_lock(mmu);

@@ -54,6 +54,11 @@ void mem_destroy(struct mem *m);
 int mem_slot_add(struct mem *m, unsigned as, gpa_t gpa, uint64_t len, hva_t hva, enum memslot_kind kind);
 /* Deletes the slot that starts at gpa: sptes, tracking and cached translations of its gfns go first. */
 int mem_slot_delete(struct mem *m, unsigned as, gpa_t gpa);
+/* Moves the slot that starts at gpa to new_gpa, with its hvas: as deleting and adding it, in one step. The old and the new place may
+ * overlap. Linux: KVM_MR_MOVE. */
+int mem_slot_move(struct mem *m, unsigned as, gpa_t gpa, gpa_t new_gpa);
+/* RAM becomes ROM or the reverse. Linux: KVM_MR_FLAGS_ONLY. */
+int mem_slot_set_kind(struct mem *m, unsigned as, gpa_t gpa, enum memslot_kind kind);
 uint64_t mem_generation(const struct mem *m);
 const char *memslot_error_text(int error);
 /* True once the host could not provide a page of a slot (reported on stderr once): the run must end. */
@@ -113,6 +118,8 @@ void mmu_destroy(struct mmu *mmu);
 void mmu_register_stats(struct mmu *mmu, struct stats *s);
 /* Drops everything that is cached; the guest cannot tell. */
 void mmu_zap_all(struct mmu *mmu);
+/* Gives up to `pages` of the engine's table pages back, the oldest first; the number given. Linux: mmu_shrink_scan. */
+uint64_t mmu_shrink(struct mmu *mmu, uint64_t pages);
 /* Calls fn after every MMU event (TLB miss with its fill or fault, tracked write), with no lock held; NULL: never. For audits. */
 typedef void mmu_event_fn(void *ctx);
 void mmu_set_event_hook(struct mmu *mmu, mmu_event_fn *fn, void *ctx);

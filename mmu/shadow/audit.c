@@ -194,6 +194,8 @@ static void check_parents(struct audit *a, const struct sp *sp)
     spte_list_for_each(&sp->parents, &it, p)
     {
         const struct sp *parent = sp_of(sh, p);
+        if (parent->live && sp_is_obsolete(sh, sp) && !sp_is_obsolete(sh, parent))
+            fail_sp(a, 8, sp, "is obsolete, but a current page links to it");
         if (!parent->live || !spte_is_link(*p, (int)parent->role.level) || spte_child(*p) != sp->index)
             fail_sp(a, 8, sp, "a parent in its list does not link to it");
     }
@@ -206,7 +208,7 @@ static void check_hashed(struct audit *a, const struct sp *sp)
     sp_for_each_of_gfn(sh, sp->gfn, other)
     {
         n += other == sp;
-        if (other != sp && other->role.word == sp->role.word)
+        if (other != sp && other->role.word == sp->role.word && other->generation == sp->generation)
             fail_sp(a, 8, sp, "another page has the same gfn and role");
     }
     if (n != 1)
@@ -228,6 +230,8 @@ static void check_counts(struct audit *a, const struct sp *sp)
     }
     if (roots != sp->root_count)
         fail_sp(a, 8, sp, "its count of roots is wrong");
+    if (roots && sp_is_obsolete(sh, sp))
+        fail_sp(a, 8, sp, "is obsolete, but a root names it");
     if (sp->role.direct)
         return;
     sp_for_each_of_gfn(sh, sp->gfn, other) of_gfn += !other->role.direct && role_as(other->role) == role_as(sp->role);
@@ -318,7 +322,7 @@ static const char *tlb_trouble(const struct shadow *sh, const struct tlb_meta *m
         return "was made from no spte";
     const struct sp *sp = sp_of(sh, p);
     int level = (int)sp->role.level;
-    if (!sp->live || !spte_is_leaf(*p, level))
+    if (!sp->live || sp_is_obsolete(sh, sp) || !spte_is_leaf(*p, level))
         return "outlives its spte";
     if (!(*p & SPTE_CACHED))
         return "its spte is not marked as cached";

@@ -19,6 +19,8 @@
 
 /* Shadow pages one fault may need: a root, four levels below it, and two direct ones. */
 #define FAULT_MAX_PAGES 8
+/* Obsolete pages that one fault zaps. Linux: BATCH_ZAP_PAGES. */
+#define FAULT_ZAP_PAGES 10
 
 /* Does the shadow serve this address? Formats with 32-bit linear addresses have no entries for more. */
 static bool root_covers(const struct shadow_root *root, gva_t gva)
@@ -148,7 +150,7 @@ static void check_generation_wrap(struct shadow *sh)
 {
     uint64_t now = mem_generation(sh->mmu->mem);
     if (now >> SPTE_GEN_BITS != sh->mmio_generation >> SPTE_GEN_BITS)
-        shadow_zap_all(sh->mmu);
+        shadow_zap_all_fast(sh);
     sh->mmio_generation = now;
 }
 
@@ -300,6 +302,7 @@ static uint64_t *shadow_map(struct shadow *sh, struct shadow_root *root, const s
 /* All that mapping needs to have in hand, so that it cannot fail halfway. Linux: mmu_topup_memory_caches. */
 static bool prepare(struct shadow *sh, const struct fault *f)
 {
+    shadow_zap_obsolete(sh, FAULT_ZAP_PAGES);
     shadow_make_room(sh, FAULT_MAX_PAGES);
     if (!spte_desc_topup(&sh->descs, FAULT_MAX_PAGES + 1))
         return false;

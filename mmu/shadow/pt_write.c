@@ -105,7 +105,7 @@ static uint64_t entry_value(struct shadow *sh, const struct sp *sp, unsigned ent
 static void sp_written(struct shadow *sh, struct sp *sp, gpa_t gpa, const void *bytes, size_t len)
 {
     unsigned offset = gpa & PAGE_MASK, size = gpte_size(sp->role);
-    if (is_odd_write(sp->role, offset, len) || is_flooding(sp)) {
+    if (sp_is_obsolete(sh, sp) || is_odd_write(sp->role, offset, len) || is_flooding(sp)) {
         sp_zap(sh, sp);
         return;
     }

@@ -114,6 +114,17 @@ struct sp *shadow_root_top(struct shadow *sh, struct shadow_root *root, gva_t gv
     return sp;
 }
 
+void shadow_roots_forget_all(struct shadow *sh)
+{
+    for (struct shadow_root *root = sh->roots; root; root = root->next) {
+        for (unsigned i = 0; i < root->tops; i++) {
+            if (root->sp[i])
+                sh->pages[root->sp[i]].root_count--;
+            root->sp[i] = 0;
+        }
+    }
+}
+
 void shadow_roots_forget(struct shadow *sh, struct sp *sp)
 {
     for (struct shadow_root *root = sh->roots; root && sp->root_count; root = root->next) {

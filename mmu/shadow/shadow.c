@@ -6,6 +6,7 @@
  * fault.c (how an spte comes to be), pt_write.c (how guest writes undo it), zap.c (all other ends), rmap.h (who maps a
  * gfn), audit.c (what must hold).
  */
+#include "core/stats.h"
 #include "mmu/shadow/sp.h"
 
 #include <stdlib.h>
@@ -42,6 +43,20 @@ static void shadow_fini(struct mmu *mmu)
     mmu->engine = NULL;
 }
 
+static void shadow_register_stats(struct mmu *mmu, struct stats *s)
+{
+    const struct shadow_stats *c = &shadow_of(mmu)->stats;
+    const struct stats_row rows[] = {
+        {"shadow.pages", "pages", &c->pages},
+        {"shadow.recycled", "pages", &c->recycled},
+        {"shadow.shrunk", "pages", &c->shrunk},
+        {"shadow.obsolete_zapped", "pages", &c->obsolete_zapped},
+        {"shadow.fast_zaps", "zaps", &c->fast_zaps},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        stats_add(s, rows[i].name, rows[i].unit, rows[i].value);
+}
+
 const struct mmu_ops mmu_shadow_ops = {
     .name = "shadow",
     .init = shadow_init,
@@ -56,4 +71,6 @@ const struct mmu_ops mmu_shadow_ops = {
     .audit = shadow_audit,
     .unprotect_gfn = shadow_unprotect_gfn,
     .slot_free = shadow_slot_free,
+    .shrink = shadow_shrink,
+    .register_stats = shadow_register_stats,
 };

@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 
 #define SP_LIMIT_DEFAULT 16384
-#define SP_LIMIT_MIN     64
+#define SP_LIMIT_MIN     16 /* one fault needs 8 */
 #define SP_LIMIT_MAX     (1u << 24)
 
 static void *arena_map(size_t len)
@@ -153,6 +153,7 @@ static struct sp *sp_new(struct shadow *sh, gfn_t gfn, union sp_role role)
     sh->free_count--;
     sp->gfn = gfn;
     sp->role = role;
+    sp->generation = sh->valid_generation;
     sp->used = 0;
     sp->write_flood = 0;
     sp->root_count = 0;
@@ -161,6 +162,7 @@ static struct sp *sp_new(struct shadow *sh, gfn_t gfn, union sp_role role)
     hash_insert(sh, sp);
     active_append(sh, sp);
     sp_touch(sh, sp);
+    sh->stats.pages++;
     sh->mmu->stats.sp_created++;
     trace_point(sh->mmu->trace, TRACE_MMU_SP_NEW, gfn, role.word, sh->active_count, 0);
     count_indirect(sh, role, 1);
@@ -174,7 +176,7 @@ struct sp *sp_get(struct shadow *sh, gfn_t gfn, union sp_role role, bool *create
     *created = false;
     sp_for_each_of_gfn(sh, gfn, sp)
     {
-        if (sp->role.word == role.word) {
+        if (sp->role.word == role.word && !sp_is_obsolete(sh, sp)) {
             sp->write_flood = 0;
             return sp;
         }
@@ -192,6 +194,7 @@ void sp_release(struct shadow *sh, struct sp *sp)
     sp->hash_next = sh->free_head;
     sh->free_head = sp->index;
     sh->free_count++;
+    sh->stats.pages--;
     sh->mmu->stats.sp_zapped++;
     trace_point(sh->mmu->trace, TRACE_MMU_SP_FREE, sp->gfn, sp->role.word, sh->active_count, 0);
 }

@@ -54,6 +54,7 @@ struct sp {
     uint32_t active_prev, active_next; /* index; oldest first */
     uint32_t touched_next;             /* the audit's list of pages changed since it last looked */
     uint16_t used;                     /* sptes that are not empty */
+    uint32_t generation;               /* shadow.valid_generation when it was made */
     uint8_t write_flood;               /* tracked writes since the page was last used */
     bool live, touched;
     uint32_t root_count;
@@ -68,6 +69,15 @@ struct shadow_root {
     bool has[4];                     /* PAE: the PDPTE register is present */
     gfn_t gfn[4];
     uint32_t sp[4]; /* index, 0: none at the moment */
+};
+
+/* What -stats shows of the shadow engine besides struct mmu_stats. */
+struct shadow_stats {
+    uint64_t pages;           /* live shadow pages */
+    uint64_t recycled;        /* pages zapped for want of room */
+    uint64_t shrunk;          /* pages given back on request */
+    uint64_t obsolete_zapped; /* pages of an older generation that were zapped since */
+    uint64_t fast_zaps;       /* generations */
 };
 
 struct shadow {
@@ -90,6 +100,10 @@ struct shadow {
     unsigned batch_drops;
     bool flush_pending;
     uint64_t mmio_generation; /* memslot generation that was last seen by a fault */
+    /* Pages of another generation are obsolete: no root and no look-up finds them, faults zap them a few at a time.
+     * (Linux: mmu_valid_gen, is_obsolete_sp) */
+    uint32_t valid_generation;
+    struct shadow_stats stats;
 };
 
 /* A guest walk and a host frame, on their way into the shadow (Linux: struct kvm_page_fault). */
@@ -133,6 +147,12 @@ static inline unsigned sp_index(gva_t gva, int level)
     return (gva >> (PAGE_SHIFT + 9 * (level - 1))) & (SP_ENTRIES - 1);
 }
 
+/* Obsolete pages are the oldest ones, so they stand first in the active list. */
+static inline bool sp_is_obsolete(const struct shadow *sh, const struct sp *sp)
+{
+    return unlikely(sp->generation != sh->valid_generation);
+}
+
 static inline unsigned role_as(union sp_role role)
 {
     return role.smm;
@@ -169,6 +189,8 @@ void shadow_root_put(struct mmu_vcpu *mv, struct tlb_set *set);
 struct sp *shadow_root_top(struct shadow *sh, struct shadow_root *root, gva_t gva);
 /* Every root forgets the page, which is being zapped. */
 void shadow_roots_forget(struct shadow *sh, struct sp *sp);
+/* Every root forgets all its pages. Linux: kvm_mmu_free_roots, KVM_REQ_MMU_FREE_OBSOLETE_ROOTS. */
+void shadow_roots_forget_all(struct shadow *sh);
 static inline unsigned root_slot(const struct shadow_root *root, gva_t gva)
 {
     return root->tops == 1 ? 0 : (unsigned)(gva >> 30) & 3;
@@ -196,6 +218,12 @@ void shadow_protect_gfn(struct mmu *mmu, unsigned as, gfn_t gfn);
 void shadow_unprotect_gfn(struct mmu *mmu, unsigned as, gfn_t gfn);
 bool shadow_zap_gfns(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages);
 void shadow_zap_all(struct mmu *mmu);
+/* Makes all pages obsolete, at a cost that does not depend on their number. Linux: kvm_mmu_zap_all_fast. */
+void shadow_zap_all_fast(struct shadow *sh);
+/* Zaps up to `budget` obsolete pages. Linux: kvm_zap_obsolete_pages. */
+void shadow_zap_obsolete(struct shadow *sh, unsigned budget);
+/* Linux: mmu_shrink_scan, kvm_mmu_zap_oldest_mmu_pages. */
+uint64_t shadow_shrink(struct mmu *mmu, uint64_t pages);
 void shadow_slot_free(struct mmu *mmu, struct memslot *slot);
 
 /* ---- pt_write.c ---- */

@@ -30,7 +30,7 @@ void spte_drop_cached(struct shadow *sh, uint64_t *sptep)
     if (!(*sptep & SPTE_CACHED))
         return;
     *sptep &= ~SPTE_CACHED;
-    if (sh->flush_pending)
+    if (sh->flush_pending || sp_is_obsolete(sh, sp_of(sh, sptep)))
         return;
     if (++sh->batch_drops > BATCH_MAX_DROPS && sh->batch) {
         sh->flush_pending = true;
@@ -83,7 +83,8 @@ void spte_drop(struct shadow *sh, uint64_t *sptep)
         trace_point(sh->mmu->trace, TRACE_MMU_ZAP, gfn, (uint64_t)level, spte, sp->role.word);
     } else if (spte_is_link(spte, level)) {
         struct sp *child = &sh->pages[spte_child(spte)];
-        subtree_drop_cached(sh, child);
+        if (!sp_is_obsolete(sh, child))
+            subtree_drop_cached(sh, child);
         spte_list_remove(&sh->descs, &child->parents, sptep);
         sp_touch(sh, child);
     }
@@ -153,9 +154,23 @@ void shadow_make_room(struct shadow *sh, uint32_t n)
     /* A few more than asked for, so that a full shadow does not recycle at every fault. Linux: KVM_REFILL_PAGES. */
     uint32_t want = n + sh->limit / 64;
     shadow_batch_begin(sh);
-    while (sh->free_count < want && sh->active_first)
+    while (sh->free_count < want && sh->active_first) {
+        sp_zap(sh, sp_oldest(sh));
+        sh->stats.recycled++;
+    }
+    shadow_batch_end(sh);
+}
+
+uint64_t shadow_shrink(struct mmu *mmu, uint64_t pages)
+{
+    struct shadow *sh = shadow_of(mmu);
+    uint64_t n = 0;
+    shadow_batch_begin(sh);
+    for (; n < pages && sh->active_first; n++)
         sp_zap(sh, sp_oldest(sh));
     shadow_batch_end(sh);
+    sh->stats.shrunk += n;
+    return n;
 }
 
 /* ---- write protection ---- */
@@ -281,6 +296,22 @@ void shadow_zap_all(struct mmu *mmu)
     for (size_t i = 0; i < memslot_count(mmu->mem); i++)
         rmap_release(memslot_at(mmu->mem, i));
     shadow_batch_end(sh);
+}
+
+void shadow_zap_all_fast(struct shadow *sh)
+{
+    sh->valid_generation++;
+    shadow_roots_forget_all(sh);
+    tlb_flush_all(sh->mmu);
+    sh->stats.fast_zaps++;
+}
+
+void shadow_zap_obsolete(struct shadow *sh, unsigned budget)
+{
+    while (budget-- && sh->active_first && sp_is_obsolete(sh, &sh->pages[sh->active_first])) {
+        sp_zap(sh, &sh->pages[sh->active_first]);
+        sh->stats.obsolete_zapped++;
+    }
 }
 
 void shadow_slot_free(struct mmu *mmu, struct memslot *slot)

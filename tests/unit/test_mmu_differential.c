@@ -7,6 +7,7 @@
  * between levels, formats and roots, lie in ROM or nowhere. UMBRA_FUZZ_STEPS, UMBRA_FUZZ_SEED and UMBRA_FUZZ_LOG=1
  * change and print the run.
  */
+#include "mmu/mem.h"
 #include "mmu_rig.h"
 
 #include <stdarg.h>
@@ -32,6 +33,7 @@ struct machine {
 static struct machine shadow, walk;
 static uint64_t rng;
 static bool extra_present, logging;
+static gpa_t extra_at; /* of that slot */
 static struct paging_regs regs[2];
 static unsigned tracked[RAM_PAGES];
 static unsigned long step;
@@ -71,7 +73,7 @@ static void note(const char *fmt, ...)
 static void machine_open(struct machine *m, enum mmu_kind kind)
 {
     struct rig *r = &m->rig;
-    rig_open(r, &(struct rig_config){.kind = kind, .ram = RAM_PAGES * 4096, .vcpus = 2, .max_shadow_pages = 64});
+    rig_open(r, &(struct rig_config){.kind = kind, .ram = RAM_PAGES * 4096, .vcpus = 2, .max_shadow_pages = 32});
     m->rom = host_mm_mmap_anon(r->mm, ROM_PAGES * 4096, HOST_READ | HOST_WRITE);
     m->extra = host_mm_mmap_anon(r->mm, EXTRA_PAGES * 4096, HOST_READ | HOST_WRITE);
     mem_slot_add(r->mem, 0, ROM_FIRST * 4096, ROM_PAGES * 4096, m->rom, MEMSLOT_ROM);
@@ -371,9 +373,27 @@ static void step_access(void)
 static void extra_slot(struct machine *m)
 {
     if (extra_present)
-        mem_slot_delete(m->rig.mem, 0, EXTRA_FIRST * 4096);
+        mem_slot_delete(m->rig.mem, 0, extra_at);
     else
-        mem_slot_add(m->rig.mem, 0, EXTRA_FIRST * 4096, EXTRA_PAGES * 4096, m->extra, MEMSLOT_RAM);
+        mem_slot_add(m->rig.mem, 0, extra_at, EXTRA_PAGES * 4096, m->extra, MEMSLOT_RAM);
+}
+
+static void step_slots(void)
+{
+    if (extra_present && chance(40)) {
+        gpa_t to = (EXTRA_FIRST + below(8)) * 4096;
+        note("slot moves to %llx", (unsigned long long)to);
+        ck_assert_int_eq(mem_slot_move(shadow.rig.mem, 0, extra_at, to), 0);
+        ck_assert_int_eq(mem_slot_move(walk.rig.mem, 0, extra_at, to), 0);
+        extra_at = to;
+        return;
+    }
+    note("slot at %llx %s", (unsigned long long)extra_at, extra_present ? "goes" : "comes");
+    extra_slot(&shadow);
+    extra_slot(&walk);
+    extra_present = !extra_present;
+    if (chance(10)) /* a wrap of what an mmio spte keeps of it is near */
+        shadow.rig.mem->generation |= 0x7fe;
 }
 
 static void step_track(void)
@@ -393,14 +413,14 @@ static void step_host(void)
     switch (below(8)) {
     case 6:
     case 0:
-        note("slot at %x %s", EXTRA_FIRST, extra_present ? "goes" : "comes");
-        extra_slot(&shadow);
-        extra_slot(&walk);
-        extra_present = !extra_present;
+        step_slots();
         break;
     case 1:
-        note("zap all");
-        mmu_zap_all(shadow.rig.mmu);
+        note("zap all, or some");
+        if (chance(50))
+            mmu_zap_all(shadow.rig.mmu);
+        else
+            mmu_shrink(shadow.rig.mmu, 1 + below(8));
         break;
     case 2:
         step_track();
@@ -473,6 +493,7 @@ static void run(uint64_t seed, unsigned long steps)
     rng = seed * 0x9e3779b97f4a7c15ull + 1;
     mix = seed % MIXES;
     extra_present = false;
+    extra_at = EXTRA_FIRST * 4096;
     memset(tracked, 0, sizeof tracked);
     machine_open(&shadow, ENGINE_UNDER_TEST);
     machine_open(&walk, MMU_WALK);
