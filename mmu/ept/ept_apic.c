@@ -21,6 +21,7 @@ bool ept_apic_access_set(struct mmu *mmu, unsigned as, gfn_t gfn)
     mmu_lock(mmu);
     e->apic = (struct ept_apic){.set = true, .as = as, .gfn = gfn};
     request_reload(e);
+    tlb_flush_all(mmu); /* so that every vCPU comes by */
     mmu_unlock(mmu);
     return true;
 }
@@ -50,7 +51,7 @@ void ept_apic_invalidate_range(struct mmu *mmu, hva_t start, hva_t end)
         request_reload(e);
 }
 
-/* One try. True: done. Translations of the new frame that were made when it was an ordinary one go. */
+/* One try. True: done. Translations of the frame that were made through other gfns, when it was an ordinary one, go. */
 static bool reload(struct mmu_vcpu *mv)
 {
     struct ept *e = ept_of(mv->mmu);
