@@ -202,28 +202,50 @@ static void clear_tags(struct frame_pool *p, pfn_t pfn)
             p->tags[pfn][k] = (struct frame_tag){0};
 }
 
-static void give_back(struct frame_pool *p, pfn_t pfn)
+/* Gives a run of frames that nobody holds any more back to the operating system. */
+static void punch(struct frame_pool *p, pfn_t first, uint64_t count)
+{
+    off_t at = (off_t)(first * PAGE_SIZE), len = (off_t)(count * PAGE_SIZE);
+    /* Where the hole cannot be punched the memory stays resident, but a new frame must still read as zeros. */
+    if (count && fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, len))
+        memset(p->base + at, 0, (size_t)len);
+}
+
+static void mark_free(struct frame_pool *p, pfn_t pfn)
 {
     clear_tags(p, pfn);
-    off_t at = (off_t)(pfn * PAGE_SIZE);
-    /* Where the hole cannot be punched the memory stays resident, but a new frame must still read as zeros. */
-    if (fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, PAGE_SIZE))
-        memset(p->base + at, 0, PAGE_SIZE);
     p->taken[pfn / WORD_BITS] &= ~(1ull << (pfn % WORD_BITS));
     if (pfn / WORD_BITS < p->low)
         p->low = pfn / WORD_BITS;
     p->used--;
 }
 
+void frame_pool_put_many(struct frame_pool *p, const pfn_t *pfns, size_t count)
+{
+    pfn_t first = 0;
+    uint64_t run = 0; /* frames freed one after the other, from `first` on */
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < count; i++) {
+        if (pfns[i] == p->frames)
+            continue;
+        require_held(p, pfns[i]);
+        if (--p->refs[pfns[i]])
+            continue;
+        mark_free(p, pfns[i]);
+        if (pfns[i] != first + run) {
+            punch(p, first, run);
+            first = pfns[i];
+            run = 0;
+        }
+        run++;
+    }
+    punch(p, first, run);
+    pthread_mutex_unlock(&p->lock);
+}
+
 void frame_pool_put(struct frame_pool *p, pfn_t pfn)
 {
-    if (pfn == p->frames)
-        return;
-    pthread_mutex_lock(&p->lock);
-    require_held(p, pfn);
-    if (--p->refs[pfn] == 0)
-        give_back(p, pfn);
-    pthread_mutex_unlock(&p->lock);
+    frame_pool_put_many(p, &pfn, 1);
 }
 
 uint64_t frame_pool_new_tag(struct frame_pool *p)

@@ -23,6 +23,8 @@ pfn_t frame_pool_alloc_huge(struct frame_pool *p);
 void frame_pool_get(struct frame_pool *p, pfn_t pfn);
 /* Drops a reference; the last one frees the frame and its memory. */
 void frame_pool_put(struct frame_pool *p, pfn_t pfn);
+/* The same for many, cheaper where they lie together. */
+void frame_pool_put_many(struct frame_pool *p, const pfn_t *pfns, size_t count);
 uint32_t frame_pool_refs(const struct frame_pool *p, pfn_t pfn);
 void *frame_pool_ptr(const struct frame_pool *p, pfn_t pfn);
 

@@ -39,10 +39,26 @@ static void put_hpte(struct host_mm *mm, hpte_t e)
         swap_slot_put(mm->swap, hpte_frame(e));
 }
 
+/* The same for up to a chunk of them. */
+static void put_hptes(struct host_mm *mm, const hpte_t *e, unsigned count)
+{
+    pfn_t frames[HPTE_CHUNK_PAGES];
+    size_t n = 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (hpte_is_resident(e[i]))
+            frames[n++] = hpte_frame(e[i]);
+        else
+            put_hpte(mm, e[i]);
+    }
+    frame_pool_put_many(mm->pool, frames, n);
+}
+
 static void put_all(struct host_mm *mm)
 {
-    for_each_hpte(&mm->hptes, hva, HVA_BASE, HVA_END)
-        put_hpte(mm, *hpte_lookup(&mm->hptes, hva));
+    for (hva_t hva = hpte_next(&mm->hptes, HVA_BASE, HVA_END); hva < HVA_END;) {
+        put_hptes(mm, hpte_chunk_at(&mm->hptes, hva)->e, HPTE_CHUNK_PAGES);
+        hva = hpte_next(&mm->hptes, hpte_chunk_start(hva) + HPTE_CHUNK_SIZE, HVA_END);
+    }
 }
 
 void host_mm_destroy(struct host_mm *mm)
@@ -280,8 +296,7 @@ static unsigned zap_in_chunk(struct host_mm *mm, hva_t start, hva_t end)
     }
     if (had_frame)
         notify_invalidate_range(mm, start, end);
-    for (unsigned i = n; i; i--)
-        put_hpte(mm, old[i - 1]);
+    put_hptes(mm, old, n);
     return n;
 }
 

@@ -142,8 +142,10 @@ static int copy_pages(struct host_mm *mm, const struct hpte_chunk *c, pfn_t run)
 
 static void put_run(struct host_mm *mm, pfn_t run)
 {
+    pfn_t frames[HPTE_CHUNK_PAGES];
     for (unsigned i = 0; i < HPTE_CHUNK_PAGES; i++)
-        frame_pool_put(mm->pool, run + i);
+        frames[i] = run + i;
+    frame_pool_put_many(mm->pool, frames, HPTE_CHUNK_PAGES);
 }
 
 /* Linux: collapse_huge_page. What may be written afterwards counts as written, as a huge page's one D bit would say. */
