@@ -307,9 +307,11 @@ uint64_t mmu_shrink(struct mmu *mmu, uint64_t pages)
 
 unsigned mmu_audit(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx)
 {
+    host_mm_lock(mmu->mm); /* the order of locks: the audit looks at host entries */
     mmu_lock(mmu);
     unsigned n = mmu->ops->audit(mmu, full, report, ctx);
     mmu_unlock(mmu);
+    host_mm_unlock(mmu->mm);
     return n;
 }
 
