@@ -238,6 +238,12 @@ static bool command_stats(struct debugger *g, int argc, char **argv, struct erro
     return true;
 }
 
+static bool command_echo(struct debugger *g, int argc, char **argv, struct error *e)
+{
+    say(g, "%s", argc ? argv[0] : "");
+    return true;
+}
+
 const struct command look_commands[] = {
     {"regs", NULL, "", "registers of the processor, and its last exceptions", 0, 0, command_regs},
     {"x/", NULL, "[N][xducsi][bhwg] ADDR", "memory by gva: x/4xg $rsp, x/s name, x/5i $pc", 1, 1, command_x},
@@ -250,5 +256,6 @@ const struct command look_commands[] = {
     {"digest", NULL, "", "digest of the machine's state at this position", 0, 0, command_digest},
     {"savevm", NULL, "FILE", "save the machine", 1, 1, command_save},
     {"send", NULL, "\"TEXT\"", "type into the serial port (\\n, \\r)", 1, 1, command_send},
+    {"echo", NULL, "[\"TEXT\"]", "print a line, for who reads the output of a script", 0, 1, command_echo},
     {"stats", NULL, "[PREFIX]", "counters", 0, 1, command_stats},
     {NULL}};

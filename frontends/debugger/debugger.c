@@ -152,6 +152,11 @@ static bool unknown(const char *word, struct error *e)
     for (; word[n] && n < sizeof clean - 1; n++)
         clean[n] = word[n] >= ' ' && word[n] < 127 ? word[n] : '?';
     clean[n] = 0;
+    for_each_command(c)
+    {
+        if (is_prefix_word(c->name, word))
+            return error_set(e, "'%s' needs a second word ('help %s' lists them)", clean, clean);
+    }
     return error_set(e, "'%s': no such command ('help' lists them)", clean);
 }
 
@@ -173,7 +178,7 @@ static bool execute(struct debugger *g, char *line, struct error *e)
         words = 0;
     argc -= words;
     if (argc - attached < c->min || argc - attached > c->max)
-        return error_set(e, "usage: %s %s", c->name, c->args);
+        return error_set(e, "usage: %s%s%s", c->name, c->args[0] ? " " : "", c->args);
     return c->fn(g, argc, argv + words, e);
 }
 

@@ -407,6 +407,8 @@ static enum gdb_next resume(struct gdbstub *s, const char *p, enum gdb_next next
  * or names none, is a step. */
 static enum gdb_next vcont(struct gdbstub *s, const char *p)
 {
+    if (*p != ';')
+        return malformed(s);
     while (expect(&p, ';')) {
         char action = *p;
         uint64_t signal, thread = 0;

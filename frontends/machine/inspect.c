@@ -185,8 +185,8 @@ bool machine_gva_to_gpa(const struct machine *m, unsigned cpu, uint64_t gva, uin
     unsigned shift = v->mv->regs.cr4 & CR4_LA57 ? 7 : 16;
     if (v->mode & MODE_LONG && (uint64_t)((int64_t)(gva << shift) >> shift) != gva)
         return false;
-    if (!(v->mode & MODE_LONG))
-        gva = (uint32_t)gva;
+    if (!(v->mode & MODE_LONG) && gva >> 32)
+        return false;
     if (mmu_peek_translate(v->mv, gva, ACCESS_READ | ACCESS_IMPLICIT, &x) != XLATE_OK)
         return false;
     *gpa = x.gpa;

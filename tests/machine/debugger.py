@@ -1,0 +1,235 @@
+"""The line debugger: stops at events of the MMU, points, looking, errors; and that the guest never notices."""
+import os
+import random
+import re
+import subprocess
+
+import harness
+from harness import DEBUG_EXIT, LONG, check, guest, run_guest, tmp, umbra, write_tmp
+
+SYMBOLS = os.path.join(harness.GUESTS, "testos.elf64")
+MODES = ("shadow", "walk", "ept")
+
+
+def arguments(name="testos", *more):
+    return ["debug", "-m", "32M", "-kernel", guest(name), "-append", "coherent", "-no-reboot", *DEBUG_EXIT, *more]
+
+
+class Session:
+    """A debugger that is talked to a command at a time."""
+
+    def __init__(self, *more):
+        self.process = subprocess.Popen([harness.UMBRA, *arguments("testos", "-symbols", SYMBOLS, *more)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.count = 0
+
+    def ask(self, command):
+        self.count += 1
+        mark = f"<answered {self.count}>"
+        self.process.stdin.write(f'{command}\necho "{mark}"\n')
+        self.process.stdin.flush()
+        lines = []
+        for line in self.process.stdout:
+            if line.rstrip("\n") == mark:
+                return "\n".join(lines)
+            lines.append(line.rstrip("\n"))
+        raise AssertionError(f"ended at '{command}': {self.process.stderr.read()}")
+
+    def end(self):
+        out, err = self.process.communicate("quit\n", timeout=300)
+        return harness.Result(self.process.returncode, out, err)
+
+
+def script(text, *more, name="testos"):
+    return umbra(*arguments(name, "-symbols", SYMBOLS, "-x", write_tmp("commands.dbg", text), *more))
+
+
+def base_digest(mode="shadow"):
+    return run_guest("testos", "-append", "coherent", "-mmu", mode, "-digest").digest()
+
+
+def number(pattern, text):
+    found = re.search(pattern, text)
+    check(found, f"no {pattern} in:\n{text}")
+    return int(found.group(1), 16)
+
+
+def until_mapped_entry_is_written(s):
+    """Runs to a tracked write of a page-table entry that has a present leaf spte; returns the event's text."""
+    s.ask("break mmu tracked-write")
+    for _ in range(5000):
+        text = s.ask("continue")
+        check("tracked_write" in text, "no event:\n" + text)
+        if re.search(r"spte before  0x\w+ present .*frame", text) and re.search(r"spte after   0x0+ empty", text):
+            return text
+    raise AssertionError("no write to an entry with a present spte")
+
+
+def test_a_write_to_a_page_table_is_shown_on_both_sides_and_stepped_to_its_zap():
+    s = Session("-digest")
+    text = until_mapped_entry_is_written(s)
+    before, after = number(r"guest before 0x(\w+)", text), number(r"guest after  0x(\w+)", text)
+    check(before != after and before & 1, text)
+    gpa = number(r"at gpa 0x(\w+)", text)
+    spte = number(r"spte before  0x(\w+)", text)
+    check(number(rf"gpa 0x{gpa:x}: 0x(\w+)", s.ask(f"xp/1xg 0x{gpa:x}")) == after, "memory is not what the event says")
+    zap = s.ask("mmu step")
+    check("mmu.zap" in zap and f"0x{spte:016x}" in zap, "not the zap of that spte:\n" + zap)
+    check(number(r"gfn 0x(\w+)", zap) == before >> 12 & 0xffffffffff, f"{zap}\n{text}")
+    check("every invariant holds" in s.ask("mmu audit"), "audit")
+    s.ask("delete all")
+    check("debug exit" in s.ask("continue"), "it did not end")
+    end = s.end()
+    check(end.status == 33 and end.digest() == base_digest(), f"{end.status} {end.err}")
+
+
+def mapped_page(s):
+    """A gva of the guest's own data with its gfn."""
+    s.ask("break guest_main")
+    s.ask("continue")
+    s.ask("delete all")
+    gva = number(r"(?m)^0x(\w+)", s.ask("symbol passed"))
+    return gva, number(r"gfn 0x(\w+)\)", s.ask(f"mmu walk 0x{gva:x}"))
+
+
+def test_a_read_only_host_entry_is_refaulted_by_the_next_write():
+    for mode in MODES:
+        s = Session("-mmu", mode, "-digest")
+        gva, gfn = mapped_page(s)
+        s.ask(f"watch 0x{gva:x} 4")
+        s.ask("continue")
+        text = s.ask(f"host protect 0x{gfn:x} ro")
+        check("read-only" in text and "notifier.start" in text and "notifier.end" in text, text)
+        check("read-only" in s.ask(f"mmu walk 0x{gva:x}").split("host   ")[1].splitlines()[0], "host entry")
+        text = s.ask("continue")
+        check("watchpoint" in text, text)
+        check(" writable" in s.ask(f"mmu walk 0x{gva:x}").split("host   ")[1].splitlines()[0], "it was not refaulted")
+        check("every invariant holds" in s.ask("mmu audit"), "audit")
+        s.ask("delete all")
+        s.ask("continue")
+        end = s.end()
+        check(end.status == 33 and end.digest() == base_digest(mode), f"{mode}: {end.status} {end.err}")
+
+
+def test_stepping_and_every_kind_of_point_leave_the_digest_as_it_is():
+    text = "\n".join(
+        ["step 50", "step", "next", "break guest_main", "c", "break map_page", "watch passed 4", "c", "c", "step 3", "next", "next",
+         "awatch passed 4", "rwatch failed 4", "c", "c", "c", "c", "delete all", "break mmu fault", "c", "mmu step",
+         "break mmu zap", "c", "mmu step", "mmu step", "break mmu flush", "break mmu fill gva=0x200000", "c", "c", "mmu step",
+         "delete all", "break probe_run", *["c", "step 11"] * 60, "delete all", *["mmu step"] * 100, "c"])
+    for mode in MODES:
+        end = script(text, "-digest", "-mmu", mode)
+        check(end.status == 33, f"{mode}: status {end.status}\n{end.err}\n{end.out[-1000:]}")
+        check(end.digest() == base_digest(mode), f"{mode}: the digest changed: {end.err}")
+        check(end.out.count("watchpoint") >= 4 and end.out.count("mmu.") > 50, end.out)
+
+
+def test_single_steps_all_the_way_end_where_a_run_ends():
+    base = run_guest("timer", "-digest", "-icount-limit", "300000").digest()
+    end = umbra(*arguments("timer", "-digest", "-icount-limit", "300000"), stdin=b"step\n" * 60000 + b"c\n")
+    whole = umbra(*arguments("timer", "-digest", "-icount-limit", "300000"), stdin=b"c\n")
+    check(end.digest() == whole.digest(), f"{end.err} {whole.err}")
+    check(base[1] == end.digest()[1], f"{base} {end.err}")
+
+
+def test_points_stop_where_they_should():
+    s = Session()
+    check("breakpoint 1 at" in s.ask("break guest_main"), "break")
+    text = s.ask("continue")
+    check("breakpoint 1" in text and "<guest_main>" in text, text)
+    back = s.ask("backtrace")
+    check(re.search(r"#0 +0x\w+ <guest_main>", back), back)
+    check(s.ask("x/3i $pc").count("guest_main") == 3, "disassembly")
+    check('"' in s.ask("x/s $rdi"), "string")
+    s.ask("delete all")
+    s.ask("watch passed 4")
+    for wanted in (1, 2, 3):
+        text = s.ask("continue")
+        check("watchpoint 2: write" in text, text)
+        check(number(r": 0x(\w+)", s.ask("x/1xw passed")) == wanted, "the counter's value")
+    s.ask("delete all")
+    s.ask("rwatch passed 4")
+    check("watchpoint 3: read" in s.ask("continue"), "read watchpoint")
+    check("awatch" not in s.ask("info") and "rwatch" in s.ask("info"), "info")
+    before = s.ask("info")
+    s.ask("step 10")
+    a, b = (int(re.search(r"instruction (\d+)", t).group(1)) for t in (before, s.ask("info")))
+    check(b == a + 10, f"10 steps went from {a} to {b}")
+    s.end()
+
+
+def test_walk_names_every_level_and_what_is_behind_it():
+    for mode in MODES:
+        s = Session("-mmu", mode)
+        gva, _ = mapped_page(s)
+        s.ask(f"watch 0x{gva:x} 4")
+        s.ask("continue")
+        text = s.ask(f"mmu walk 0x{gva:x}")
+        for word in ("guest  PML4E", "guest  PDPTE", "guest  PDE", "present writable", "slot", "track", "host", "frame", "tlb", "watch 1"):
+            check(word in text, f"{mode}: no '{word}' in\n{text}")
+        check(("shadow PTE" in text) == (mode == "shadow"), text)
+        check("no translation" in s.ask("mmu walk 0xffff800000000000"), "an address without translation")
+        for command in ("mmu tracked", "mmu slots", "mmu roots", "mmu stats", "mmu rmap 0x102", "regs", "host"):
+            check(s.ask(command).strip(), f"{mode}: {command} says nothing")
+        end = s.end()
+        check(end.status == 0, f"{end.status} {end.err}")
+
+
+BAD = ["nonsense", "break", "break nosuch", "break 0x", "break 1 2", "break mmu", "break mmu nosuch", "break mmu fault gfn=", "break mmu zap gva=1",
+       "break mmu fault foo=1", "watch", "watch 0xffff800000000000 8", "watch 0x1000 0", "watch 0x1000 99999999", "watch 0x1ffc 8", "delete", "delete 9",
+       "delete -1", "step x", "step 0", "step 99999999999999999999999", "x/99999999xg 0", "x/4q 0", "x/0x 0", "x", "x/4xg", "x/1xg 0xffff800000000000",
+       "xp/1xg 0xfffffffffffff000", "xp/i 0", "disassemble 3 0xffff800000000000", "mmu", "mmu nosuch", "mmu walk", "mmu walk $nosuch", "mmu rmap 0x10000000000000",
+       "host nosuch", "host protect", "host protect 0x102", "host protect 0x102 rx", "host protect 0xfffff ro", "symbol nosuch", "help nosuch",
+       "savevm /nonexistent/file", 'send "open', "break 1+", "break +", "a b c d e f g h i j k l m n o p q r s", "x/s 0xffff800000000000", "regs 1"]
+
+
+def test_bad_commands_are_refused_in_one_line_each_and_change_nothing():
+    end = umbra(*arguments("testos", "-symbols", SYMBOLS, "-digest"), stdin=("\n".join(BAD) + "\ncontinue\n").encode())
+    lines = [line for line in end.err.splitlines() if line.startswith("umbra: ")]
+    check(len(lines) == len(BAD), f"{len(lines)} refusals of {len(BAD)}:\n{end.err}\n{end.out[:3000]}")
+    check(end.status == 2 and end.digest() == base_digest(), f"{end.status} {end.err[-300:]}")
+
+
+def test_a_script_stops_at_its_first_error_and_says_where():
+    end = script("info\nbreak nosuch\ncontinue\n")
+    check(end.status == 2 and re.search(r"commands\.dbg:2: 'nosuch': no such symbol", end.err), end.err)
+    check("debug exit" not in end.out, "it went on")
+
+
+def test_command_line_refuses_what_makes_no_sense():
+    for args in (["debug"], ["debug", "-kernel", guest("testos"), "-S"], ["debug", "-kernel", guest("testos"), "-s"],
+                 ["-kernel", guest("testos"), "-x", "f"], ["-kernel", guest("testos"), "-symbols", "f"],
+                 arguments("testos", "-x", "/nonexistent"), arguments("testos", "-symbols", "/nonexistent"),
+                 arguments("testos", "-symbols", write_tmp("text", "no ELF image here"))):
+        result = umbra(*args)
+        check(result.status == 2 and result.err.count("\n") <= 2, f"{args}: {result.status} {result.err}")
+
+
+def test_noise_never_crashes_the_debugger():
+    rng = random.Random(7)
+    words = ["break", "mmu", "x/", "walk", "host", "protect", "watch", "step", "delete", "gfn=", "$rip", "0x102", "-", "+", '"', "all", "rmap", "info",
+             "guest_main", "fault", "ro", "xp/3xb", "tracked-write", "\x01\xff", "9" * 30, "A" * 300]
+    for _ in range(40 if LONG else 6):
+        lines = [" ".join(rng.choice(words) for _ in range(rng.randrange(1, 6))) for _ in range(200)]
+        lines = [line for line in lines if not line.startswith("savevm")]
+        end = umbra(*arguments("testos", "-symbols", SYMBOLS, "-icount-limit", "100000"), stdin="\n".join(lines).encode("latin-1"))
+        check(end.status >= 0, f"status {end.status}: {lines}")
+
+
+def test_damaged_symbol_files_never_crash_the_debugger():
+    rng = random.Random(11)
+    with open(SYMBOLS, "rb") as f:
+        good = f.read()
+    for n in range(200 if LONG else 40):
+        bad = bytearray(good)
+        table = int.from_bytes(good[40:48], "little")
+        for _ in range(8):
+            at = rng.choice([rng.randrange(64), rng.randrange(table, len(good)), rng.randrange(len(good))])
+            bad[at] = rng.randrange(256)
+        if n % 5 == 0:
+            bad = bad[:rng.randrange(len(bad))]
+        end = umbra(*arguments("testos", "-symbols", write_tmp("bad.elf", bytes(bad))), stdin=b"symbol 0x102000\nsymbol main\nquit\n")
+        check(end.status in (0, 2), f"{n}: status {end.status}")
+
+
+harness.main(globals())
