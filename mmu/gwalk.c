@@ -136,7 +136,8 @@ static inline bool entry_read(struct mem *m, unsigned as, struct gwalk_level *at
 enum entry_update { ENTRY_SET, ENTRY_CHANGED, ENTRY_EXIT };
 
 /* Through the second stage; who tracks the page is told later. */
-static enum entry_update entry_set_nested(struct gwalk_stage2 *s2, struct gwalk_level *at, uint64_t value, unsigned size)
+static enum entry_update entry_set_nested(struct gwalk_stage2 *s2, struct gwalk_level *at, uint64_t value,
+                                          unsigned size)
 {
     if (s2->updates == ARRAY_LEN(s2->update))
         return ENTRY_EXIT;
@@ -145,10 +146,10 @@ static enum entry_update entry_set_nested(struct gwalk_stage2 *s2, struct gwalk_
         return ENTRY_EXIT;
     uint64_t old = at->gpte;
     uint32_t old32 = (uint32_t)old;
-    bool swapped = size == 4 ? __atomic_compare_exchange_n((uint32_t *)p, &old32, (uint32_t)value, false,
-                                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
-                             : __atomic_compare_exchange_n((uint64_t *)p, &old, value, false, __ATOMIC_SEQ_CST,
-                                                           __ATOMIC_SEQ_CST);
+    bool swapped =
+        size == 4 ? __atomic_compare_exchange_n((uint32_t *)p, &old32, (uint32_t)value, false, __ATOMIC_SEQ_CST,
+                                                __ATOMIC_SEQ_CST)
+                  : __atomic_compare_exchange_n((uint64_t *)p, &old, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     if (!swapped)
         return ENTRY_CHANGED;
     at->gpte = value;
@@ -160,8 +161,8 @@ static enum entry_update entry_set_nested(struct gwalk_stage2 *s2, struct gwalk_
 
 /* Sets A and D bits in the entry, in memory and in the record. CHANGED: by somebody else meanwhile. Read-only memory
  * keeps what it has. */
-static inline enum entry_update entry_set(struct mem *m, unsigned as, struct gwalk_level *at, uint64_t bits, unsigned size,
-                                          unsigned access, struct gwalk_stage2 *s2)
+static inline enum entry_update entry_set(struct mem *m, unsigned as, struct gwalk_level *at, uint64_t bits,
+                                          unsigned size, unsigned access, struct gwalk_stage2 *s2)
 {
     uint64_t value = at->gpte | bits;
     if (likely(value == at->gpte) || (access & GWALK_PEEK))

@@ -95,8 +95,8 @@ static void age_slot_part(void *ctx, struct memslot *slot, gfn_t gfn, uint64_t p
     c->young |= c->mmu->ops->age_gfns(c->mmu, slot->as, gfn, pages, c->how);
 }
 
-/* Linux: kvm_age_hva, kvm_test_age_hva. Without accessed bits of the engine's own, young is what was mapped (kvm_age_rmapp on EPT
- * without A bits), and asking without clearing finds nothing. */
+/* Linux: kvm_age_hva, kvm_test_age_hva. Without accessed bits of the engine's own, young is what was mapped
+ * (kvm_age_rmapp on EPT without A bits), and asking without clearing finds nothing. */
 static bool age_hva(struct notifier *n, hva_t start, hva_t end, enum mmu_age how)
 {
     struct age_ctx c = {.mmu = container_of(n, struct mmu, notifier), .how = how};

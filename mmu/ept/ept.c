@@ -1,7 +1,7 @@
 /* The engine `-mmu ept`: life, configuration, exits' record, and what is the soft TLB's; see ept.h. */
-#include "mmu/ept/ept_internal.h"
 #include "core/alloc.h"
 #include "core/stats.h"
+#include "mmu/ept/ept_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -118,32 +118,19 @@ static void ept_register_stats(struct mmu *mmu, struct stats *s)
 {
     const struct ept_stats *c = &ept_of(mmu)->stats;
     const struct stats_row rows[] = {
-        {"ept.violations", "exits", &c->violations},
-        {"ept.table_violations", "exits", &c->table_violations},
-        {"ept.misconfigs", "exits", &c->misconfigs},
-        {"ept.mmio_exits", "exits", &c->mmio_exits},
-        {"ept.pml_full", "exits", &c->pml_full},
-        {"ept.apic_accesses", "exits", &c->apic_accesses},
-        {"ept.gaw_exceeded", "exits", &c->gaw},
-        {"ept.refused", "exits", &c->refused},
-        {"ept.emulated", "accesses", &c->emulated},
-        {"ept.retries", "faults", &c->retries},
-        {"ept.bad_pages", "faults", &c->bad_pages},
-        {"ept.tables", "pages", &c->tables},
-        {"ept.tables_made", "pages", &c->tables_made},
-        {"ept.leaves_4k", "entries", &c->small_leaves},
-        {"ept.leaves_2m", "entries", &c->large_leaves},
-        {"ept.zapped", "entries", &c->zapped},
-        {"ept.splits", "entries", &c->splits},
-        {"ept.collapses", "tables", &c->collapses},
-        {"ept.repointed", "entries", &c->repointed},
-        {"ept.aged", "entries", &c->aged},
-        {"ept.dirty_logged", "pages", &c->dirty_logged},
-        {"ept.recycled", "times", &c->recycled},
-        {"ept.illegal_entries", "entries", &c->illegal},
-        {"ept.apic_reloads", "reloads", &c->apic_reloads},
-        {"ept.invept", "instructions", &c->invept},
-        {"ept.invvpid", "instructions", &c->invvpid},
+        {"ept.violations", "exits", &c->violations},     {"ept.table_violations", "exits", &c->table_violations},
+        {"ept.misconfigs", "exits", &c->misconfigs},     {"ept.mmio_exits", "exits", &c->mmio_exits},
+        {"ept.pml_full", "exits", &c->pml_full},         {"ept.apic_accesses", "exits", &c->apic_accesses},
+        {"ept.gaw_exceeded", "exits", &c->gaw},          {"ept.refused", "exits", &c->refused},
+        {"ept.emulated", "accesses", &c->emulated},      {"ept.retries", "faults", &c->retries},
+        {"ept.bad_pages", "faults", &c->bad_pages},      {"ept.tables", "pages", &c->tables},
+        {"ept.tables_made", "pages", &c->tables_made},   {"ept.leaves_4k", "entries", &c->small_leaves},
+        {"ept.leaves_2m", "entries", &c->large_leaves},  {"ept.zapped", "entries", &c->zapped},
+        {"ept.splits", "entries", &c->splits},           {"ept.collapses", "tables", &c->collapses},
+        {"ept.repointed", "entries", &c->repointed},     {"ept.aged", "entries", &c->aged},
+        {"ept.dirty_logged", "pages", &c->dirty_logged}, {"ept.recycled", "times", &c->recycled},
+        {"ept.illegal_entries", "entries", &c->illegal}, {"ept.apic_reloads", "reloads", &c->apic_reloads},
+        {"ept.invept", "instructions", &c->invept},      {"ept.invvpid", "instructions", &c->invvpid},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         stats_add(s, rows[i].name, rows[i].unit, rows[i].value);

@@ -1,7 +1,8 @@
 /*
- * The APIC access page (SDM volume 3, 30.4.4): the VMCS names its frame by host-physical address, which no EPT entry and no TLB knows of. So when
- * the host gives the page another frame, invalidate_range (called while the old one is still allocated) asks every vCPU to reload it before
- * its next entry. Linux: kvm_arch_mmu_notifier_invalidate_range, KVM_REQ_APIC_PAGE_RELOAD, vmx_set_apic_access_page_addr.
+ * The APIC access page (SDM volume 3, 30.4.4): the VMCS names its frame by host-physical address, which no EPT entry
+ * and no TLB knows of. So when the host gives the page another frame, invalidate_range (called while the old one is
+ * still allocated) asks every vCPU to reload it before its next entry. Linux: kvm_arch_mmu_notifier_invalidate_range,
+ * KVM_REQ_APIC_PAGE_RELOAD, vmx_set_apic_access_page_addr.
  */
 #include "mmu/ept/ept_internal.h"
 

@@ -1,11 +1,11 @@
 /*
- * The audit of `-mmu ept` (mmu/audit.h): the invariants of docs/mmu.md that concern a second stage, from the roots down. It looks only.
+ * The audit of `-mmu ept` (mmu/audit.h): the invariants of docs/mmu.md that concern a second stage, from the roots
+ * down. It looks only.
  *
- *   1  each leaf is where the walk of its gfn ends (which is what stands for the rmap here), and the counts of leaves agree
- *   2  each frame is the host's; a marker that is current stands where no memslot is
- *   3  no leaf permits more than host entry, memslot and restriction
- *   7  each TLB entry has a leaf that permits it, with D for its write tag; and what tlb_deps.h keeps
- *   8  tables, links, counts and EPTPs agree; no entry is illegal
+ *   1  each leaf is where the walk of its gfn ends (which is what stands for the rmap here), and the counts of leaves
+ * agree 2  each frame is the host's; a marker that is current stands where no memslot is 3  no leaf permits more than
+ * host entry, memslot and restriction 7  each TLB entry has a leaf that permits it, with D for its write tag; and what
+ * tlb_deps.h keeps 8  tables, links, counts and EPTPs agree; no entry is illegal
  */
 #include "mmu/ept/ept_internal.h"
 
@@ -15,13 +15,15 @@ struct ept_check {
     uint64_t tables, small, large;
 };
 
-static void fail_entry(struct ept_check *c, int invariant, const struct ept_table *t, const uint64_t *p, const char *what)
+static void fail_entry(struct ept_check *c, int invariant, const struct ept_table *t, const uint64_t *p,
+                       const char *what)
 {
-    audit_fail(c->a, invariant, "EPT entry of gfn 0x%llx level %d, 0x%llx: %s", (unsigned long long)ept_entry_gfn(t, p), t->level,
-               (unsigned long long)*p, what);
+    audit_fail(c->a, invariant, "EPT entry of gfn 0x%llx level %d, 0x%llx: %s", (unsigned long long)ept_entry_gfn(t, p),
+               t->level, (unsigned long long)*p, what);
 }
 
-static void check_host(struct ept_check *c, const struct ept_table *t, const uint64_t *p, const struct memslot *slot, gfn_t gfn)
+static void check_host(struct ept_check *c, const struct ept_table *t, const uint64_t *p, const struct memslot *slot,
+                       gfn_t gfn)
 {
     struct hpte_info h = host_mm_peek(c->e->mmu->mm, memslot_hva(slot, gfn));
     pfn_t pfn = ept_pfn(*p) + (gfn - ept_entry_gfn(t, p));
@@ -78,7 +80,8 @@ static void check_link(struct ept_check *c, const struct ept_table *t, uint64_t 
     struct ept_table *child = ept_table_at(c->e, *p & EPT_ADDRESS);
     if (!child)
         fail_entry(c, 8, t, p, "links to no table");
-    else if (child->parent != p || child->level != t->level - 1 || child->as != t->as || child->gfn != ept_entry_gfn(t, p))
+    else if (child->parent != p || child->level != t->level - 1 || child->as != t->as ||
+             child->gfn != ept_entry_gfn(t, p))
         fail_entry(c, 8, t, p, "links to a table of another place");
     else
         check_table(c, child);
@@ -109,8 +112,8 @@ static void check_table(struct ept_check *c, struct ept_table *t)
         check_entry(c, t, &t->entry[i]);
     }
     if (used != t->used)
-        audit_fail(c->a, 8, "EPT table of gfn 0x%llx level %d: %u entries, counted %u", (unsigned long long)t->gfn, t->level, used,
-                   t->used);
+        audit_fail(c->a, 8, "EPT table of gfn 0x%llx level %d: %u entries, counted %u", (unsigned long long)t->gfn,
+                   t->level, used, t->used);
 }
 
 static void check_tree(struct ept_check *c)
@@ -123,16 +126,19 @@ static void check_tree(struct ept_check *c)
         check_table(c, ept_root_table(e, as));
     }
     if (c->tables != e->stats.tables)
-        audit_fail(c->a, 8, "%llu EPT tables reached, %llu in use", (unsigned long long)c->tables, (unsigned long long)e->stats.tables);
+        audit_fail(c->a, 8, "%llu EPT tables reached, %llu in use", (unsigned long long)c->tables,
+                   (unsigned long long)e->stats.tables);
     if (c->small != e->stats.small_leaves || c->large != e->stats.large_leaves)
         audit_fail(c->a, 1, "%llu + %llu EPT leaves found, %llu + %llu counted", (unsigned long long)c->small,
-                   (unsigned long long)c->large, (unsigned long long)e->stats.small_leaves, (unsigned long long)e->stats.large_leaves);
+                   (unsigned long long)c->large, (unsigned long long)e->stats.small_leaves,
+                   (unsigned long long)e->stats.large_leaves);
 }
 
 /* ---- TLB entries against leaves ---- */
 
-static void check_tlb_entry(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode, const struct tlb_entry *data,
-                            const struct tlb_fetch_entry *fetch, const struct tlb_meta *meta)
+static void check_tlb_entry(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode,
+                            const struct tlb_entry *data, const struct tlb_fetch_entry *fetch,
+                            const struct tlb_meta *meta)
 {
     struct ept_check *c = ctx;
     gva_t gva = data ? -data->ntag_r : -fetch->ntag;
@@ -155,7 +161,8 @@ static void check_tlb_entry(void *ctx, struct mmu_vcpu *mv, const struct tlb_set
     else if (w.hpa >> PAGE_SHIFT == ept_vcpu_of(mv)->apic_pfn)
         what = "maps the APIC access page";
     if (what)
-        audit_fail(c->a, 7, "TLB entry gva 0x%llx gpa 0x%llx mode %d: %s", (unsigned long long)gva, (unsigned long long)gpa, (int)mode, what);
+        audit_fail(c->a, 7, "TLB entry gva 0x%llx gpa 0x%llx mode %d: %s", (unsigned long long)gva,
+                   (unsigned long long)gpa, (int)mode, what);
 }
 
 unsigned ept_audit(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx)

@@ -103,7 +103,8 @@ uint64_t ept_dirty_log_harvest(struct mmu *mmu, unsigned as, gfn_t start, uint64
     for (unsigned i = 0; i < mmu->vcpu_count; i++)
         ept_pml_drain_locked(e, &e->vcpus[i]);
     gfn_t end = start + pages;
-    for (gfn_t g = gfn_tree_next(&e->dirty[as], start, end, &chunk); g < end; g = gfn_tree_next(&e->dirty[as], g + 1, end, &chunk)) {
+    for (gfn_t g = gfn_tree_next(&e->dirty[as], start, end, &chunk); g < end;
+         g = gfn_tree_next(&e->dirty[as], g + 1, end, &chunk)) {
         uint64_t *word = &((struct ept_dirty_chunk *)chunk)->bits[(g & (GFN_CHUNK - 1)) >> 6];
         if (!(*word >> (g & 63) & 1))
             continue;

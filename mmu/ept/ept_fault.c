@@ -4,11 +4,11 @@
  *
  *   violation()
  *     ept_violation_check()   an impossible qualification: refused
- *     memslot_find()          no slot: a marker, so that the next access is a misconfiguration at once; the access is emulated
- *     what the gfn allows     a write to ROM or a restricted right: emulated
- *     host_mm_gup()           else get the frame, with no lock held
- *     mmu_notifier_retry()    under the lock: did the host take it back meanwhile? then the guest just tries again
- *     ept_direct_map()        step by step from the root, the leaf at the largest level that host and memslot allow
+ *     memslot_find()          no slot: a marker, so that the next access is a misconfiguration at once; the access is
+ * emulated what the gfn allows     a write to ROM or a restricted right: emulated host_mm_gup()           else get the
+ * frame, with no lock held mmu_notifier_retry()    under the lock: did the host take it back meanwhile? then the guest
+ * just tries again ept_direct_map()        step by step from the root, the leaf at the largest level that host and
+ * memslot allow
  */
 #include "mmu/ept/ept_internal.h"
 
@@ -54,8 +54,8 @@ static void set_leaf(struct ept *e, const struct ept_fault *f, struct ept_table 
     uint64_t old = *entryp, new = leaf_entry(e, f, level);
     bool same = ept_is_leaf(old, level) && ept_pfn(old) == ept_pfn(new);
     if (same) {
-        new |= old & (EPT_A | EPT_D);
-        if (old & ~new & EPT_RWX)
+        new |= old &(EPT_A | EPT_D);
+        if (old & ~new &EPT_RWX)
             ept_leaf_drop_tlb(e, t, entryp);
     } else {
         e->stats.collapses += ept_is_link(old, level);
@@ -227,8 +227,8 @@ static void report_illegal(struct ept *e, const struct ept_exit *x)
     ept_walk(e, x->as, x->gpa, 0, NULL, true, &w);
     const struct ept_walk_level *last = &w.at[w.depth - 1];
     const char *why = last->entryp ? ept_misconfig(e, last->entry, last->level) : "read where no table is";
-    log_error("EPT misconfiguration at gpa 0x%llx: level %d entry 0x%llx: %s; the tables are made anew", (unsigned long long)x->gpa,
-              last->level, (unsigned long long)last->entry, why ? why : "no longer there");
+    log_error("EPT misconfiguration at gpa 0x%llx: level %d entry 0x%llx: %s; the tables are made anew",
+              (unsigned long long)x->gpa, last->level, (unsigned long long)last->entry, why ? why : "no longer there");
     e->stats.illegal++;
     ept_rebuild(e);
 }

@@ -1,16 +1,18 @@
 /*
- * Inside `-mmu ept`. To be read in this order: ept_entry.h (the entry), this file, ept_table.c (tables in memory), ept_walk.c (the
- * processor's second stage), ept_translate.c (both stages, the TLB), ept_fault.c (the hypervisor's answer to exits), ept_zap.c.
+ * Inside `-mmu ept`. To be read in this order: ept_entry.h (the entry), this file, ept_table.c (tables in memory),
+ * ept_walk.c (the processor's second stage), ept_translate.c (both stages, the TLB), ept_fault.c (the hypervisor's
+ * answer to exits), ept_zap.c.
  *
- * Tables are host-physical memory of the hypervisor's own: table i lies at host-physical address EPT_TABLES_HPA + i * 4096, above every
- * frame of the pool. The processor's half knows tables by such addresses only.
+ * Tables are host-physical memory of the hypervisor's own: table i lies at host-physical address EPT_TABLES_HPA + i *
+ * 4096, above every frame of the pool. The processor's half knows tables by such addresses only.
  *
- * Each address space has one tree of tables, its root lives as long as the engine. EPT is indexed by gpa: the entries of a gfn are found by
- * walking down, so the reverse path from a memslot's gfns to what maps them needs no rmap.
+ * Each address space has one tree of tables, its root lives as long as the engine. EPT is indexed by gpa: the entries
+ * of a gfn are found by walking down, so the reverse path from a memslot's gfns to what maps them needs no rmap.
  *
- * Locking: everything here is called with the MMU lock held unless it says otherwise. The processor's walks hold it too, from the first
- * entry read to the TLB filled: as on hardware, where who changes a table waits for the processors, nothing that a walk has
- * used can go before the walk is over. The lock is not held while an exit is answered; that is where the retry protocol is.
+ * Locking: everything here is called with the MMU lock held unless it says otherwise. The processor's walks hold it
+ * too, from the first entry read to the TLB filled: as on hardware, where who changes a table waits for the processors,
+ * nothing that a walk has used can go before the walk is over. The lock is not held while an exit is answered; that is
+ * where the retry protocol is.
  */
 #ifndef MMU_EPT_INTERNAL_H
 #define MMU_EPT_INTERNAL_H
@@ -20,19 +22,19 @@
 #include "mmu/gfn_tree.h"
 #include "mmu/tlb_deps.h"
 
-#define EPT_ENTRIES 512u
+#define EPT_ENTRIES    512u
 #define EPT_MAX_LEVELS 5
 #define EPT_TABLES_HPA (1ull << 45)
 #define EPT_MAXPHYADDR 46 /* of the modelled host */
 #define EPT_MIN_TABLES 64 /* two walks of two dimensions need fewer */
 
 struct ept_table {
-    uint64_t *entry; /* EPT_ENTRIES of them; NULL until first used */
-    gfn_t gfn;       /* the first one that the table covers */
+    uint64_t *entry;  /* EPT_ENTRIES of them; NULL until first used */
+    gfn_t gfn;        /* the first one that the table covers */
     uint64_t *parent; /* the entry that links here; NULL: a root, or free */
     uint32_t next_free;
-    uint16_t used;   /* entries that are not empty */
-    uint8_t level;   /* 1..5; 0: free */
+    uint16_t used; /* entries that are not empty */
+    uint8_t level; /* 1..5; 0: free */
     uint8_t as;
 };
 
@@ -42,9 +44,9 @@ struct ept_root {
 };
 
 struct ept_stats {
-    uint64_t violations, table_violations, misconfigs, mmio_exits, pml_full, apic_accesses, gaw, refused, emulated, retries, bad_pages,
-        tables, tables_made, small_leaves, large_leaves, zapped, splits, collapses, repointed, aged, dirty_logged, invept, invvpid,
-        apic_reloads, recycled, illegal;
+    uint64_t violations, table_violations, misconfigs, mmio_exits, pml_full, apic_accesses, gaw, refused, emulated,
+        retries, bad_pages, tables, tables_made, small_leaves, large_leaves, zapped, splits, collapses, repointed, aged,
+        dirty_logged, invept, invvpid, apic_reloads, recycled, illegal;
 };
 
 /* 512 gfns: which were written (dirty log). */
@@ -123,7 +125,8 @@ static inline struct ept_table *ept_root_table(const struct ept *e, unsigned as)
 
 void ept_tables_init(struct ept *e);
 void ept_tables_fini(struct ept *e);
-/* Drops everything at once, whatever state the tables are in: no link is followed. For a new configuration, and after damage. */
+/* Drops everything at once, whatever state the tables are in: no link is followed. For a new configuration, and after
+ * damage. */
 void ept_rebuild(struct ept *e);
 /* A table for the entry `*parent` (of its parent of level + 1), linked there. The entry must be empty. */
 struct ept_table *ept_table_make(struct ept *e, struct ept_table *parent, uint64_t *parent_entry, gfn_t gfn);
@@ -153,13 +156,14 @@ struct ept_walk {
     enum ept_walk_result result;
     int depth;
     struct ept_walk_level at[EPT_MAX_LEVELS];
-    int leaf_level;   /* EPT_WALK_OK */
-    uint64_t rights;  /* of EPT_RWX, all entries used together */
-    uint64_t hpa;     /* of gpa itself */
+    int leaf_level;  /* EPT_WALK_OK */
+    uint64_t rights; /* of EPT_RWX, all entries used together */
+    uint64_t hpa;    /* of gpa itself */
     bool exceeds_gaw;
 };
 
-/* Translates gpa for an access that needs `need` (of EPT_RWX), sets A and D and writes `pml` (NULL: not logging). `peek`: no effect. */
+/* Translates gpa for an access that needs `need` (of EPT_RWX), sets A and D and writes `pml` (NULL: not logging).
+ * `peek`: no effect. */
 void ept_walk(struct ept *e, unsigned as, gpa_t gpa, uint64_t need, struct ept_pml *pml, bool peek, struct ept_walk *w);
 /* Is a present entry illegal (SDM 29.3.3.1)? NULL, or why. */
 const char *ept_misconfig(const struct ept *e, uint64_t entry, int level);

@@ -1,25 +1,25 @@
 /* EPTP and its checks, INVEPT and INVVPID with the tags of TLB sets (SDM volume 3, 27.2.1.1, 29.4, 31.3, A.10). */
 #include "mmu/ept/ept_internal.h"
 
-#define CAP_X_ONLY (1ull << 0)
-#define CAP_LEVELS_4 (1ull << 6)
-#define CAP_LEVELS_5 (1ull << 7)
-#define CAP_MT_UC (1ull << 8)
-#define CAP_MT_WB (1ull << 14)
-#define CAP_2M (1ull << 16)
-#define CAP_1G (1ull << 17)
-#define CAP_INVEPT (1ull << 20)
-#define CAP_AD (1ull << 21)
-#define CAP_ADVANCED (1ull << 22)
-#define CAP_INVEPT_TYPES (3ull << 25)
-#define CAP_INVVPID (1ull << 32)
+#define CAP_X_ONLY        (1ull << 0)
+#define CAP_LEVELS_4      (1ull << 6)
+#define CAP_LEVELS_5      (1ull << 7)
+#define CAP_MT_UC         (1ull << 8)
+#define CAP_MT_WB         (1ull << 14)
+#define CAP_2M            (1ull << 16)
+#define CAP_1G            (1ull << 17)
+#define CAP_INVEPT        (1ull << 20)
+#define CAP_AD            (1ull << 21)
+#define CAP_ADVANCED      (1ull << 22)
+#define CAP_INVEPT_TYPES  (3ull << 25)
+#define CAP_INVVPID       (1ull << 32)
 #define CAP_INVVPID_TYPES (15ull << 40)
 
 uint64_t ept_vpid_cap(const struct mmu *mmu)
 {
     const struct ept *e = ept_of(mmu);
-    return (e->cfg.x_only ? CAP_X_ONLY : 0) | (e->cfg.ad ? CAP_AD : 0) | CAP_LEVELS_4 | CAP_LEVELS_5 | CAP_MT_UC | CAP_MT_WB | CAP_2M |
-           CAP_1G | CAP_INVEPT | CAP_ADVANCED | CAP_INVEPT_TYPES | CAP_INVVPID | CAP_INVVPID_TYPES;
+    return (e->cfg.x_only ? CAP_X_ONLY : 0) | (e->cfg.ad ? CAP_AD : 0) | CAP_LEVELS_4 | CAP_LEVELS_5 | CAP_MT_UC |
+           CAP_MT_WB | CAP_2M | CAP_1G | CAP_INVEPT | CAP_ADVANCED | CAP_INVEPT_TYPES | CAP_INVVPID | CAP_INVVPID_TYPES;
 }
 
 uint64_t ept_eptp(const struct mmu *mmu, unsigned as)
@@ -50,7 +50,8 @@ uint16_t ept_vpid(struct mmu_vcpu *mv)
 }
 
 #define for_each_tagged_set(mv, set)                                                                                   \
-    for (struct tlb_set *set = &(mv)->mmu->sets[(mv)->index * TLB_SETS], *set##_end = set + TLB_SETS; set < set##_end; set++)
+    for (struct tlb_set *set = &(mv)->mmu->sets[(mv)->index * TLB_SETS], *set##_end = set + TLB_SETS; set < set##_end; \
+         set++)
 
 bool ept_invept(struct mmu_vcpu *mv, unsigned type, uint64_t eptp)
 {
@@ -84,7 +85,8 @@ static bool vpid_holds(unsigned type, uint16_t vpid, const struct tlb_set *set)
 bool ept_invvpid(struct mmu_vcpu *mv, unsigned type, uint16_t vpid, gva_t gva)
 {
     struct ept *e = ept_of(mv->mmu);
-    if (type > INVVPID_SINGLE_BUT_GLOBAL || (type != INVVPID_ALL && !vpid) || (type == INVVPID_ADDRESS && !is_canonical(gva)))
+    if (type > INVVPID_SINGLE_BUT_GLOBAL || (type != INVVPID_ALL && !vpid) ||
+        (type == INVVPID_ADDRESS && !is_canonical(gva)))
         return false;
     mmu_lock(mv->mmu);
     e->stats.invvpid++;

@@ -49,8 +49,8 @@ void ept_print(struct mmu_vcpu *mv, gpa_t gpa, void (*line)(void *ctx, const cha
         const struct ept_walk_level *at = &w.at[i];
         bool leaf = ept_is_leaf(at->entry, at->level);
         entry_flags(at->entry, flags);
-        snprintf(text, sizeof(text), "      ept level %d = %016" PRIx64 " %s%s%s", at->level, at->entry, flags, leaf ? " " : "",
-                 leaf ? memory_type(at->entry) : "");
+        snprintf(text, sizeof(text), "      ept level %d = %016" PRIx64 " %s%s%s", at->level, at->entry, flags,
+                 leaf ? " " : "", leaf ? memory_type(at->entry) : "");
         line(ctx, text);
     }
     verdict(e, &w, end, sizeof(end));

@@ -1,7 +1,7 @@
 /*
- * The processor's two dimensions: a TLB miss walks the guest's tables, and every access to a guest entry, every A and D update and
- * the final access goes through the second stage. What the second stage stops becomes an exit; the hypervisor answers it, and the
- * walk starts again, as the instruction would.
+ * The processor's two dimensions: a TLB miss walks the guest's tables, and every access to a guest entry, every A and D
+ * update and the final access goes through the second stage. What the second stage stops becomes an exit; the
+ * hypervisor answers it, and the walk starts again, as the instruction would.
  */
 #include "mmu/ept/ept_internal.h"
 #include "mmu/mem.h"
@@ -21,7 +21,8 @@ struct nested {
 
 static uint32_t entry_rights(uint64_t rights)
 {
-    return (rights & EPT_R ? EPT_Q_ENTRY_R : 0) | (rights & EPT_W ? EPT_Q_ENTRY_W : 0) | (rights & EPT_X ? EPT_Q_ENTRY_X : 0);
+    return (rights & EPT_R ? EPT_Q_ENTRY_R : 0) | (rights & EPT_W ? EPT_Q_ENTRY_W : 0) |
+           (rights & EPT_X ? EPT_Q_ENTRY_X : 0);
 }
 
 static uint32_t access_kind(uint64_t need)
@@ -101,7 +102,8 @@ static struct ept_pml *pml_of(struct ept *e, struct mmu_vcpu *mv)
     return e->logging ? &ept_vcpu_of(mv)->pml : NULL;
 }
 
-/* With A and D enabled, an access to a guest entry is a write for EPT (SDM 29.3.3.2, 29.3.5); exits then say read and write. */
+/* With A and D enabled, an access to a guest entry is a write for EPT (SDM 29.3.3.2, 29.3.5); exits then say read and
+ * write. */
 static uint64_t entry_need(const struct ept *e, bool update)
 {
     return e->cfg.ad ? EPT_R | EPT_W : update ? EPT_W : EPT_R;
@@ -129,13 +131,16 @@ static uint64_t final_need(unsigned access)
     return (access & ACCESS_FETCH) ? EPT_X : (access & ACCESS_WRITE) ? EPT_W : EPT_R;
 }
 
-/* The TLB entry of a finished walk. Its write tag needs the guest's D and the leaf's, so that the first write sets them. */
-static void fill(struct mmu_vcpu *mv, gva_t gva, unsigned access, const struct gwalk *g, const struct ept_walk *w, struct xlate *out)
+/* The TLB entry of a finished walk. Its write tag needs the guest's D and the leaf's, so that the first write sets
+ * them. */
+static void fill(struct mmu_vcpu *mv, gva_t gva, unsigned access, const struct gwalk *g, const struct ept_walk *w,
+                 struct xlate *out)
 {
     struct ept *e = ept_of(mv->mmu);
     uint8_t *page = frame_pool_ptr(e->pool, w->hpa >> PAGE_SHIFT);
     struct tlb_fill f = {.gva = gva & ~PAGE_MASK, .gpa = g->gpa & ~PAGE_MASK, .host = page};
-    bool noted = tlb_deps_note_tables(mv, e->deps, g, &f); /* the page may become tracked here, as a table of this very walk */
+    bool noted =
+        tlb_deps_note_tables(mv, e->deps, g, &f); /* the page may become tracked here, as a table of this very walk */
     bool tracked = track_is_tracked(mv->mem, mv->regs.as, g->gpa >> PAGE_SHIFT);
     bool dirty = !e->cfg.ad || (w->at[w->depth - 1].entry & EPT_D);
     out->host = (access & ACCESS_WRITE) && tracked ? NULL : page + (g->gpa & PAGE_MASK);
@@ -184,8 +189,8 @@ static enum pass run_pass(struct nested *n, unsigned access, struct gwalk *g, st
     return PASS_DONE;
 }
 
-/* The hypervisor carries the access out: by the guest's tables as software reads them, with mem_access(), and nothing is
- * cached. Linux: kvm_mmu_page_fault's x86_emulate_instruction. */
+/* The hypervisor carries the access out: by the guest's tables as software reads them, with mem_access(), and nothing
+ * is cached. Linux: kvm_mmu_page_fault's x86_emulate_instruction. */
 static enum pass emulate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct gwalk *g, struct xlate *out)
 {
     ept_of(mv->mmu)->stats.emulated++;
@@ -227,11 +232,13 @@ enum xlate_result ept_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access,
     } else {
         stale_note_fill(mv, gva, &g, access);
     }
-    trace_point(mmu->trace, TRACE_MMU_FAULT, gva, access, pass == PASS_FAULT ? out->error : 0, pass == PASS_FAULT ? 0 : out->gpa);
+    trace_point(mmu->trace, TRACE_MMU_FAULT, gva, access, pass == PASS_FAULT ? out->error : 0,
+                pass == PASS_FAULT ? 0 : out->gpa);
     return pass == PASS_FAULT ? XLATE_FAULT : XLATE_OK;
 }
 
-/* Loads of the PDPTE registers: guest-physical accesses with no linear address, which are reads whether A and D are enabled or not. */
+/* Loads of the PDPTE registers: guest-physical accesses with no linear address, which are reads whether A and D are
+ * enabled or not. */
 enum mem_result ept_read_phys(struct mmu_vcpu *mv, gpa_t gpa, void *buf, size_t len)
 {
     struct ept *e = ept_of(mv->mmu);

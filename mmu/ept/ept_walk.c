@@ -1,8 +1,10 @@
 /*
- * The processor's second stage (SDM volume 3, 29.3.2 to 29.3.6): the walk of the EPT tables for one guest-physical access.
+ * The processor's second stage (SDM volume 3, 29.3.2 to 29.3.6): the walk of the EPT tables for one guest-physical
+ * access.
  *
- * In this order: each entry on the way is present, else violation; legal, else misconfiguration; then all rights together permit
- * the access, else violation; then the page-modification log has room if D is to be set, else its exit; then A and D are set.
+ * In this order: each entry on the way is present, else violation; legal, else misconfiguration; then all rights
+ * together permit the access, else violation; then the page-modification log has room if D is to be set, else its exit;
+ * then A and D are set.
  */
 #include "mmu/ept/ept_internal.h"
 

@@ -46,7 +46,8 @@ static void zap_leaf(struct ept *e, struct ept_table *t, uint64_t *entryp, void 
     *(uint64_t *)ctx += ept_entry_drop(e, t, entryp);
 }
 
-/* Linux: kvm_tdp_mmu_unmap_gfn_range, kvm_zap_rmapp. Translations that were walked from guest tables in the range go with it. */
+/* Linux: kvm_tdp_mmu_unmap_gfn_range, kvm_zap_rmapp. Translations that were walked from guest tables in the range go
+ * with it. */
 bool ept_zap_gfns(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages)
 {
     struct ept *e = ept_of(mmu);
@@ -74,7 +75,8 @@ struct age {
     bool young;
 };
 
-/* Linux: kvm_age_rmapp, kvm_test_age_rmapp. Clearing without a flush leaves TLB entries that set no A: legal, the page just looks old. */
+/* Linux: kvm_age_rmapp, kvm_test_age_rmapp. Clearing without a flush leaves TLB entries that set no A: legal, the page
+ * just looks old. */
 static void age_leaf(struct ept *e, struct ept_table *t, uint64_t *entryp, void *ctx)
 {
     struct age *a = ctx;
@@ -103,7 +105,8 @@ bool ept_age_gfns(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages, enu
 
 /* ---- change_pte ---- */
 
-/* Linux: kvm_set_spte_hva, kvm_set_pte_rmapp: re-pointed read-only, unless the new entry is writable or the leaf is large. */
+/* Linux: kvm_set_spte_hva, kvm_set_pte_rmapp: re-pointed read-only, unless the new entry is writable or the leaf is
+ * large. */
 void ept_change_pte(struct mmu *mmu, unsigned as, gfn_t gfn, struct hpte_view hpte)
 {
     struct ept *e = ept_of(mmu);

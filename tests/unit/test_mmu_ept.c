@@ -1,14 +1,15 @@
-/* The EPT engine: each kind of exit with its exact qualification, misconfigurations, EPTP, INVEPT and INVVPID, restrictions. */
+/* The EPT engine: each kind of exit with its exact qualification, misconfigurations, EPTP, INVEPT and INVVPID,
+ * restrictions. */
 #include "mmu/ept/ept_internal.h"
 #include "mmu/mem.h"
 #include "mmu_rig.h"
 
-#define GVA 0x40000000ull
-#define PAGE 0x10000ull
-#define RAM (8ull << 20)
+#define GVA     0x40000000ull
+#define PAGE    0x10000ull
+#define RAM     (8ull << 20)
 #define Q_FINAL (EPT_Q_GLA_VALID | EPT_Q_TRANSLATION)
-#define Q_ALL (Q_FINAL | EPT_Q_USER | EPT_Q_GUEST_W) /* of a page that the guest maps with PTE_ALL */
-#define Q_R_X (EPT_Q_ENTRY_R | EPT_Q_ENTRY_X)
+#define Q_ALL   (Q_FINAL | EPT_Q_USER | EPT_Q_GUEST_W) /* of a page that the guest maps with PTE_ALL */
+#define Q_R_X   (EPT_Q_ENTRY_R | EPT_Q_ENTRY_X)
 
 static struct rig rig;
 static struct rig *const r = &rig;
@@ -61,10 +62,12 @@ static void expect_exits(unsigned n)
     ck_assert_uint_eq(exits(rec, 64), n);
 }
 
-static void expect_exit(const struct trace_record *rec, enum ept_exit_reason reason, uint32_t qualification, gpa_t gpa, gva_t gla)
+static void expect_exit(const struct trace_record *rec, enum ept_exit_reason reason, uint32_t qualification, gpa_t gpa,
+                        gva_t gla)
 {
     ck_assert_uint_eq(rec->arg[0], reason);
-    ck_assert_msg(rec->arg[1] == qualification, "qualification 0x%llx, not 0x%x", (unsigned long long)rec->arg[1], qualification);
+    ck_assert_msg(rec->arg[1] == qualification, "qualification 0x%llx, not 0x%x", (unsigned long long)rec->arg[1],
+                  qualification);
     ck_assert_uint_eq(rec->arg[2], gpa);
     ck_assert_uint_eq(rec->arg[3], gla);
 }
@@ -539,12 +542,9 @@ START_TEST(invvpid_drops_what_its_vpid_tagged)
         unsigned type;
         bool other_vpid, page_goes, other_page_goes;
     } cases[] = {
-        {INVVPID_ADDRESS, false, true, false},
-        {INVVPID_ADDRESS, true, false, false},
-        {INVVPID_SINGLE, false, true, true},
-        {INVVPID_SINGLE, true, false, false},
-        {INVVPID_ALL, true, true, true},
-        {INVVPID_SINGLE_BUT_GLOBAL, false, true, true},
+        {INVVPID_ADDRESS, false, true, false}, {INVVPID_ADDRESS, true, false, false},
+        {INVVPID_SINGLE, false, true, true},   {INVVPID_SINGLE, true, false, false},
+        {INVVPID_ALL, true, true, true},       {INVVPID_SINGLE_BUT_GLOBAL, false, true, true},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         touch(ACCESS_READ);

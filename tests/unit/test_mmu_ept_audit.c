@@ -2,9 +2,9 @@
 #include "mmu/ept/ept_internal.h"
 #include "mmu_rig.h"
 
-#define GVA 0x40000000ull
+#define GVA  0x40000000ull
 #define PAGE 0x10000ull
-#define RAM (4ull << 20)
+#define RAM  (4ull << 20)
 
 static struct rig rig;
 static struct rig *const r = &rig;

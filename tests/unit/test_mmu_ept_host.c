@@ -1,6 +1,6 @@
 /*
- * The EPT engine and the host: frames that change under it, large pages, aging, merging, dirty logging, the APIC access page, and the race
- * between a fault and an invalidation.
+ * The EPT engine and the host: frames that change under it, large pages, aging, merging, dirty logging, the APIC access
+ * page, and the race between a fault and an invalidation.
  */
 #include "core/host/host_ops.h"
 #include "core/host/ksm.h"
@@ -469,7 +469,8 @@ START_TEST(apic_page_is_not_reloaded_for_write_protection)
     ck_assert(ept_apic_access_set(r->mmu, 0, 5));
     ept_vcpu_enter(r->v);
     pfn_t pfn = ept_apic_access_frame(r->v);
-    host_mm_mprotect(r->mm, hva(0x5000), 0x1000, HOST_READ); /* start and end, but no invalidate_range: the frame stays */
+    host_mm_mprotect(r->mm, hva(0x5000), 0x1000,
+                     HOST_READ); /* start and end, but no invalidate_range: the frame stays */
     ck_assert_uint_eq(ept_apic_access_frame(r->v), pfn);
     host_mm_mprotect(r->mm, hva(0x5000), 0x1000, HOST_READ | HOST_WRITE);
 }
@@ -517,7 +518,7 @@ START_TEST(frame_that_is_taken_back_between_gup_and_lock_is_not_mapped)
 }
 END_TEST
 
-#define RACE_PAGES 64
+#define RACE_PAGES  64
 #define RACE_ROUNDS 3000
 
 static void *host_side(void *arg)
@@ -533,8 +534,8 @@ static void *host_side(void *arg)
     return NULL;
 }
 
-/* A vCPU that takes nothing from its TLB: that may be looked at only between safe points, of which this test has none. So what races is walks,
- * exits and the answers to them. */
+/* A vCPU that takes nothing from its TLB: that may be looked at only between safe points, of which this test has none.
+ * So what races is walks, exits and the answers to them. */
 static void *guest_side(void *arg)
 {
     struct mmu_vcpu *v = arg;
