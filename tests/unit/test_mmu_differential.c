@@ -14,6 +14,7 @@
 
 #ifndef ENGINE_UNDER_TEST /* test_mmu_ept_differential.c is this file with another */
 #define ENGINE_UNDER_TEST MMU_SHADOW
+#define engine_setup(mmu, random) ((void)0)
 #endif
 #define RAM_PAGES     48
 #define ROM_FIRST     48
@@ -80,6 +81,8 @@ static void machine_open(struct machine *m, enum mmu_kind kind)
     mem_slot_add(r->mem, SMM, 0, RAM_PAGES * 4096, r->hva + RAM_PAGES * 4096, MEMSLOT_RAM);
     for (unsigned i = 0; i < 2; i++)
         m->v[i] = mmu_vcpu_get(r->mmu, i);
+    if (kind == ENGINE_UNDER_TEST)
+        engine_setup(r->mmu, rng >> 32);
 }
 
 /* ---- random things ---- */
