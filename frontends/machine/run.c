@@ -191,6 +191,16 @@ static void turn_next(struct machine *m)
     m->turn_left = MACHINE_TURN_UNITS;
 }
 
+/* The running vCPU used some of its turn. One that is alone has no turns, so that none depend on where chunks end. */
+static void turn_use(struct machine *m, uint64_t used, bool gives_up)
+{
+    if (m->cpu_count == 1)
+        return;
+    m->turn_left -= min_u64(used, m->turn_left);
+    if (gives_up || !m->turn_left)
+        turn_next(m);
+}
+
 static uint64_t chunk_units(const struct machine *m)
 {
     uint64_t now = clock_now(&m->clock), icount = m->clock.icount;
@@ -235,11 +245,9 @@ static bool run_turn(struct machine *m, enum machine_exit *why)
     uint64_t before = clock_now(&m->clock);
     enum vcpu_exit exit = vcpu_run(m->cpu[m->turn], chunk_units(m));
     uint64_t used = clock_now(&m->clock) - before;
-    m->turn_left -= min_u64(used, m->turn_left);
     if (exit == VCPU_EXIT_SHUTDOWN)
         return triple_fault(m, why);
-    if (exit == VCPU_EXIT_TURN || exit == VCPU_EXIT_IDLE || !m->turn_left)
-        turn_next(m);
+    turn_use(m, used, exit == VCPU_EXIT_TURN || exit == VCPU_EXIT_IDLE);
     return true;
 }
 
