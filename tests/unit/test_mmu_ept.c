@@ -58,7 +58,7 @@ static unsigned exits(struct trace_record *out, unsigned max)
 
 static void expect_exits(unsigned n)
 {
-    struct trace_record rec[64];
+    struct trace_record rec[64] = {0};
     ck_assert_uint_eq(exits(rec, 64), n);
 }
 
@@ -75,7 +75,7 @@ static void expect_exit(const struct trace_record *rec, enum ept_exit_reason rea
 /* The access makes exactly this exit. */
 static void expect_one(gva_t gva, unsigned access, enum ept_exit_reason reason, uint32_t qualification, gpa_t gpa)
 {
-    struct trace_record rec[64];
+    struct trace_record rec[64] = {0};
     struct xlate x;
     exits(rec, 64);
     ck_assert_int_eq(rig_translate(r, gva, access, &x), XLATE_OK);
@@ -100,7 +100,7 @@ static void touch(unsigned access)
 START_TEST(first_access_exits_for_each_table_and_then_for_the_page)
 {
     static const gpa_t entry[] = {0x1000, 0x2000 + 8, 0x3000, 0x4000};
-    struct trace_record rec[64];
+    struct trace_record rec[64] = {0};
     rig_expect(r, GVA + 8, ACCESS_READ, PAGE + 8);
     ck_assert_uint_eq(exits(rec, 64), 5);
     for (int i = 0; i < 4; i++) /* A/D enabled: an access to a guest entry is a write */
@@ -114,7 +114,7 @@ END_TEST
 
 START_TEST(without_ad_flags_a_table_access_is_a_read)
 {
-    struct trace_record rec[64];
+    struct trace_record rec[64] = {0};
     configure(4, false, true);
     rig_expect(r, GVA, ACCESS_READ, PAGE);
     ck_assert_uint_eq(exits(rec, 64), 5);
@@ -126,7 +126,7 @@ END_TEST
 
 START_TEST(guest_accessed_update_without_ad_flags_is_a_write_of_its_own)
 {
-    struct trace_record rec[64];
+    struct trace_record rec[64] = {0};
     configure(4, false, true);
     ck_assert(ept_restrict(r->mmu, 0, 4, 1, EPT_R));
     rig_expect(r, GVA, ACCESS_READ, PAGE);
@@ -141,7 +141,7 @@ START_TEST(write_to_the_zero_page_reports_the_rights_that_the_entries_gave)
     touch(ACCESS_READ);
     ck_assert_uint_eq(*leaf(PAGE) & EPT_RWX, EPT_R | EPT_X);
     uint64_t retries = r->mmu->stats.retries;
-    struct trace_record rec[64];
+    struct trace_record rec[64] = {0};
     rig_expect(r, GVA, ACCESS_WRITE, PAGE);
     unsigned n = exits(rec, 64);
     expect_exit(&rec[0], EPT_EXIT_VIOLATION, EPT_Q_WRITE | Q_R_X | Q_ALL, PAGE, GVA);
@@ -184,7 +184,7 @@ END_TEST
 START_TEST(pdpte_load_has_no_linear_address)
 {
     uint64_t out[4];
-    struct trace_record rec[64];
+    struct trace_record rec[64] = {0};
     rig_put(r, 0x8020, 0x9001);
     ck_assert(mmu_load_pdptes(r->v, 0x8020, out));
     ck_assert_uint_eq(out[0], 0x9001);
@@ -352,7 +352,7 @@ END_TEST
 START_TEST(marker_dies_with_its_generation)
 {
     gpa_t gpa = 0x2000000;
-    struct trace_record rec[64];
+    struct trace_record rec[64] = {0};
     touch(ACCESS_READ);
     rig_map(r, GVA + 0x1000, gpa, PTE_ALL);
     rig_expect(r, GVA + 0x1000, ACCESS_READ, gpa);
