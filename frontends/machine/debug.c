@@ -1,6 +1,7 @@
 #include "frontends/machine/debug.h"
 
 #include "frontends/machine/machine.h"
+#include "mmu/ept/ept.h"
 #include "mmu/mem.h"
 #include "mmu/shadow/gpte.h"
 
@@ -26,6 +27,7 @@ struct debug {
     /* Events of the stop: recorded from the one that stopped on. */
     struct debug_event events[EVENTS_MAX];
     size_t event_count, event_next;
+    struct host_mm *child; /* forked by hand, or NULL */
 };
 
 /* ---- points ---- */
@@ -550,6 +552,26 @@ static void print_flush(const struct debug_event *ev, const struct inspect_out *
         inspect_say(out, "mmu.flush: the guest flushed: %s", scope);
 }
 
+static void print_exit(const struct debug_event *ev, const struct inspect_out *out)
+{
+    const char *reason = ev->arg[0] == EPT_EXIT_VIOLATION     ? "EPT violation"
+                         : ev->arg[0] == EPT_EXIT_MISCONFIG   ? "EPT misconfiguration"
+                         : ev->arg[0] == EPT_EXIT_APIC_ACCESS ? "APIC access"
+                         : ev->arg[0] == EPT_EXIT_PML_FULL    ? "page-modification log full"
+                                                              : "?";
+    uint64_t q = ev->arg[0] == EPT_EXIT_VIOLATION ? ev->arg[1] : 0;
+    inspect_say(out, "ept.exit: %s (reason %" PRIu64 "), gpa 0x%" PRIx64 ", gla 0x%" PRIx64, reason, ev->arg[0], ev->arg[2],
+                ev->arg[3]);
+    if (q)
+        inspect_say(out, "  qualification 0x%" PRIx64 ":%s%s%s of %s; EPT entry gave%s%s%s%s", q, q & EPT_Q_READ ? " read" : "",
+                    q & EPT_Q_WRITE ? " write" : "", q & EPT_Q_FETCH ? " fetch" : "",
+                    !(q & EPT_Q_GLA_VALID)     ? "no linear address"
+                    : q & EPT_Q_TRANSLATION ? "the translated address"
+                                            : "a guest paging entry",
+                    q & EPT_Q_ENTRY_R ? " read" : "", q & EPT_Q_ENTRY_W ? " write" : "", q & EPT_Q_ENTRY_X ? " execute" : "",
+                    q & (EPT_Q_ENTRY_R | EPT_Q_ENTRY_W | EPT_Q_ENTRY_X) ? "" : " nothing");
+}
+
 void debug_print_event(const struct debug *d, const struct debug_event *ev, const struct inspect_out *out)
 {
     switch (ev->id) {
@@ -567,6 +589,9 @@ void debug_print_event(const struct debug *d, const struct debug_event *ev, cons
         break;
     case TRACE_MMU_FLUSH:
         print_flush(ev, out);
+        break;
+    case TRACE_EPT_EXIT:
+        print_exit(ev, out);
         break;
     case TRACE_NOTIFIER_START:
     case TRACE_NOTIFIER_END:
@@ -625,6 +650,13 @@ enum debug_why debug_run(struct debug *d, uint64_t steps, uint64_t events, struc
 
 /* ---- life ---- */
 
+void debug_keep_child(struct debug *d, struct host_mm *child)
+{
+    if (d->child)
+        host_mm_destroy(d->child);
+    d->child = child;
+}
+
 struct debug *debug_attach(struct machine *m)
 {
     struct debug *d = m->debug ? NULL : calloc(1, sizeof *d);
@@ -656,6 +688,7 @@ void debug_detach(struct debug *d)
     eye_update(d);
     trace_listen(&d->m->trace, 0, NULL, NULL);
     track_unregister(d->m->mem, &d->watch);
+    debug_keep_child(d, NULL);
     d->m->debug = NULL;
     free(d);
 }

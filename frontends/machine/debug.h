@@ -11,6 +11,7 @@
 #include "frontends/machine/inspect.h"
 
 struct debug;
+struct host_mm;
 
 enum debug_kind { DEBUG_BREAK, DEBUG_WATCH_WRITE, DEBUG_WATCH_READ, DEBUG_WATCH_ACCESS, DEBUG_EVENT };
 
@@ -87,6 +88,8 @@ enum debug_why debug_run(struct debug *d, uint64_t steps, uint64_t events, struc
 /* Events of the last stop, from the one that stopped, in order; taking removes. NULL: none left. Valid until the next
  * run. */
 const struct debug_event *debug_event_take(struct debug *d);
+/* Keeps a forked copy of the machine's memory, in place of an earlier one, until the debugger detaches. */
+void debug_keep_child(struct debug *d, struct host_mm *child);
 /* Notes the events of host operations made between runs as well. */
 void debug_listen(struct debug *d, uint64_t events);
 

@@ -34,20 +34,20 @@ static void add(struct text *t, const char *fmt, ...)
 }
 
 struct bit_name {
-    unsigned bit;
+    uint64_t bit;
     const char *name;
 };
 
 static void add_bits(struct text *t, uint64_t value, const struct bit_name *names, size_t count)
 {
     for (size_t k = 0; k < count; k++)
-        if (value >> names[k].bit & 1)
+        if (value & names[k].bit)
             add(t, " %s", names[k].name);
 }
 
 void inspect_gpte_text(uint64_t gpte, int level, bool leaf, unsigned size, char *text, size_t text_size)
 {
-    static const struct bit_name always[] = {{3, "write-through"}, {4, "cache-disabled"}, {5, "accessed"}};
+    static const struct bit_name always[] = {{1u << 3, "write-through"}, {1u << 4, "cache-disabled"}, {GPTE_A, "accessed"}};
     struct text t = {text, text_size};
     bool large = level > 1 && level < 4 && gpte & GPTE_PS;
     leaf |= level == 1 || large;
@@ -83,8 +83,10 @@ static void mmio_text(struct text *t, uint64_t spte)
 void inspect_spte_text(uint64_t spte, int level, char *text, size_t size)
 {
     static const struct bit_name names[] = {
-        {1, "writable"},      {2, "user"},        {4, "cached"},        {5, "accessed"},         {6, "dirty"}, {7, "large"},
-        {8, "guest-writable"}, {9, "guest-dirty"}, {10, "host-writable"}, {11, "writes-emulated"}, {63, "no-execute"}};
+        {SPTE_WRITABLE, "writable"},       {SPTE_USER, "user"},           {SPTE_CACHED, "cached"},
+        {SPTE_ACCESSED, "accessed"},       {SPTE_DIRTY, "dirty"},         {SPTE_LARGE, "large"},
+        {SPTE_GUEST_W, "guest-writable"},  {SPTE_GUEST_D, "guest-dirty"}, {SPTE_HOST_W, "host-writable"},
+        {SPTE_EMUL, "writes-emulated"},    {SPTE_NX, "no-execute"}};
     struct text t = {text, size};
     if (!spte) {
         add(&t, "empty");
@@ -158,7 +160,14 @@ static void print_shadow_level(struct shadow_step *s, gva_t gva, const struct in
     s->sp = spte_is_link(*sptep, level) ? &s->sh->pages[spte_child(*sptep)] : NULL;
 }
 
-static void print_levels(const struct machine *m, const struct mmu_vcpu *mv, const struct gwalk *w, gva_t gva,
+/* -mmu ept: what the second stage makes of a gpa. */
+static void print_stage2(struct mmu_vcpu *mv, gpa_t gpa, const struct inspect_out *out)
+{
+    if (mv->mmu->ops->print_stage2 && gpa != ~(gpa_t)0)
+        mv->mmu->ops->print_stage2(mv, gpa, out->line, out->ctx);
+}
+
+static void print_levels(const struct machine *m, struct mmu_vcpu *mv, const struct gwalk *w, gva_t gva,
                          const struct inspect_out *out)
 {
     struct shadow_step s = {0};
@@ -166,8 +175,10 @@ static void print_levels(const struct machine *m, const struct mmu_vcpu *mv, con
         shadow_begin(&s, mv, gva);
     for (int level = 5; level >= 1; level--) {
         const struct gwalk_level *at = guest_level(w, level);
-        if (at)
+        if (at) {
             print_guest_level(w, at, out);
+            print_stage2(mv, at->gpte_gpa, out);
+        }
         if (s.sp && (int)s.sp->role.level == level)
             print_shadow_level(&s, gva, out);
         else if (at && s.sh && at->gpte_gpa != ~(gpa_t)0)
@@ -273,6 +284,7 @@ void machine_print_mmu_walk(const struct machine *m, unsigned cpu, uint64_t gva,
     inspect_say(out, "  result gpa 0x%" PRIx64 " (gfn 0x%" PRIx64 "), level %d, %s %s %s%s%s", w.gpa, gfn, w.leaf_level,
                 w.writable ? "writable" : "read-only", w.user ? "user" : "supervisor",
                 w.nx ? "no-execute" : "executable", w.global ? " global" : "", w.dirty ? " dirty" : "");
+    print_stage2(mv, w.gpa, out);
     print_slot(m, as, gfn, out);
     print_tracking(m, as, gfn, out);
     print_host(m, as, gfn, out);

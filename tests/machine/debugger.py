@@ -65,6 +65,29 @@ def until_mapped_entry_is_written(s):
     raise AssertionError("no write to an entry with a present spte")
 
 
+def host_line(s, gva):
+    return s.ask(f"mmu walk 0x{gva:x}").split("host   ")[1].splitlines()[0]
+
+
+def swap_out_and_refault(s, gfn, gva):
+    """Takes a page's frame away under the guest, and runs until the guest's own access has brought it back."""
+    content = s.ask(f"xp/512xg 0x{gfn << 12:x}")
+    text = s.ask(f"host swapout 0x{gfn:x}")
+    check("swapped" in text and "notifier.start" in text and "notifier.end" in text, text)
+    check("swapped" in host_line(s, gva), "host entry")
+    check(s.ask(f"xp/512xg 0x{gfn << 12:x}") == content, "the content of the swapped page is another one")
+    check("swapped" in host_line(s, gva), "looking brought it back")
+    for _ in range(20000):
+        text = s.ask("mmu step")
+        check(re.search(r"(mmu|notifier|ept)\.\w", text), "no event: " + text)
+        if "swapped" not in host_line(s, gva):
+            break
+    else:
+        raise AssertionError("nobody touched the page")
+    check("present" in host_line(s, gva), host_line(s, gva))
+    check("every invariant holds" in s.ask("mmu audit"), "audit")
+
+
 def test_a_write_to_a_page_table_is_shown_on_both_sides_and_stepped_to_its_zap():
     s = Session("-digest")
     text = until_mapped_entry_is_written(s)
@@ -78,6 +101,7 @@ def test_a_write_to_a_page_table_is_shown_on_both_sides_and_stepped_to_its_zap()
     check(number(r"gfn 0x(\w+)", zap) == before >> 12 & 0xffffffffff, f"{zap}\n{text}")
     check("every invariant holds" in s.ask("mmu audit"), "audit")
     s.ask("delete all")
+    swap_out_and_refault(s, gpa >> 12, gpa)
     check("debug exit" in s.ask("continue"), "it did not end")
     end = s.end()
     check(end.status == 33 and end.digest() == base_digest(), f"{end.status} {end.err}")
@@ -109,6 +133,70 @@ def test_a_read_only_host_entry_is_refaulted_by_the_next_write():
         s.ask("continue")
         end = s.end()
         check(end.status == 33 and end.digest() == base_digest(mode), f"{mode}: {end.status} {end.err}")
+
+
+def test_host_operations_show_their_events_and_the_guest_never_notices():
+    for mode in MODES:
+        s = Session("-mmu", mode, "-digest")
+        gva, gfn = mapped_page(s)
+        s.ask("step 20000")
+        swap_out_and_refault(s, gfn, gva)
+        frame = number(r"frame  0x(\w+)", s.ask(f"mmu walk 0x{gva:x}"))
+        text = s.ask(f"host migrate 0x{gfn:x}")
+        check("to frame" in text and "notifier.start" in text, text)
+        check(number(r"frame  0x(\w+)", s.ask(f"mmu walk 0x{gva:x}")) != frame, "it was not moved")
+        check("resident pages" in s.ask("host age"), "age")
+        text = s.ask("host fork")
+        check("shared" in text and "notifier.start" in text, text)
+        check("read-only" in host_line(s, gva), "not copy-on-write")
+        s.ask(f"watch 0x{gva:x} 4")
+        s.ask("continue")
+        check(" writable" in host_line(s, gva), "the copy was not broken")
+        s.ask("delete all")
+        s.ask(f"host swapout 0x{gfn:x}")
+        check("present" in s.ask(f"host swapin 0x{gfn:x}"), "swapin")
+        check("every invariant holds" in s.ask("mmu audit"), "audit")
+        s.ask("continue")
+        end = s.end()
+        check(end.status == 33 and end.digest() == base_digest(mode), f"{mode}: {end.status} {end.err}")
+
+
+def test_pages_that_hold_the_same_bytes_are_merged_and_unmerged_by_a_write():
+    s = Session("-digest")
+    s.ask("break group_roots")  # page tables and user pages exist by then, many of them equal
+    s.ask("continue")
+    pages = {}
+    for page in range(0x400, 0x440):
+        if " present" not in host_line(s, page << 12):
+            continue
+        text = s.ask(f"xp/512xg 0x{page << 12:x}")
+        pages.setdefault(re.sub(r"gpa 0x\w+:", "", text), []).append(page)
+    same = next((v for v in pages.values() if len(v) > 1), None)
+    check(same, "no two pages are equal")
+    text = s.ask(f"host merge 0x{same[0]:x} 0x{same[1]:x}")
+    check(text.count("read-only") == 2, text)
+    frames = [number(r"frame  0x(\w+)", s.ask(f"mmu walk 0x{page << 12:x}")) for page in same[:2]]
+    check(frames[0] == frames[1], f"{frames}")
+    check("every invariant holds" in s.ask("mmu audit"), "audit")
+    s.ask("delete all")
+    s.ask("continue")
+    end = s.end()
+    check(end.status == 33 and end.digest() == base_digest(), f"{end.status} {end.err}")
+
+
+def test_exits_of_the_second_stage_are_events_with_their_qualification():
+    s = Session("-mmu", "ept")
+    s.ask("break mmu exit")
+    for _ in range(20):
+        text = s.ask("continue")
+        check("event point 1" in text and "ept.exit: EPT" in text, text)
+        if "violation" in text and " write of the translated address" in text:
+            break
+    else:
+        raise AssertionError("no write violation")
+    gla = number(r"gla 0x(\w+)", text)
+    check("ept level 1" in s.ask(f"mmu walk 0x{gla:x}").split("result")[1], "the second stage of the walk")
+    s.end()
 
 
 def test_stepping_and_every_kind_of_point_leave_the_digest_as_it_is():
@@ -179,7 +267,8 @@ BAD = ["nonsense", "break", "break nosuch", "break 0x", "break 1 2", "break mmu"
        "break mmu fault foo=1", "watch", "watch 0xffff800000000000 8", "watch 0x1000 0", "watch 0x1000 99999999", "watch 0x1ffc 8", "delete", "delete 9",
        "delete -1", "step x", "step 0", "step 99999999999999999999999", "x/99999999xg 0", "x/4q 0", "x/0x 0", "x", "x/4xg", "x/1xg 0xffff800000000000",
        "xp/1xg 0xfffffffffffff000", "xp/i 0", "disassemble 3 0xffff800000000000", "mmu", "mmu nosuch", "mmu walk", "mmu walk $nosuch", "mmu rmap 0x10000000000000",
-       "host nosuch", "host protect", "host protect 0x102", "host protect 0x102 rx", "host protect 0xfffff ro", "symbol nosuch", "help nosuch",
+       "host nosuch", "host protect", "host protect 0x102", "host protect 0x102 rx", "host protect 0xfffff ro", "host swapout", "host swapout 0xfffff", "host swapin 0x102", "host merge 0x102", "host merge 0x102 0x102",
+       "host migrate 0x1f00", "host fork 1", "symbol nosuch", "help nosuch",
        "savevm /nonexistent/file", 'send "open', "break 1+", "break +", "a b c d e f g h i j k l m n o p q r s", "x/s 0xffff800000000000", "regs 1"]
 
 
