@@ -19,6 +19,7 @@ struct memslot {
     uint64_t pages;
     hva_t hva;
     enum memslot_kind kind;
+    struct dirty_log *dirty; /* mmu/dirty.h; NULL: not logged */
     void *rmap; /* the shadow engine's rmap chunks for this slot; NULL otherwise */
 };
 
@@ -51,6 +52,14 @@ struct mmu_stats {
 /* Linux: test_young, clear_young, clear_flush_young. */
 enum mmu_age { MMU_AGE_TEST, MMU_AGE_CLEAR, MMU_AGE_CLEAR_FLUSH };
 
+/* What the engine does to the mappings of logged gfns (mmu/dirty.c). */
+enum dirty_op {
+    DIRTY_OP_START,   /* logging begins: everything is clean */
+    DIRTY_OP_CLEAN,   /* these are clean again: the next write must be seen */
+    DIRTY_OP_COLLECT, /* what is written and not in the log yet goes into it */
+    DIRTY_OP_STOP     /* logging has ended; called with the host_mm lock */
+};
+
 /*
  * Locking: translate and read_phys are called without the MMU lock (it must not be held across gup); every other operation is called with it.
  * The lock is recursive to its owner. An engine that is asked for something under the lock may call track_add/track_remove and tlb_*.
@@ -77,6 +86,8 @@ struct mmu_ops {
     void (*zap_all)(struct mmu *mmu);
     /* May be NULL. Frees up to `pages` table pages, the oldest first; the number freed. */
     uint64_t (*shrink)(struct mmu *mmu, uint64_t pages);
+    /* May be NULL: no dirty logging. The gfns lie in the slot, slot->dirty says in which form (STOP: it is NULL already). */
+    void (*dirty_log)(struct mmu *mmu, struct memslot *slot, gfn_t start, uint64_t pages, enum dirty_op op);
     unsigned (*audit)(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx);
     /* May be NULL. The slot (zapped before) is about to be freed: frees slot->rmap. At fini the engine does it for the slots that are left. */
     void (*slot_free)(struct mmu *mmu, struct memslot *slot);
@@ -135,6 +146,8 @@ bool mmu_notifier_retry(const struct mmu *mmu, uint64_t seq, hva_t hva);
 
 /* memslot look-ups (mmu/memslot.c). */
 struct memslot *memslot_find(const struct mem *m, unsigned as, gfn_t gfn);
+/* The slot that starts at gpa, or NULL. */
+struct memslot *memslot_at_gpa(const struct mem *m, unsigned as, gpa_t gpa);
 /* Calls fn for each part of [start, end) that a slot maps (all address spaces). Linux: kvm_handle_hva_range. */
 void memslot_for_each_hva(struct mem *m, hva_t start, hva_t end, void (*fn)(void *ctx, struct memslot *slot, gfn_t gfn, uint64_t pages),
                           void *ctx);

@@ -167,10 +167,13 @@ void mem_destroy(struct mem *m)
         return;
     notifier_unregister(&m->notifier);
     for (unsigned as = 0; as < MEM_ADDRESS_SPACES; as++) {
-        for (size_t i = 0; i < m->slot_count[as]; i++)
+        for (size_t i = 0; i < m->slot_count[as]; i++) {
+            dirty_log_free(m, m->slots[as][i]);
             free(m->slots[as][i]);
+        }
         free(m->slots[as]);
     }
+    dirty_rings_free(m);
     track_fini(m);
     if (m->cfg.trace == &m->no_trace)
         trace_fini(&m->no_trace);
@@ -277,6 +280,7 @@ static enum mem_result write_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t
         if (!page)
             return MEM_OK; /* mem_fail() has said it */
     }
+    mem_note_dirty(m, as, gfn, cpu);
     page += gpa & PAGE_MASK;
     unsigned mask = track_mask(m, as, gfn);
     if (kind == MEM_WALK)
@@ -341,6 +345,7 @@ void mem_written(struct mem *m, unsigned as, gpa_t gpa, size_t len)
         if (part > len)
             part = len;
         unsigned mask = track_mask(m, as, gpa >> PAGE_SHIFT);
+        mem_note_dirty(m, as, gpa >> PAGE_SHIFT, -1);
         const uint8_t *page = mask ? mem_page_read(m, as, gpa >> PAGE_SHIFT) : NULL;
         if (page)
             track_notify(m, as, gpa, page + (gpa & PAGE_MASK), part, mask);
@@ -365,6 +370,7 @@ enum mem_cmpxchg mem_walk_cmpxchg(struct mem *m, unsigned as, gpa_t gpa, uint64_
                   : __atomic_compare_exchange_n((uint64_t *)at, &old, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     if (!swapped)
         return MEM_CHANGED;
+    mem_note_dirty(m, as, gfn, -1);
     unsigned mask = track_mask(m, as, gfn) & ~(1u << TRACK_PT);
     if (unlikely(mask))
         track_notify(m, as, gpa, at, size, mask);

@@ -12,6 +12,7 @@
 #define MMU_MEM_H
 
 #include "core/host/host_mm.h"
+#include "mmu/dirty.h"
 #include "mmu/engine.h"
 #include "mmu/gfn_tree.h"
 
@@ -44,6 +45,9 @@ struct mem {
         gpa_t gpa; /* 8-byte aligned, or ~0: not known */
         uint64_t value;
     } before; /* while track listeners are told of a write: the word that it began in, as it was; for debuggers */
+    unsigned dirty_logs;      /* slots that are logged */
+    struct dirty_ring *rings; /* dirty.c: one for each of ring_count vCPUs, or NULL */
+    unsigned ring_count, ring_entries;
     struct mmu *mmu;          /* told about newly tracked gfns and dying slots; may be NULL */
     struct mem_page *cache;   /* MEM_CACHE_SIZE */
     struct notifier notifier; /* keeps the cache true */
@@ -97,6 +101,13 @@ enum mem_cmpxchg { MEM_SWAPPED, MEM_CHANGED, MEM_READ_ONLY };
 enum mem_cmpxchg mem_walk_cmpxchg(struct mem *m, unsigned as, gpa_t gpa, uint64_t old, uint64_t value, unsigned size);
 
 void mem_cache_clear(struct mem *m);
+
+/* The gfn was written by the vCPU, or by none (-1). */
+static inline void mem_note_dirty(struct mem *m, unsigned as, gfn_t gfn, int vcpu)
+{
+    if (unlikely(m->dirty_logs))
+        dirty_mark_gfn(m, as, gfn, vcpu);
+}
 
 /* ---- track.c ---- */
 

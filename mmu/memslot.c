@@ -5,6 +5,7 @@
  * are few; they change rarely, and each change advances the generation, which is what makes stale MMIO sptes die.
  */
 #include "core/alloc.h"
+#include "mmu/dirty.h"
 #include "mmu/mem.h"
 
 #include <stdlib.h>
@@ -27,6 +28,8 @@ const char *memslot_error_text(int error)
         return "no slot starts there";
     case MEMSLOT_ERR_NOMEM:
         return "out of memory";
+    case MEMSLOT_ERR_UNSUPPORTED:
+        return "not supported by this -mmu";
     }
     return "unknown memslot error";
 }
@@ -110,6 +113,7 @@ static void slot_retire(struct mem *m, struct memslot *s)
 static void slot_free(struct mem *m, struct memslot *s)
 {
     mem_cache_clear(m);
+    dirty_log_free(m, s);
     if (m->mmu && m->mmu->ops->slot_free) {
         mmu_lock(m->mmu);
         m->mmu->ops->slot_free(m->mmu, s);
@@ -118,8 +122,7 @@ static void slot_free(struct mem *m, struct memslot *s)
     free(s);
 }
 
-/* The slot that starts at gpa, or NULL. */
-static struct memslot *slot_at(const struct mem *m, unsigned as, gpa_t gpa)
+struct memslot *memslot_at_gpa(const struct mem *m, unsigned as, gpa_t gpa)
 {
     if (as >= MEM_ADDRESS_SPACES || (gpa & PAGE_MASK))
         return NULL;
@@ -131,7 +134,7 @@ int mem_slot_delete(struct mem *m, unsigned as, gpa_t gpa)
 {
     if (as >= MEM_ADDRESS_SPACES)
         return MEMSLOT_ERR_RANGE;
-    struct memslot *s = slot_at(m, as, gpa);
+    struct memslot *s = memslot_at_gpa(m, as, gpa);
     if (!s)
         return MEMSLOT_ERR_ABSENT;
     size_t i = slot_lower(m, as, s->base), n = m->slot_count[as];
@@ -146,7 +149,7 @@ int mem_slot_delete(struct mem *m, unsigned as, gpa_t gpa)
 
 int mem_slot_move(struct mem *m, unsigned as, gpa_t gpa, gpa_t new_gpa)
 {
-    const struct memslot *s = slot_at(m, as, gpa);
+    const struct memslot *s = memslot_at_gpa(m, as, gpa);
     if (!s)
         return as < MEM_ADDRESS_SPACES ? MEMSLOT_ERR_ABSENT : MEMSLOT_ERR_RANGE;
     struct memslot old = *s;
@@ -159,7 +162,7 @@ int mem_slot_move(struct mem *m, unsigned as, gpa_t gpa, gpa_t new_gpa)
 
 int mem_slot_set_kind(struct mem *m, unsigned as, gpa_t gpa, enum memslot_kind kind)
 {
-    struct memslot *s = slot_at(m, as, gpa);
+    struct memslot *s = memslot_at_gpa(m, as, gpa);
     if (!s)
         return as < MEM_ADDRESS_SPACES ? MEMSLOT_ERR_ABSENT : MEMSLOT_ERR_RANGE;
     if (s->kind == kind)

@@ -37,7 +37,8 @@ enum memslot_error {
     MEMSLOT_ERR_ALIGN = -2,   /* gpa, len or hva is not a page multiple */
     MEMSLOT_ERR_RANGE = -3,   /* empty, or beyond 52 bits, or no such address space */
     MEMSLOT_ERR_ABSENT = -4,  /* no slot starts there */
-    MEMSLOT_ERR_NOMEM = -5
+    MEMSLOT_ERR_NOMEM = -5,
+    MEMSLOT_ERR_UNSUPPORTED = -6 /* not with this engine */
 };
 #define MEM_ADDRESS_SPACES 2
 

@@ -3,6 +3,7 @@
  * from the structures that are under test. It looks only; see mmu/audit.h.
  */
 #include "mmu/audit.h"
+#include "mmu/dirty.h"
 #include "mmu/shadow/gpte.h"
 
 /* An spte under audit. */
@@ -49,6 +50,8 @@ static void check_frame(struct audit *a, const struct entry *e, const struct mem
         fail_entry(a, 3, e, "writable, but the host entry is not");
     if (slot->kind != MEMSLOT_RAM)
         fail_entry(a, 3, e, "writable, but the memslot is ROM");
+    if (slot->dirty && slot->dirty->form == DIRTY_WRITE_PROTECT && !dirty_is_marked(slot, gfn))
+        fail_entry(a, 3, e, "writable, but its page is logged and clean");
 }
 
 static void check_tracking(struct audit *a, const struct entry *e, gfn_t gfn)
@@ -67,6 +70,12 @@ static void check_backing(struct audit *a, const struct entry *e, gfn_t gfn)
         fail_entry(a, 2, e, "its gfn has no memslot");
         return;
     }
+    if (slot->dirty && (e->level > 1 || !(e->spte & SPTE_D_LOG) != (slot->dirty->form != DIRTY_BIT)))
+        fail_entry(a, 3, e, "not of the form of its slot's dirty log");
+    if (!slot->dirty && (e->spte & (SPTE_WP_LOG | SPTE_D_LOG)))
+        fail_entry(a, 3, e, "its slot is not logged any more");
+    if ((e->spte & (SPTE_CACHED | SPTE_ACCESSED)) == SPTE_CACHED)
+        fail_entry(a, 7, e, "cached, but not accessed");
     check_rmap(a, e, slot, gfn);
     check_frame(a, e, slot, gfn);
     check_tracking(a, e, gfn);
@@ -331,6 +340,8 @@ static const char *tlb_trouble(const struct shadow *sh, const struct tlb_meta *m
         return "holds another frame than its spte";
     if (data && data->ntag_w != tlb_empty_tag(index) && !(*p & SPTE_WRITABLE))
         return "permits writes, its spte does not";
+    if (data && data->ntag_w != tlb_empty_tag(index) && !(*p & SPTE_DIRTY))
+        return "permits writes, its spte is clean";
     return NULL;
 }
 

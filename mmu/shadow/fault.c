@@ -13,6 +13,7 @@
  *
  * The sequence is read before the guest walk: an invalidation of a frame that holds a guest table counts as well.
  */
+#include "mmu/dirty.h"
 #include "mmu/shadow/gpte.h"
 
 #include <string.h>
@@ -76,27 +77,47 @@ static void fill_tlb(struct mmu_vcpu *mv, gva_t gva, unsigned access, uint64_t *
         .host = host - (gpa & PAGE_MASK),
         .fetch = fetch,
         .read = !fetch && (!(access & ACCESS_WRITE) || rights_allow(r, rights, who | ACCESS_READ)),
-        .write = write && (*sptep & SPTE_WRITABLE),
+        .write = write && spte_gives_write_tag(*sptep, access & ACCESS_WRITE),
         .write_emul = write && (*sptep & SPTE_EMUL),
         .meta.dep[0] = (uintptr_t)sptep,
     };
     *sptep |= SPTE_CACHED | SPTE_ACCESSED;
+    if ((access & ACCESS_WRITE) && (*sptep & SPTE_WRITABLE))
+        *sptep |= SPTE_DIRTY;
     tlb_install(mv, tlb_mode_of(r, access), &f);
+}
+
+/*
+ * A write to a page that is read-only for the sake of dirty logging alone: it is dirty from now on. No guest walk, no
+ * gup and no retry: the frame is the one that the spte has. Linux: fast_page_fault.
+ */
+static void fast_page_fault(struct mmu_vcpu *mv, gfn_t gfn, uint64_t *sptep)
+{
+    struct shadow *sh = shadow_of(mv->mmu);
+    uint64_t fixed = spte_with_writable(*sptep & ~SPTE_WP_LOG);
+    if (!(fixed & SPTE_WRITABLE))
+        return;
+    *sptep = fixed;
+    dirty_mark_gfn(mv->mem, mv->regs.as, gfn, (int)mv->index);
+    sh->stats.fast_faults++;
+    sp_touch(sh, sp_of(sh, sptep));
 }
 
 /* Answers from a present leaf. False: it does not allow the access, and the guest's tables must say why. */
 static bool use_leaf(struct mmu_vcpu *mv, gva_t gva, unsigned access, uint64_t *sptep, int level, struct xlate *out)
 {
     struct shadow *sh = shadow_of(mv->mmu);
-    uint64_t spte = *sptep;
     struct gwalk rights;
-    rights_of(spte, paging_format_of(&mv->regs), &rights);
+    rights_of(*sptep, paging_format_of(&mv->regs), &rights);
     if (!rights_allow(&mv->regs, &rights, access))
         return false;
-    if ((access & ACCESS_WRITE) && !(spte & (SPTE_WRITABLE | SPTE_EMUL)))
-        return false; /* the host's entry must be made writable first */
     gfn_t below = (gva >> PAGE_SHIFT) & (level_pages(level) - 1);
     gfn_t gfn = spte_gfn(sh, sptep) + below;
+    if (unlikely((access & ACCESS_WRITE) && (*sptep & SPTE_WP_LOG)))
+        fast_page_fault(mv, gfn, sptep);
+    uint64_t spte = *sptep;
+    if ((access & ACCESS_WRITE) && !(spte & (SPTE_WRITABLE | SPTE_EMUL)))
+        return false; /* the host's entry must be made writable first */
     uint8_t *host = (uint8_t *)frame_pool_ptr(sh->pool, spte_pfn(spte) + below) + (gva & PAGE_MASK);
     out->gpa = gfn << PAGE_SHIFT | (gva & PAGE_MASK);
     if ((access & ACCESS_WRITE) && (spte & SPTE_EMUL)) {
@@ -176,17 +197,24 @@ static void fault_from_walk(struct fault *f, const struct shadow_root *root, con
     f->rights = spte_rights(acc, leaf & GPTE_D, gpte_pkey(role, leaf));
 }
 
+/* Must the gfns of the large page be seen one by one? Linux: disallow_lpage, has_wrprotected_page: there a count for
+ * each large page of a slot, here the counts of tracking, which are kept by level. */
+static bool disallow_lpage(const struct shadow *sh, const struct fault *f, int level)
+{
+    return f->slot->dirty || f->slot->kind != MEMSLOT_RAM || track_any_in_large(sh->mmu->mem, f->as, f->gfn, level);
+}
+
 /* May a leaf of this level be made here? Linux: kvm_mmu_hugepage_adjust. The host has runs of 512 frames at most. */
 static bool may_map_at(const struct shadow *sh, const struct fault *f, union sp_role role, int level)
 {
     if (level == 1 || !f->slot)
         return level == 1;
-    if (level > 2 || level > f->leaf_level || !f->huge || role.a20 || f->slot->kind != MEMSLOT_RAM)
+    if (level > 2 || level > f->leaf_level || !f->huge || role.a20)
         return false;
     gfn_t first = f->gfn & ~(level_pages(level) - 1);
     return first >= f->slot->base && first + level_pages(level) <= f->slot->base + f->slot->pages &&
            (((memslot_hva(f->slot, first) >> PAGE_SHIFT) & (level_pages(level) - 1)) == 0) &&
-           !track_any_in_large(sh->mmu->mem, f->as, f->gfn, level);
+           !disallow_lpage(sh, f, level);
 }
 
 /* The page that the spte of `sp` for this fault must link to. */
@@ -242,7 +270,9 @@ static uint64_t leaf_value(struct shadow *sh, const struct fault *f, int level)
     if (!f->slot)
         return spte_make_mmio(f->gfn, f->rights, sh->mmio_generation);
     bool emul = f->slot->kind != MEMSLOT_RAM || (level == 1 && track_is_tracked(sh->mmu->mem, f->as, f->gfn));
-    return spte_make_leaf(f->pfn & ~(level_pages(level) - 1), level, f->rights, f->host_w, emul);
+    uint64_t leaf = spte_make_leaf(f->pfn & ~(level_pages(level) - 1), level, f->rights, f->host_w, emul);
+    uint64_t log = shadow_log_bits(f->slot, f->access & ACCESS_WRITE);
+    return likely(!log) ? leaf : spte_with_writable((leaf & ~SPTE_DIRTY) | log);
 }
 
 /* Could a TLB entry made from `old` permit what `new` does not? */
@@ -258,6 +288,8 @@ static void set_leaf(struct shadow *sh, const struct fault *f, struct sp *sp, ui
     int level = (int)sp->role.level;
     uint64_t new = leaf_value(sh, f, level), old = *sptep;
     bool same = spte_is_leaf(old, level) && spte_is_present(new) && spte_pfn(old) == spte_pfn(new);
+    if (same && !(old & SPTE_WP_LOG)) /* dirty stays dirty */
+        new = spte_with_writable(new & ~SPTE_WP_LOG);
     if (same && loses_rights(old, new))
         spte_drop_cached(sh, sptep);
     if (same)
@@ -329,6 +361,8 @@ static bool map_and_fill(struct mmu_vcpu *mv, struct fault *f, const struct gwal
     struct gwalk rights;
     rights_of(*sptep, w->format, &rights);
     if (f->access & ACCESS_WRITE) {
+        if (unlikely(f->slot->dirty && f->slot->dirty->form == DIRTY_WRITE_PROTECT))
+            dirty_mark(mv->mem, f->slot, f->gfn, (int)mv->index);
         if (!(*sptep & (SPTE_WRITABLE | SPTE_EMUL)))
             return f->rights & SPTE_GUEST_D ? false : true;
         out->host = (*sptep & SPTE_WRITABLE) ? host : NULL;

@@ -47,11 +47,10 @@ static void shadow_register_stats(struct mmu *mmu, struct stats *s)
 {
     const struct shadow_stats *c = &shadow_of(mmu)->stats;
     const struct stats_row rows[] = {
-        {"shadow.pages", "pages", &c->pages},
-        {"shadow.recycled", "pages", &c->recycled},
-        {"shadow.shrunk", "pages", &c->shrunk},
-        {"shadow.obsolete_zapped", "pages", &c->obsolete_zapped},
-        {"shadow.fast_zaps", "zaps", &c->fast_zaps},
+        {"shadow.pages", "pages", &c->pages},        {"shadow.recycled", "pages", &c->recycled},
+        {"shadow.shrunk", "pages", &c->shrunk},      {"shadow.obsolete_zapped", "pages", &c->obsolete_zapped},
+        {"shadow.fast_zaps", "zaps", &c->fast_zaps}, {"shadow.fast_faults", "faults", &c->fast_faults},
+        {"shadow.aged", "sptes", &c->aged},          {"shadow.repointed", "sptes", &c->repointed},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         stats_add(s, rows[i].name, rows[i].unit, rows[i].value);
@@ -72,5 +71,8 @@ const struct mmu_ops mmu_shadow_ops = {
     .unprotect_gfn = shadow_unprotect_gfn,
     .slot_free = shadow_slot_free,
     .shrink = shadow_shrink,
+    .age_gfns = shadow_age_gfns,
+    .change_pte = shadow_change_pte,
+    .dirty_log = shadow_dirty_log,
     .register_stats = shadow_register_stats,
 };

@@ -78,6 +78,9 @@ struct shadow_stats {
     uint64_t shrunk;          /* pages given back on request */
     uint64_t obsolete_zapped; /* pages of an older generation that were zapped since */
     uint64_t fast_zaps;       /* generations */
+    uint64_t fast_faults;     /* write faults of dirty logging that the spte alone answered */
+    uint64_t aged;            /* sptes whose accessed state was taken */
+    uint64_t repointed;       /* sptes that change_pte gave another frame */
 };
 
 struct shadow {
@@ -225,6 +228,19 @@ void shadow_zap_obsolete(struct shadow *sh, unsigned budget);
 /* Linux: mmu_shrink_scan, kvm_mmu_zap_oldest_mmu_pages. */
 uint64_t shadow_shrink(struct mmu *mmu, uint64_t pages);
 void shadow_slot_free(struct mmu *mmu, struct memslot *slot);
+
+/* Zaps what an rmap head holds. */
+bool shadow_head_zap(struct shadow *sh, struct spte_list *head);
+/* Zaps the large leaves that map any of [start, end). */
+void shadow_zap_large(struct shadow *sh, struct memslot *slot, gfn_t start, gfn_t end);
+
+/* ---- dirty.c, host.c ---- */
+
+/* The logging bits of a new leaf of the slot's; `write`: it is made for a write. */
+uint64_t shadow_log_bits(const struct memslot *slot, bool write);
+void shadow_dirty_log(struct mmu *mmu, struct memslot *slot, gfn_t start, uint64_t pages, enum dirty_op op);
+bool shadow_age_gfns(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages, enum mmu_age how);
+void shadow_change_pte(struct mmu *mmu, unsigned as, gfn_t gfn, struct hpte_view hpte);
 
 /* ---- pt_write.c ---- */
 

@@ -19,9 +19,13 @@
  *   GUEST_D                        the guest's leaf entry has its D bit set (fault path, and the tracked write that
  * sets it) HOST_W                         the host entry allowed writes when the frame was obtained (KVM:
  * HOST_WRITEABLE) EMUL                           writes must be seen: tracked gfn or ROM (KVM: not MMU_WRITEABLE)
- *   WRITABLE                       all of GUEST_D, HOST_W and not EMUL: a store the guest's rights allow needs nobody's
- * help CACHED                         a TLB entry may have been made from it; cleared when those were dropped ACCESSED
- * DIRTY                 used since made, written (or writable) since made: what aging and write-back ask for
+ *   WP_LOG                         the page is logged by write protection and clean
+ *   D_LOG                          the page is logged by D bits: DIRTY is exact
+ *   WRITABLE                       all of GUEST_D, HOST_W, not EMUL, not WP_LOG: a store the guest's rights allow needs
+ *                                  nobody's help
+ *   CACHED                         a TLB entry may have been made from it; cleared when those were dropped
+ *   ACCESSED                       used since it was made or last aged; one that is not has no TLB entry
+ *   DIRTY                          written since cleaned; without D_LOG: may have been
  *
  * WRITABLE does not imply GUEST_W: with CR0.WP clear a supervisor may write through an entry that is read-only for the
  * guest.
@@ -47,6 +51,8 @@
 #define SPTE_FRAME_MASK  (((1ull << 40) - 1) << SPTE_FRAME_SHIFT)
 #define SPTE_PKEY_SHIFT  52
 #define SPTE_PKEY_MASK   (0xfull << SPTE_PKEY_SHIFT)
+#define SPTE_WP_LOG      (1ull << 56)
+#define SPTE_D_LOG       (1ull << 57)
 #define SPTE_NX          (1ull << 63)
 
 /* What the guest's entries say of a page. */
@@ -89,11 +95,23 @@ static inline unsigned spte_pkey(uint64_t spte)
     return (spte & SPTE_PKEY_MASK) >> SPTE_PKEY_SHIFT;
 }
 
-/* WRITABLE follows from the three that it depends on; writable entries count as dirty. */
+/* WRITABLE follows from the four that it depends on; writable entries count as dirty where no one wants it exactly. */
 static inline uint64_t spte_with_writable(uint64_t spte)
 {
-    bool w = (spte & (SPTE_GUEST_D | SPTE_HOST_W | SPTE_EMUL)) == (SPTE_GUEST_D | SPTE_HOST_W);
-    return w ? spte | SPTE_WRITABLE | SPTE_DIRTY : spte & ~SPTE_WRITABLE;
+    bool w = (spte & (SPTE_GUEST_D | SPTE_HOST_W | SPTE_EMUL | SPTE_WP_LOG)) == (SPTE_GUEST_D | SPTE_HOST_W);
+    return w ? spte | SPTE_WRITABLE | ((spte & SPTE_D_LOG) ? 0 : SPTE_DIRTY) : spte & ~SPTE_WRITABLE;
+}
+
+/* A leaf of level 1 on another frame of the same content, which the host does not let it write. */
+static inline uint64_t spte_repoint(uint64_t spte, pfn_t pfn)
+{
+    return (spte & ~(SPTE_FRAME_MASK | SPTE_HOST_W | SPTE_WRITABLE)) | pfn << SPTE_FRAME_SHIFT;
+}
+
+/* May a TLB entry made for this kind of access have the write tag? Where D bits are exact the first write sets them. */
+static inline bool spte_gives_write_tag(uint64_t spte, bool write)
+{
+    return (spte & SPTE_WRITABLE) && (write || !(spte & SPTE_D_LOG) || (spte & SPTE_DIRTY));
 }
 
 /* Linux: make_spte. `rights` from spte_rights(); `emul`: writes must be seen. */

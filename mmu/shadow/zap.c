@@ -5,6 +5,7 @@
  * child drops those of every leaf below it, since some were reached through that link; the leaves stay, and what other
  * paths still reach is merely looked up again.
  */
+#include "mmu/dirty.h"
 #include "mmu/shadow/gpte.h"
 
 /* Dropping one entry probes a few slots in each table; above this many in one go it is cheaper to clear the tables. */
@@ -77,8 +78,11 @@ void spte_drop(struct shadow *sh, uint64_t *sptep)
         gfn_t gfn = spte_gfn(sh, sptep);
         struct memslot *slot = memslot_find(sh->mmu->mem, role_as(sp->role), gfn);
         spte_drop_cached(sh, sptep);
-        if (slot)
+        if (slot) {
             rmap_remove(&sh->descs, slot, gfn, level, sptep);
+            if ((spte & (SPTE_D_LOG | SPTE_DIRTY)) == (SPTE_D_LOG | SPTE_DIRTY))
+                dirty_mark(sh->mmu->mem, slot, gfn, -1); /* Linux: mmu_spte_clear_track_bits */
+        }
         sh->mmu->stats.zaps++;
         trace_point(sh->mmu->trace, TRACE_MMU_ZAP, gfn, (uint64_t)level, spte, sp->role.word);
     } else if (spte_is_link(spte, level)) {
@@ -190,7 +194,7 @@ static void head_write_protect(struct shadow *sh, struct spte_list *head)
     }
 }
 
-static bool head_zap(struct shadow *sh, struct spte_list *head)
+bool shadow_head_zap(struct shadow *sh, struct spte_list *head)
 {
     struct spte_iter it;
     uint64_t *sptep;
@@ -200,6 +204,18 @@ static bool head_zap(struct shadow *sh, struct spte_list *head)
         any = true;
     }
     return any;
+}
+
+void shadow_zap_large(struct shadow *sh, struct memslot *slot, gfn_t start, gfn_t end)
+{
+    for (int level = 2; level <= RMAP_LEVELS; level++) {
+        gfn_t gfn = start;
+        struct spte_list *head;
+        while ((head = rmap_next_used(slot, level, &gfn, end))) {
+            shadow_head_zap(sh, head);
+            gfn = (gfn | (level_pages(level) - 1)) + 1;
+        }
+    }
 }
 
 /* Linux: kvm_mmu_slot_gfn_write_protect. A large mapping around the gfn goes: its place is taken by small ones. */
@@ -213,11 +229,7 @@ void shadow_protect_gfn(struct mmu *mmu, unsigned as, gfn_t gfn)
     struct spte_list *head = rmap_head(slot, gfn, 1);
     if (head)
         head_write_protect(sh, head);
-    for (int level = 2; level <= RMAP_LEVELS; level++) {
-        head = rmap_head(slot, gfn, level);
-        if (head)
-            head_zap(sh, head);
-    }
+    shadow_zap_large(sh, slot, gfn, gfn + 1);
     shadow_batch_end(sh);
 }
 
@@ -230,7 +242,7 @@ static bool slot_zap_range(struct shadow *sh, struct memslot *slot, gfn_t start,
         gfn_t gfn = start;
         struct spte_list *head;
         while ((head = rmap_next_used(slot, level, &gfn, end))) {
-            any |= head_zap(sh, head);
+            any |= shadow_head_zap(sh, head);
             gfn = (gfn | (level_pages(level) - 1)) + 1;
         }
     }
