@@ -49,6 +49,8 @@ void clock_run_due(struct vclock *c)
 void clock_skip_to(struct vclock *c, uint64_t when)
 {
     uint64_t now = clock_now(c);
+    if (when > CLOCK_HORIZON)
+        when = CLOCK_HORIZON;
     if (when <= now)
         return;
     c->extra += when - now;
@@ -77,7 +79,7 @@ static void insert(struct vclock *c, struct timer *t)
 void timer_arm(struct vclock *c, struct timer *t, uint64_t deadline)
 {
     timer_cancel(c, t);
-    if (deadline == CLOCK_NEVER)
+    if (deadline > CLOCK_HORIZON)
         return;
     t->deadline = deadline;
     t->seq = c->next_seq++;
@@ -110,8 +112,10 @@ void clock_load(struct vclock *c, struct snap_reader *r)
     c->icount = snap_get_u64(r);
     c->extra = snap_get_u64(r);
     c->idle = snap_get_u64(r);
-    if (c->idle > c->extra || c->icount > CLOCK_NEVER / 2 || c->extra > CLOCK_NEVER / 2)
+    if (c->idle > c->extra || c->icount > CLOCK_HORIZON || c->extra > 2 * CLOCK_HORIZON - c->icount) {
         snap_fail(r, "clock: impossible time");
+        c->icount = c->extra = c->idle = 0;
+    }
 }
 
 /* How many timers with the same deadline fire before this one. */
@@ -136,6 +140,10 @@ void timer_load(struct vclock *c, struct timer *t, struct snap_reader *r)
     uint32_t rank = snap_get_u32(r);
     if (snap_reader_error(r) || deadline == CLOCK_NEVER)
         return;
+    if (deadline > CLOCK_HORIZON) {
+        snap_fail(r, "a timer is due beyond the end of time");
+        return;
+    }
     t->deadline = deadline;
     t->seq = rank;
     insert(c, t);

@@ -33,6 +33,8 @@ enum clock_surcharge {
 };
 
 #define CLOCK_NEVER UINT64_MAX
+/* The end of time, 292 years on: nothing is due later, whatever a guest programs, so that sums of times never wrap. */
+#define CLOCK_HORIZON (UINT64_MAX / 2)
 #define CLOCK_HZ    1000000000ull /* units a second; also the TSC's rate */
 
 struct timer;
@@ -77,12 +79,13 @@ static inline uint64_t clock_next_deadline(const struct vclock *c)
 /* Fires every timer whose deadline is <= now. A callback may arm and cancel timers, itself included; what it arms fires
  * in a later call, even if it is due already. */
 void clock_run_due(struct vclock *c);
-/* Idle skip: moves time forward to `when` (no effect if it is not in the future). */
+/* Idle skip: moves time forward to `when`, at most to CLOCK_HORIZON (no effect if it is not in the future). */
 void clock_skip_to(struct vclock *c, uint64_t when);
 
 /* A timer belongs to its device; the clock only links it. */
 void timer_init(struct timer *t, timer_fn *fn, void *opaque);
-/* Arms (or re-arms) at absolute `deadline`; one in the past fires at the next boundary. CLOCK_NEVER disarms. */
+/* Arms (or re-arms) at absolute `deadline`; one in the past fires at the next boundary. CLOCK_NEVER, or one
+ * beyond CLOCK_HORIZON, disarms. */
 void timer_arm(struct vclock *c, struct timer *t, uint64_t deadline);
 void timer_cancel(struct vclock *c, struct timer *t);
 static inline bool timer_is_armed(const struct timer *t)

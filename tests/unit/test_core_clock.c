@@ -190,6 +190,21 @@ START_TEST(order_survives_saving_whatever_the_order_of_loading)
 }
 END_TEST
 
+START_TEST(nothing_is_due_beyond_the_horizon_and_idle_time_ends_there)
+{
+    setup();
+    struct tick a = make('a'), b = make('b');
+    arm(&a, CLOCK_HORIZON);
+    arm(&b, CLOCK_HORIZON + 1);
+    ck_assert(timer_is_armed(&a.timer));
+    ck_assert(!timer_is_armed(&b.timer));
+    clock_skip_to(&clk, CLOCK_NEVER - 1);
+    ck_assert_uint_eq(clock_now(&clk), CLOCK_HORIZON);
+    clock_run_due(&clk);
+    ck_assert_str_eq(fired, "a");
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("core/clock");
@@ -203,6 +218,7 @@ static Suite *suite(void)
     tcase_add_test(t, idle_skip_moves_time_forward_only_and_is_counted);
     tcase_add_test(t, arming_at_never_disarms);
     tcase_add_test(t, order_survives_saving_whatever_the_order_of_loading);
+    tcase_add_test(t, nothing_is_due_beyond_the_horizon_and_idle_time_ends_there);
     suite_add_tcase(s, t);
     return s;
 }
