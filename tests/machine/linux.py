@@ -44,13 +44,14 @@ def check_log(result):
     check("reboot: Power down" in result.out, "no orderly power-off")
 
 
-def test_cloud_kernel_boots_the_same_in_shadow_and_walk():
+def test_cloud_kernel_boots_the_same_in_every_mode():
     base = boot("-audit", "100000" if LONG else "10000000", "-stats")
     check_log(base)
     check(int(re.search(r"^audits\s+(\d+)", base.err, re.M).group(1)) > 10, "no audits ran")
-    walk = boot("-mmu", "walk")
-    check(walk.digest() == base.digest(), f"walk {walk.digest()} shadow {base.digest()}")
-    check(walk.out == base.out, "serial output differs")
+    for mode in ("walk", "ept"):
+        other = boot("-mmu", mode)
+        check(other.digest() == base.digest(), f"{mode} {other.digest()} shadow {base.digest()}")
+        check(other.out == base.out, "serial output differs")
     again = boot()
     check((again.digest(), again.out) == (base.digest(), base.out), "a second run is another run")
 
@@ -62,6 +63,15 @@ def test_saved_and_loaded_boot_ends_the_same():
     check(loaded.status == 0, f"status {loaded.status}\n{loaded.err}")
     check(loaded.digest() == whole.digest(), f"loaded {loaded.digest()} whole {whole.digest()}")
     check(whole.out.endswith(loaded.out), "serial output differs")
+
+
+def test_reboot_resets_the_machine():
+    commands = write_tmp("reboot.script", 'wait "umbra# "\nsend "reboot -f\\n"\nwait "umbra# "\nsend "poweroff -f\\n"\n')
+    options = [o for o in linux() if o != "-no-reboot"]
+    result = umbra(*options, "-input-script", commands)
+    check(result.status == 0, f"status {result.status}\n{result.out[-1000:]}\n{result.err}")
+    check(result.out.count("Linux version") == 2, "it did not boot twice")
+    check(umbra(*options, "-no-reboot", "-input-script", commands).out.count("Linux version") == 1, "-no-reboot was not heeded")
 
 
 def test_generic_kernel_boots():
