@@ -282,6 +282,18 @@ static bool loses_rights(uint64_t old, uint64_t new)
     return gone || (new & ~old &(SPTE_NX | SPTE_EMUL)) || ((old ^ new) & SPTE_PKEY_MASK);
 }
 
+/* Linux: rmap_recycle. */
+static void map_in_rmap(struct shadow *sh, struct memslot *slot, uint64_t *sptep, int level)
+{
+    gfn_t gfn = spte_gfn(sh, sptep);
+    struct spte_list *head = rmap_head(slot, gfn, level);
+    if (unlikely(spte_list_is_long(head))) {
+        shadow_head_zap(sh, head);
+        sh->stats.rmap_recycles++;
+    }
+    rmap_add(&sh->descs, slot, gfn, level, sptep);
+}
+
 /* Linux: mmu_set_spte. An spte of the same frame only gains or loses rights. */
 static void set_leaf(struct shadow *sh, const struct fault *f, struct sp *sp, uint64_t *sptep)
 {
@@ -303,7 +315,7 @@ static void set_leaf(struct shadow *sh, const struct fault *f, struct sp *sp, ui
     sp->write_flood = 0;
     sp_touch(sh, sp);
     if (!same && f->slot)
-        rmap_add(&sh->descs, f->slot, spte_gfn(sh, sptep), level, sptep);
+        map_in_rmap(sh, f->slot, sptep, level);
     sh->mmu->stats.large_fills += level > 1;
     trace_point(sh->mmu->trace, TRACE_MMU_FILL, f->gva, f->gfn << PAGE_SHIFT, new, (uint64_t)level);
 }

@@ -65,6 +65,7 @@ static struct spte_desc *desc_take(struct spte_desc_cache *c, struct spte_desc *
     c->available--;
     d->more = more;
     d->used = 0;
+    d->total = more ? more->total : 0;
     return d;
 }
 
@@ -86,18 +87,21 @@ void spte_list_add(struct spte_desc_cache *c, struct spte_list *l, uint64_t *spt
     if (!d) {
         d = desc_take(c, NULL);
         d->slot[d->used++] = (uint64_t *)l->val;
+        d->total++;
         list_set_desc(l, d);
     } else if (d->used == SPTE_DESC_SLOTS) {
         d = desc_take(c, d);
         list_set_desc(l, d);
     }
     d->slot[d->used++] = sptep;
+    d->total++;
 }
 
 /* Takes the last entry of the first descriptor out; a list of one goes back to the single form. */
 static uint64_t *list_pop(struct spte_desc_cache *c, struct spte_list *l, struct spte_desc *first)
 {
     uint64_t *last = first->slot[--first->used];
+    first->total--;
     if (!first->used) {
         struct spte_desc *more = first->more;
         desc_give(c, first);

@@ -14,11 +14,14 @@
 #include "mmu/engine.h"
 
 #define SPTE_DESC_SLOTS 14
+/* A longer rmap is zapped before it gets another entry: removing one entry searches the list. Linux:
+ * RMAP_RECYCLE_THRESHOLD. */
+#define RMAP_RECYCLE 1000
 #define RMAP_LEVELS     3 /* 4K, 2M, 1G */
 
 struct spte_desc {
     struct spte_desc *more;
-    uint64_t used;
+    uint32_t used, total; /* entries here; here and in `more` and so on */
     uint64_t *slot[SPTE_DESC_SLOTS];
 };
 
@@ -41,6 +44,11 @@ void spte_list_add(struct spte_desc_cache *c, struct spte_list *l, uint64_t *spt
 /* False: it was not there. */
 bool spte_list_remove(struct spte_desc_cache *c, struct spte_list *l, uint64_t *sptep);
 size_t spte_list_count(const struct spte_list *l);
+/* In constant time. */
+static inline bool spte_list_is_long(const struct spte_list *l)
+{
+    return (l->val & 1) && ((const struct spte_desc *)(l->val & ~(uintptr_t)1))->total >= RMAP_RECYCLE;
+}
 size_t spte_list_occurrences(const struct spte_list *l, const uint64_t *sptep);
 
 static inline bool spte_list_is_empty(const struct spte_list *l)

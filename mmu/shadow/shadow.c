@@ -50,6 +50,7 @@ static void shadow_register_stats(struct mmu *mmu, struct stats *s)
         {"shadow.pages", "pages", &c->pages},        {"shadow.recycled", "pages", &c->recycled},
         {"shadow.shrunk", "pages", &c->shrunk},      {"shadow.obsolete_zapped", "pages", &c->obsolete_zapped},
         {"shadow.fast_zaps", "zaps", &c->fast_zaps}, {"shadow.fast_faults", "faults", &c->fast_faults},
+        {"shadow.rmap_recycles", "rmaps", &c->rmap_recycles},
         {"shadow.aged", "sptes", &c->aged},          {"shadow.repointed", "sptes", &c->repointed},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)

@@ -79,6 +79,7 @@ struct shadow_stats {
     uint64_t obsolete_zapped; /* pages of an older generation that were zapped since */
     uint64_t fast_zaps;       /* generations */
     uint64_t fast_faults;     /* write faults of dirty logging that the spte alone answered */
+    uint64_t rmap_recycles;   /* rmaps that were zapped for their length */
     uint64_t aged;            /* sptes whose accessed state was taken */
     uint64_t repointed;       /* sptes that change_pte gave another frame */
 };

@@ -17,8 +17,9 @@
  *   PRESENT LARGE FRAME            the fault path, once, when the entry is made
  *   GUEST_W USER NX PKEY           the guest's entries and the role (combined rights)
  *   GUEST_D                        the guest's leaf entry has its D bit set (fault path, and the tracked write that
- * sets it) HOST_W                         the host entry allowed writes when the frame was obtained (KVM:
- * HOST_WRITEABLE) EMUL                           writes must be seen: tracked gfn or ROM (KVM: not MMU_WRITEABLE)
+ *                                  sets it)
+ *   HOST_W                         the host entry allowed writes when the frame was obtained (KVM: HOST_WRITEABLE)
+ *   EMUL                           writes must be seen: tracked gfn or ROM (KVM: not MMU_WRITEABLE)
  *   WP_LOG                         the page is logged by write protection and clean
  *   D_LOG                          the page is logged by D bits: DIRTY is exact
  *   WRITABLE                       all of GUEST_D, HOST_W, not EMUL, not WP_LOG: a store the guest's rights allow needs

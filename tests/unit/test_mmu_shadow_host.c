@@ -199,6 +199,40 @@ START_TEST(merged_guest_table_keeps_its_shadow)
 }
 END_TEST
 
+/* ---- long rmaps ---- */
+
+#define TIMES 100352u /* 196 tables of 512 */
+
+START_TEST(frame_mapped_a_hundred_thousand_times_stays_fast)
+{
+    rig_put(r, 0x1000, 0x2000 | PTE_ALL);
+    rig_put(r, 0x2000, 0x3000 | PTE_ALL);
+    for (unsigned t = 0; t < TIMES / 512; t++) {
+        rig_put(r, 0x3000 + t * 8, (0x400000 + t * 0x1000) | PTE_ALL);
+        for (unsigned i = 0; i < 512; i++)
+            rig_put(r, 0x400000 + t * 0x1000 + i * 8, 0x20000 | PTE_ALL);
+    }
+    rig_long_mode(r, 0x1000);
+    for (gva_t i = 0; i < TIMES; i++)
+        rig_expect(r, i << 12, ACCESS_READ, 0x20000);
+    size_t left = spte_list_count(head_of(0x20, 1));
+    ck_assert_uint_le(left, RMAP_RECYCLE);
+    ck_assert_uint_eq(sh()->stats.rmap_recycles, (TIMES - 1) / RMAP_RECYCLE);
+    ck_assert_msg(rig_audit(r, true) == 0, "%s", r->report);
+    /* One by one, out of order: each removal searches a list that cannot be long. */
+    for (gva_t k = 0, i; k < TIMES; k++) {
+        i = k * 7919 % TIMES;
+        rig_put(r, 0x400000 + i * 8, 0x21000 | PTE_ALL);
+    }
+    ck_assert_ptr_null(head_of(0x20, 1));
+    for (gva_t i = 0; i < 2048; i++)
+        rig_expect(r, i << 12, ACCESS_WRITE, 0x21000);
+    ck_assert_int_eq(host_mm_dontneed(r->mm, r->hva + 0x21000, 0x1000), 0);
+    ck_assert_ptr_null(head_of(0x21, 1));
+    ck_assert_ptr_null(tlb_lookup_read(r->v, 0x5000, 8));
+}
+END_TEST
+
 /* ---- large pages ---- */
 
 /* A huge host page behind gpa, and a guest entry of 2 MiB for it at GVA + 2 MiB * slot. */
@@ -372,6 +406,7 @@ static Suite *suite(void)
     tcase_add_test(t, merged_page_is_repointed_read_only_and_keeps_its_mapping);
     tcase_add_test(t, change_pte_repoints_every_spte_of_the_page_and_zaps_none);
     tcase_add_test(t, merged_guest_table_keeps_its_shadow);
+    tcase_add_test(t, frame_mapped_a_hundred_thousand_times_stays_fast);
     tcase_add_test(t, large_guest_page_over_a_huge_frame_is_one_spte);
     tcase_add_test(t, huge_page_is_replaced_by_a_table_and_back);
     tcase_add_test(t, tracked_page_disallows_the_large_mapping_around_it_while_it_is_tracked);
