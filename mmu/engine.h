@@ -123,6 +123,7 @@ struct mmu {
     uint64_t invalidate_seq;
     unsigned invalidate_in_progress;
     hva_t invalidate_start, invalidate_end;
+    bool released; /* the host is heard no more: nothing may be mapped */
     struct track_listener pt_listener;
     mmu_event_fn *event_hook; /* NULL, or called after each event */
     void *event_ctx;

@@ -431,6 +431,12 @@ static void walker_wrote(struct mmu_vcpu *mv, const struct gwalk *w)
 
 enum step { STEP_DONE, STEP_FAULT, STEP_AGAIN };
 
+static void fault_step(const struct shadow *sh)
+{
+    if (unlikely(sh->step_hook != NULL))
+        sh->step_hook(sh->step_ctx);
+}
+
 static enum step fault_once(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out)
 {
     struct mmu *mmu = mv->mmu;
@@ -438,6 +444,7 @@ static enum step fault_once(struct mmu_vcpu *mv, gva_t gva, unsigned access, str
     struct gwalk w;
     uint64_t seq = __atomic_load_n(&mmu->invalidate_seq, __ATOMIC_ACQUIRE);
     mmu->stats.guest_walks++;
+    fault_step(shadow_of(mmu));
     gwalk(mv->mem, &mv->regs, gva, access, &w);
     walker_wrote(mv, &w);
     if (w.result != GWALK_OK) {
@@ -451,14 +458,21 @@ static enum step fault_once(struct mmu_vcpu *mv, gva_t gva, unsigned access, str
     struct shadow_root *root = mv->set->root;
     if (!root_covers(root, gva))
         return STEP_DONE;
+    fault_step(shadow_of(mmu));
     fault_from_walk(&f, root, &w);
     f.slot = memslot_find(mv->mem, f.as, f.gfn);
     if (f.slot && !get_frame(mv, &f))
         return STEP_DONE;
+    fault_step(shadow_of(mmu));
     mmu_lock(mmu);
+    if (unlikely(mmu->released)) {
+        mmu_unlock(mmu);
+        return STEP_DONE;
+    }
     bool again = f.slot && mmu_notifier_retry(mmu, seq, memslot_hva(f.slot, f.gfn));
     again = again || !map_and_fill(mv, &f, &w, out);
     mmu_unlock(mmu);
+    fault_step(shadow_of(mmu));
     return again ? STEP_AGAIN : STEP_DONE;
 }
 

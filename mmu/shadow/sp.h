@@ -107,6 +107,9 @@ struct shadow {
     /* Pages of another generation are obsolete: no root and no look-up finds them, faults zap them a few at a time.
      * (Linux: mmu_valid_gen, is_obsolete_sp) */
     uint32_t valid_generation;
+    /* NULL, or called without a lock between the steps of a fault: the test of interleavings is other threads there. */
+    void (*step_hook)(void *ctx);
+    void *step_ctx;
     struct shadow_stats stats;
 };
 
