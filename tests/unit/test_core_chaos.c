@@ -134,6 +134,23 @@ static void audit(void)
     }
 }
 
+/* A huge page is one mapping: its words are alike, over one aligned run. */
+static void audit_huge(void)
+{
+    for (unsigned i = 0; i < PAGES; i++) {
+        struct hpte_info info = host_mm_peek(mm, area + i * PAGE_SIZE);
+        struct hpte_info first = host_mm_peek(mm, area + i / 512 * 512 * PAGE_SIZE);
+        ck_assert_int_eq(info.huge && i < 1024, first.huge && i < 1024);
+        if (!info.huge)
+            continue;
+        ck_assert_uint_eq(first.pfn % 512, 0);
+        ck_assert_uint_eq(info.pfn, first.pfn + i % 512);
+        ck_assert_int_eq(info.writable, first.writable);
+        ck_assert(info.readable);
+        ck_assert(!info.writable || (info.dirty && host_mm_is_soft_dirty(mm, area + i * PAGE_SIZE)));
+    }
+}
+
 static void content_is_copy(struct host_mm *of, uint8_t (*want)[PAGE_SIZE])
 {
     uint8_t is[PAGE_SIZE];
@@ -248,8 +265,10 @@ START_TEST(a_hundred_thousand_random_operations_keep_content_and_mappings_true)
             guest_step(&r);
         else
             host_step(ksm, children, &r);
-        if (step % 64 == 0)
+        if (step % 64 == 0) {
             audit();
+            audit_huge();
+        }
         if (step % 10000 == 0)
             content_is_copy(mm, copy);
     }
@@ -299,6 +318,8 @@ START_TEST(the_guest_does_not_notice_ten_thousand_events)
                 if (host_mm_peek(mm, area + i * PAGE_SIZE).state == HPTE_NONE)
                     memset(copy[i], 0, PAGE_SIZE); /* its own fault: it gave them away */
         audit();
+        if (step % 30 == 0)
+            audit_huge();
     }
     content_is_copy(mm, copy);
     ck_assert_uint_eq(host_chaos_events(c), 10000);
