@@ -121,6 +121,7 @@ static bool load_elf(const struct boot_env *env, uint32_t *entry, struct error *
     if (!elf_check(f, &eh, e))
         return false;
     *entry = eh.e_entry;
+    uint64_t total = 0; /* each byte is placed once: a header of 65,535 large segments takes no longer than a small one */
     for (unsigned k = 0; k < eh.e_phnum; k++) {
         Elf32_Phdr ph;
         memcpy(&ph, f->data + eh.e_phoff + k * sizeof ph, sizeof ph);
@@ -128,6 +129,10 @@ static bool load_elf(const struct boot_env *env, uint32_t *entry, struct error *
             continue;
         if ((uint64_t)ph.p_offset + ph.p_filesz > f->len || ph.p_filesz > ph.p_memsz)
             return error_set(e, "Multiboot image '%s' is truncated: segment %u lies outside the file", f->path, k);
+        total += ph.p_memsz;
+        if (total > env->low_ram_end)
+            return error_set(e, "Multiboot image '%s' does not fit: its segments need %lluM together; use a larger -m",
+                             f->path, (unsigned long long)((total + 0xfffff) >> 20));
         if (*entry - ph.p_vaddr < ph.p_memsz && ph.p_vaddr != ph.p_paddr)
             *entry = eh.e_entry - ph.p_vaddr + ph.p_paddr;
         if (!segment_place(env, ph.p_paddr, f->data + ph.p_offset, ph.p_filesz, ph.p_memsz, e))

@@ -38,6 +38,8 @@ struct script {
 
 /* ---- reading ---- */
 
+#define DELAY_MAX (CLOCK_HORIZON / 1000000) /* milliseconds */
+
 static int hex_digit(char c)
 {
     return isdigit((unsigned char)c) ? c - '0' : isxdigit((unsigned char)c) ? tolower((unsigned char)c) - 'a' + 10 : -1;
@@ -101,6 +103,8 @@ static bool line_parse(struct script_line *l, const char *p)
             return false;
         l->number = strtoull(p, &end, 10);
         p = end;
+        if (l->number > DELAY_MAX)
+            return false;
     }
     p = blanks_skip(p);
     return !*p || *p == '#';
@@ -109,6 +113,8 @@ static bool line_parse(struct script_line *l, const char *p)
 static bool lines_parse(struct script *s, struct file *f, struct error *e)
 {
     unsigned number = 0;
+    if (memchr(f->data, 0, f->len))
+        return error_set(e, "input script '%s' is not a text file: it contains a zero byte", f->path);
     for (char *p = (char *)f->data, *end; *p; p = end) {
         number++;
         end = p + strcspn(p, "\n");
