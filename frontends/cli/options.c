@@ -408,7 +408,8 @@ static const struct option_row rows[] = {
     {"m", "SIZE", opt_memory, "guest RAM: 512, 512M, 2G (default 128M)"},
     {"cpu", "MODEL[,+F][,-F]", opt_cpu, "processor model and feature switches (default base)"},
     {"smp", "N", opt_smp, "processors"},
-    {"mmu", "shadow|ept|walk", opt_mmu, "shadow paging (default), two-dimensional paging, or the reference that walks guest tables"},
+    {"mmu", "shadow|ept|walk", opt_mmu,
+     "shadow paging (default), two-dimensional paging, or the reference that walks guest tables"},
     {"shadow-pages", "N", opt_shadow_pages, "limit of shadow pages"},
     {"accel", "interp", opt_accel, "execution engine"},
     {"serial", "stdio|file:F|null", opt_serial, "where COM1 goes"},
@@ -489,7 +490,8 @@ static void log_list_print(FILE *out)
 static bool debug_check(const struct options *o, struct error *e)
 {
     if (o->debug && (o->gdb || o->stopped))
-        return error_set(e, "%s: 'umbra debug' has a prompt of its own; without 'debug' gdb can be used", o->gdb ? "-s, -gdb" : "-S");
+        return error_set(e, "%s: 'umbra debug' has a prompt of its own; without 'debug' gdb can be used",
+                         o->gdb ? "-s, -gdb" : "-S");
     if (!o->debug && (o->debug_script || o->symbols))
         return error_set(e, "%s: only for 'umbra debug'", o->symbols ? "-symbols" : "-x");
     return !o->stopped || o->gdb || error_set(e, "-S: nothing could start the machine: give -s or -gdb as well");

@@ -22,11 +22,11 @@ struct options {
     bool stats, digest, help, version;
     const char *log_path; /* -D */
     const char *loadvm;
-    double timeout; /* wall seconds; 0: none */
-    bool debug;     /* umbra debug ... */
+    double timeout;                     /* wall seconds; 0: none */
+    bool debug;                         /* umbra debug ... */
     const char *debug_script, *symbols; /* -x, -symbols */
-    const char *gdb; /* where the gdb stub listens, or NULL */
-    bool stopped;    /* -S */
+    const char *gdb;                    /* where the gdb stub listens, or NULL */
+    bool stopped;                       /* -S */
 };
 
 /* Fills *o (strings point into argv). False with an error that names the argument. */

@@ -22,10 +22,14 @@ static bool register_value(const struct debugger *g, const char *name, uint64_t 
     const struct {
         const char *name;
         uint64_t value;
-    } others[] = {{"rip", r.rip}, {"pc", machine_code_address(g->m, machine_current_cpu(g->m))},
-                  {"cr0", r.cr0}, {"cr2", r.cr2},
-                  {"cr3", r.cr3}, {"cr4", r.cr4},
-                  {"fs_base", r.base[INSPECT_FS]}, {"gs_base", r.base[INSPECT_GS]}};
+    } others[] = {{"rip", r.rip},
+                  {"pc", machine_code_address(g->m, machine_current_cpu(g->m))},
+                  {"cr0", r.cr0},
+                  {"cr2", r.cr2},
+                  {"cr3", r.cr3},
+                  {"cr4", r.cr4},
+                  {"fs_base", r.base[INSPECT_FS]},
+                  {"gs_base", r.base[INSPECT_GS]}};
     for (size_t k = 0; k < sizeof others / sizeof others[0]; k++) {
         if (!strcmp(name, others[k].name)) {
             *out = others[k].value;

@@ -258,4 +258,4 @@ const struct command look_commands[] = {
     {"send", NULL, "\"TEXT\"", "type into the serial port (\\n, \\r)", 1, 1, command_send},
     {"echo", NULL, "[\"TEXT\"]", "print a line, for who reads the output of a script", 0, 1, command_echo},
     {"stats", NULL, "[PREFIX]", "counters", 0, 1, command_stats},
-    {NULL}};
+    {.name = NULL}};

@@ -131,5 +131,6 @@ const struct command mmu_commands[] = {
     {"mmu roots", NULL, "", "cached roots and their top shadow pages", 0, 0, command_roots},
     {"mmu stats", NULL, "", "counters of the MMU and the host side", 0, 0, command_mmu_stats},
     {"mmu audit", NULL, "", "check every invariant of the MMU", 0, 0, command_audit},
-    {"host", NULL, "[OPERATION ...]", "an operation of the host on guest memory; alone: the list", 0, 4, command_host_list},
-    {NULL}};
+    {"host", NULL, "[OPERATION ...]", "an operation of the host on guest memory; alone: the list", 0, 4,
+     command_host_list},
+    {.name = NULL}};

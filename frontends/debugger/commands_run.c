@@ -226,8 +226,8 @@ static void print_point(const struct debugger *g, const struct debug_point *p)
     static const char *const kinds[] = {"break", "watch", "rwatch", "awatch", "event"};
     char text[256], filter[80] = "";
     if (p->kind != DEBUG_EVENT) {
-        say(g, "  %d %-6s %s%s%" PRIu64 " hits", p->id, kinds[p->kind], address_text(g, p->gva, text, sizeof text), ", ",
-            p->hits);
+        say(g, "  %d %-6s %s%s%" PRIu64 " hits", p->id, kinds[p->kind], address_text(g, p->gva, text, sizeof text),
+            ", ", p->hits);
         return;
     }
     if (p->has_gfn)
@@ -242,9 +242,9 @@ static bool command_info(struct debugger *g, int argc, char **argv, struct error
     unsigned cpu = machine_current_cpu(g->m);
     struct inspect_regs r;
     machine_get_regs(g->m, cpu, &r);
-    say(g, "instruction %" PRIu64 ", %" PRIu64 " ns of virtual time, processor %u of %u, CPL %u%s%s", machine_icount(g->m),
-        machine_vtime(g->m), cpu, machine_cpu_count(g->m), r.cpl, r.long_mode ? ", long mode" : "",
-        r.halted ? ", halted" : "");
+    say(g, "instruction %" PRIu64 ", %" PRIu64 " ns of virtual time, processor %u of %u, CPL %u%s%s",
+        machine_icount(g->m), machine_vtime(g->m), cpu, machine_cpu_count(g->m), r.cpl,
+        r.long_mode ? ", long mode" : "", r.halted ? ", halted" : "");
     if (g->result->ended)
         say(g, "the machine has ended: %s", machine_exit_text(g->result->why));
     print_next(g);
@@ -262,7 +262,8 @@ static bool command_quit(struct debugger *g, int argc, char **argv, struct error
 const struct command run_commands[] = {
     {"continue", "c", "", "run until something stops the machine", 0, 0, command_continue},
     {"run", "r", "", "the same", 0, 0, command_continue},
-    {"step", "s", "[N]", "one boundary on (or N): an instruction, a REP iteration, an event delivery", 0, 1, command_step},
+    {"step", "s", "[N]", "one boundary on (or N): an instruction, a REP iteration, an event delivery", 0, 1,
+     command_step},
     {"next", "n", "", "one instruction on, over calls and repeated strings", 0, 0, command_next},
     {"break", "b", "ADDR", "stop before the instruction at ADDR", 1, 1, command_break},
     {"watch", NULL, "GVA [LEN]", "stop after a write to LEN bytes (8) of memory, by whomever", 1, 2, command_watch},
@@ -273,4 +274,4 @@ const struct command run_commands[] = {
     {"info", "i", "", "where the machine stands, and all points", 0, 0, command_info},
     {"mmu step", NULL, "", "run to the next event of the MMU; shows one at a time", 0, 0, command_mmu_step},
     {"quit", "q", "", "leave", 0, 0, command_quit},
-    {NULL}};
+    {.name = NULL}};

@@ -47,7 +47,7 @@ unsigned print_instruction(const struct debugger *g, uint64_t address, bool is_n
 /* ---- commands ---- */
 
 static const struct command own_commands[] = {
-    {"help", "h", "[COMMAND]", "this list, or one command", 0, 2, command_help}, {NULL}};
+    {"help", "h", "[COMMAND]", "this list, or one command", 0, 2, command_help}, {.name = NULL}};
 
 static const struct command *const tables[] = {own_commands, run_commands, look_commands, mmu_commands};
 

@@ -18,6 +18,7 @@
 
 #define INTERRUPT    3
 #define WAIT_MS      100
+#define FINISH_MS    1000
 #define SEND_SECONDS 10 /* a client that takes nothing for so long is dropped */
 
 /* ---- listening ---- */
@@ -91,6 +92,18 @@ void connection_drop(struct connection *c)
 }
 
 /* ---- bytes ---- */
+
+void connection_finish(struct connection *c)
+{
+    if (c->fd >= 0)
+        shutdown(c->fd, SHUT_WR);
+    for (int tries = 0; c->fd >= 0 && tries < FINISH_MS / WAIT_MS; tries++) {
+        c->in_len = c->in_next = 0;
+        if (!connection_fill(c, WAIT_MS))
+            break;
+    }
+    connection_drop(c);
+}
 
 bool connection_fill(struct connection *c, int ms)
 {
@@ -185,14 +198,14 @@ enum packet_result connection_packet(struct gdbstub *s, uint8_t *buf, size_t siz
         uint8_t sum;
         int b = wait_byte(s);
         if (b < 0)
-            return (enum packet_result)-b;
+            return (enum packet_result) - b;
         if (b == INTERRUPT)
             return PACKET_INTERRUPT;
         if (b != '$')
             continue; /* acknowledgements, and noise */
         b = read_payload(s, buf, size - 1, len, &sum);
         if (b < 0)
-            return (enum packet_result)-b;
+            return (enum packet_result) - b;
         int wanted = read_checksum(s);
         if (wanted < -1)
             return (enum packet_result)(-wanted - 1);

@@ -107,8 +107,8 @@ static bool is_clean_end(enum machine_exit why)
     return why == MACHINE_POWER_OFF || why == MACHINE_DEBUG_EXIT || why == MACHINE_RESET;
 }
 
-/* The machine has ended. A client gets to look at one that did not end by itself; its next step or continue is answered with the
- * exit status. */
+/* The machine has ended. A client gets to look at one that did not end by itself; its next step or continue is answered
+ * with the exit status. */
 static void report_end(struct gdbstub *s)
 {
     char text[200];
@@ -124,6 +124,7 @@ static void report_end(struct gdbstub *s)
             return;
     }
     gdb_send_exit(s);
+    connection_finish(&s->c);
     session_end(s);
 }
 

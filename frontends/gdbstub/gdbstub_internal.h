@@ -51,6 +51,8 @@ bool connection_listen(struct connection *c, const char *spec, struct error *e);
 /* Takes a waiting client, if there is one. */
 bool connection_accept(struct connection *c);
 void connection_drop(struct connection *c);
+/* Drops it so that what was sent last arrives: closing a socket that holds unread bytes would take it back. */
+void connection_finish(struct connection *c);
 /* Reads what has come, waiting at most `ms`. False: the client is gone. */
 bool connection_fill(struct connection *c, int ms);
 /* The next byte that has come, or -1. */

@@ -1,6 +1,6 @@
 /*
- * The packets of the remote serial protocol (GDB manual, appendix E). Unknown ones are answered by an empty packet, as the protocol
- * asks; malformed ones by an error.
+ * The packets of the remote serial protocol (GDB manual, appendix E). Unknown ones are answered by an empty packet, as
+ * the protocol asks; malformed ones by an error.
  */
 #include "frontends/gdbstub/gdbstub_internal.h"
 
@@ -54,7 +54,7 @@ static bool number(const char **p, uint64_t *out)
 {
     const char *start = *p;
     *out = 0;
-    for (int d; (d = hex_digit((uint8_t)**p)) >= 0; (*p)++) {
+    for (int d; (d = hex_digit((uint8_t) * *p)) >= 0; (*p)++) {
         if (*p - start >= 16)
             return false;
         *out = *out << 4 | (unsigned)d;
@@ -320,8 +320,8 @@ static enum gdb_next supported(struct gdbstub *s, const char *p)
     char text[200];
     s->swbreak = strstr(p, "swbreak+");
     s->hwbreak = strstr(p, "hwbreak+");
-    snprintf(text, sizeof text,
-             "PacketSize=%x;qXfer:features:read+;QStartNoAckMode+;swbreak+;hwbreak+;vContSupported+", PACKET_MAX - 4);
+    snprintf(text, sizeof text, "PacketSize=%x;qXfer:features:read+;QStartNoAckMode+;swbreak+;hwbreak+;vContSupported+",
+             PACKET_MAX - 4);
     return answer(s, text);
 }
 
@@ -403,8 +403,8 @@ static enum gdb_next resume(struct gdbstub *s, const char *p, enum gdb_next next
     return machine_set_regs(s->m, s->cpu, &r, NULL) ? next : malformed(s);
 }
 
-/* vCont;ACTION[:THREAD]...: the machine runs as a whole; it steps if the current processor's action, which is the first that names it
- * or names none, is a step. */
+/* vCont;ACTION[:THREAD]...: the machine runs as a whole; it steps if the current processor's action, which is the first
+ * that names it or names none, is a step. */
 static enum gdb_next vcont(struct gdbstub *s, const char *p)
 {
     if (*p != ';')

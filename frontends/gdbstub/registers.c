@@ -19,29 +19,98 @@ struct row {
     size_t offset;
 };
 
-#define FIELD(f)            sizeof(((struct inspect_regs *)0)->f), offsetof(struct inspect_regs, f)
-#define GPR(name, n, type)  {name, type, 8, CORE, FIELD(gpr[n])}
-#define SEG(name, n)        {name, "int32", 4, CORE, FIELD(sel[n])}
-#define ST(n)               {"st" #n, "i387_ext", 10, CORE, FIELD(st[n])}
-#define FPU(name, f)        {name, "int", 4, CORE, FIELD(f)}
-#define XMM(n)              {"xmm" #n, "vec128", 16, SSE, FIELD(xmm[n])}
-#define WIDE(name, feat, f) {name, "int64", 8, feat, FIELD(f)}
+#define FIELD(f) sizeof(((struct inspect_regs *)0)->f), offsetof(struct inspect_regs, f)
+#define GPR(name, n, type)                                                                                             \
+    {                                                                                                                  \
+        name, type, 8, CORE, FIELD(gpr[n])                                                                             \
+    }
+#define SEG(name, n)                                                                                                   \
+    {                                                                                                                  \
+        name, "int32", 4, CORE, FIELD(sel[n])                                                                          \
+    }
+#define ST(n)                                                                                                          \
+    {                                                                                                                  \
+        "st" #n, "i387_ext", 10, CORE, FIELD(st[n])                                                                    \
+    }
+#define FPU(name, f)                                                                                                   \
+    {                                                                                                                  \
+        name, "int", 4, CORE, FIELD(f)                                                                                 \
+    }
+#define XMM(n)                                                                                                         \
+    {                                                                                                                  \
+        "xmm" #n, "vec128", 16, SSE, FIELD(xmm[n])                                                                     \
+    }
+#define WIDE(name, feat, f)                                                                                            \
+    {                                                                                                                  \
+        name, "int64", 8, feat, FIELD(f)                                                                               \
+    }
 
-static const struct row rows[] = {
-    GPR("rax", 0, "int64"), GPR("rbx", 3, "int64"), GPR("rcx", 1, "int64"), GPR("rdx", 2, "int64"),
-    GPR("rsi", 6, "int64"), GPR("rdi", 7, "int64"), GPR("rbp", 5, "data_ptr"), GPR("rsp", 4, "data_ptr"),
-    GPR("r8", 8, "int64"), GPR("r9", 9, "int64"), GPR("r10", 10, "int64"), GPR("r11", 11, "int64"),
-    GPR("r12", 12, "int64"), GPR("r13", 13, "int64"), GPR("r14", 14, "int64"), GPR("r15", 15, "int64"),
-    {"rip", "code_ptr", 8, CORE, FIELD(rip)}, {"eflags", "i386_eflags", 4, CORE, FIELD(rflags)},
-    SEG("cs", INSPECT_CS), SEG("ss", INSPECT_SS), SEG("ds", INSPECT_DS), SEG("es", INSPECT_ES), SEG("fs", INSPECT_FS),
-    SEG("gs", INSPECT_GS), ST(0), ST(1), ST(2), ST(3), ST(4), ST(5), ST(6), ST(7), FPU("fctrl", fcw),
-    FPU("fstat", fsw), FPU("ftag", ftw), {"fiseg", "int", 4, CORE, 0, 0}, FPU("fioff", fip),
-    {"foseg", "int", 4, CORE, 0, 0}, FPU("fooff", fdp), FPU("fop", fop), XMM(0), XMM(1), XMM(2), XMM(3), XMM(4), XMM(5),
-    XMM(6), XMM(7), XMM(8), XMM(9), XMM(10), XMM(11), XMM(12), XMM(13), XMM(14), XMM(15),
-    {"mxcsr", "int", 4, SSE, FIELD(mxcsr)}, WIDE("fs_base", SEGMENTS, base[INSPECT_FS]),
-    WIDE("gs_base", SEGMENTS, base[INSPECT_GS]), WIDE("k_gs_base", SYSTEM, kernel_gs_base), WIDE("cr0", SYSTEM, cr0),
-    WIDE("cr2", SYSTEM, cr2), WIDE("cr3", SYSTEM, cr3), WIDE("cr4", SYSTEM, cr4), WIDE("cr8", SYSTEM, cr8),
-    WIDE("efer", SYSTEM, efer)};
+static const struct row rows[] = {GPR("rax", 0, "int64"),
+                                  GPR("rbx", 3, "int64"),
+                                  GPR("rcx", 1, "int64"),
+                                  GPR("rdx", 2, "int64"),
+                                  GPR("rsi", 6, "int64"),
+                                  GPR("rdi", 7, "int64"),
+                                  GPR("rbp", 5, "data_ptr"),
+                                  GPR("rsp", 4, "data_ptr"),
+                                  GPR("r8", 8, "int64"),
+                                  GPR("r9", 9, "int64"),
+                                  GPR("r10", 10, "int64"),
+                                  GPR("r11", 11, "int64"),
+                                  GPR("r12", 12, "int64"),
+                                  GPR("r13", 13, "int64"),
+                                  GPR("r14", 14, "int64"),
+                                  GPR("r15", 15, "int64"),
+                                  {"rip", "code_ptr", 8, CORE, FIELD(rip)},
+                                  {"eflags", "i386_eflags", 4, CORE, FIELD(rflags)},
+                                  SEG("cs", INSPECT_CS),
+                                  SEG("ss", INSPECT_SS),
+                                  SEG("ds", INSPECT_DS),
+                                  SEG("es", INSPECT_ES),
+                                  SEG("fs", INSPECT_FS),
+                                  SEG("gs", INSPECT_GS),
+                                  ST(0),
+                                  ST(1),
+                                  ST(2),
+                                  ST(3),
+                                  ST(4),
+                                  ST(5),
+                                  ST(6),
+                                  ST(7),
+                                  FPU("fctrl", fcw),
+                                  FPU("fstat", fsw),
+                                  FPU("ftag", ftw),
+                                  {"fiseg", "int", 4, CORE, 0, 0},
+                                  FPU("fioff", fip),
+                                  {"foseg", "int", 4, CORE, 0, 0},
+                                  FPU("fooff", fdp),
+                                  FPU("fop", fop),
+                                  XMM(0),
+                                  XMM(1),
+                                  XMM(2),
+                                  XMM(3),
+                                  XMM(4),
+                                  XMM(5),
+                                  XMM(6),
+                                  XMM(7),
+                                  XMM(8),
+                                  XMM(9),
+                                  XMM(10),
+                                  XMM(11),
+                                  XMM(12),
+                                  XMM(13),
+                                  XMM(14),
+                                  XMM(15),
+                                  {"mxcsr", "int", 4, SSE, FIELD(mxcsr)},
+                                  WIDE("fs_base", SEGMENTS, base[INSPECT_FS]),
+                                  WIDE("gs_base", SEGMENTS, base[INSPECT_GS]),
+                                  WIDE("k_gs_base", SYSTEM, kernel_gs_base),
+                                  WIDE("cr0", SYSTEM, cr0),
+                                  WIDE("cr2", SYSTEM, cr2),
+                                  WIDE("cr3", SYSTEM, cr3),
+                                  WIDE("cr4", SYSTEM, cr4),
+                                  WIDE("cr8", SYSTEM, cr8),
+                                  WIDE("efer", SYSTEM, efer)};
 
 #define ROWS (sizeof rows / sizeof rows[0])
 #define WIRE 16 /* bytes of the widest register */

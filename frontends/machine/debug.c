@@ -232,12 +232,8 @@ static const struct {
     const char *name;
     uint64_t events;
 } event_groups[] = {
-    {"fault", BIT(MMU_FAULT)},
-    {"fill", BIT(MMU_FILL)},
-    {"tracked-write", BIT(MMU_TRACKED_WRITE)},
-    {"zap", BIT(MMU_ZAP)},
-    {"flush", BIT(MMU_FLUSH)},
-    {"notifier", BIT(NOTIFIER_START) | BIT(NOTIFIER_END)},
+    {"fault", BIT(MMU_FAULT)}, {"fill", BIT(MMU_FILL)},   {"tracked-write", BIT(MMU_TRACKED_WRITE)},
+    {"zap", BIT(MMU_ZAP)},     {"flush", BIT(MMU_FLUSH)}, {"notifier", BIT(NOTIFIER_START) | BIT(NOTIFIER_END)},
 };
 
 /* Tracepoints of other modules that belong to an event's name, as they come to exist. */
@@ -273,8 +269,8 @@ uint64_t debug_events_mmu(void)
 
 const char *const *debug_event_names(void)
 {
-    static const char *const names[] = {"fault", "fill", "tracked-write", "zap",  "flush",
-                                        "notifier", "sync", "exit", NULL};
+    static const char *const names[] = {"fault",    "fill", "tracked-write", "zap", "flush",
+                                        "notifier", "sync", "exit",          NULL};
     return names;
 }
 
@@ -381,7 +377,8 @@ static void note_tracked_write(const struct debug *d, struct debug_event *ev)
     if (d->m->cfg.mmu != MACHINE_MMU_SHADOW || ev->arg[2] != TRACK_PT)
         return;
     struct shadow *sh = shadow_of(d->m->mmu);
-    sp_for_each_of_gfn(sh, ev->entry_gpa >> PAGE_SHIFT, sp) {
+    sp_for_each_of_gfn(sh, ev->entry_gpa >> PAGE_SHIFT, sp)
+    {
         if (!sp->role.direct && role_as(sp->role) == 0)
             note_sptes(ev, sh, sp);
     }
@@ -536,8 +533,9 @@ static void print_tracked_write(const struct debug_event *ev, const struct inspe
 
 static void print_notifier(const struct debug_event *ev, const struct inspect_out *out)
 {
-    static const char *const names[] = {"unmap",      "clear",   "protection of a VMA", "protection of a page",
-                                        "soft dirty", "release", "migrate",             "exclusive"};
+    static const char *const names[] = {
+        "unmap",   "clear",    "protection of a VMA", "protection of a page", "soft dirty", "release",
+        "migrate", "exclusive"};
     inspect_say(out, "%s: hva 0x%" PRIx64 " to 0x%" PRIx64 ", %s, sequence %" PRIu64, trace_name(ev->id), ev->arg[0],
                 ev->arg[1], ev->arg[2] < ARRAY_LEN(names) ? names[ev->arg[2]] : "?", ev->arg[3]);
 }
@@ -560,15 +558,16 @@ static void print_exit(const struct debug_event *ev, const struct inspect_out *o
                          : ev->arg[0] == EPT_EXIT_PML_FULL    ? "page-modification log full"
                                                               : "?";
     uint64_t q = ev->arg[0] == EPT_EXIT_VIOLATION ? ev->arg[1] : 0;
-    inspect_say(out, "ept.exit: %s (reason %" PRIu64 "), gpa 0x%" PRIx64 ", gla 0x%" PRIx64, reason, ev->arg[0], ev->arg[2],
-                ev->arg[3]);
+    inspect_say(out, "ept.exit: %s (reason %" PRIu64 "), gpa 0x%" PRIx64 ", gla 0x%" PRIx64, reason, ev->arg[0],
+                ev->arg[2], ev->arg[3]);
     if (q)
-        inspect_say(out, "  qualification 0x%" PRIx64 ":%s%s%s of %s; EPT entry gave%s%s%s%s", q, q & EPT_Q_READ ? " read" : "",
-                    q & EPT_Q_WRITE ? " write" : "", q & EPT_Q_FETCH ? " fetch" : "",
-                    !(q & EPT_Q_GLA_VALID)     ? "no linear address"
+        inspect_say(out, "  qualification 0x%" PRIx64 ":%s%s%s of %s; EPT entry gave%s%s%s%s", q,
+                    q & EPT_Q_READ ? " read" : "", q & EPT_Q_WRITE ? " write" : "", q & EPT_Q_FETCH ? " fetch" : "",
+                    !(q & EPT_Q_GLA_VALID)  ? "no linear address"
                     : q & EPT_Q_TRANSLATION ? "the translated address"
                                             : "a guest paging entry",
-                    q & EPT_Q_ENTRY_R ? " read" : "", q & EPT_Q_ENTRY_W ? " write" : "", q & EPT_Q_ENTRY_X ? " execute" : "",
+                    q & EPT_Q_ENTRY_R ? " read" : "", q & EPT_Q_ENTRY_W ? " write" : "",
+                    q & EPT_Q_ENTRY_X ? " execute" : "",
                     q & (EPT_Q_ENTRY_R | EPT_Q_ENTRY_W | EPT_Q_ENTRY_X) ? "" : " nothing");
 }
 

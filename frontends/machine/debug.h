@@ -18,9 +18,9 @@ enum debug_kind { DEBUG_BREAK, DEBUG_WATCH_WRITE, DEBUG_WATCH_READ, DEBUG_WATCH_
 struct debug_point {
     int id; /* from 1 */
     enum debug_kind kind;
-    uint64_t gva, len;    /* break: gva; watch: both */
-    uint64_t gpa;         /* write watch: what gva was translated to when it was set */
-    uint64_t events;      /* event: mask of tracepoints */
+    uint64_t gva, len;     /* break: gva; watch: both */
+    uint64_t gpa;          /* write watch: what gva was translated to when it was set */
+    uint64_t events;       /* event: mask of tracepoints */
     bool has_gfn, has_gva; /* event: only about this gfn, this page */
     uint64_t gfn;
     uint64_t hits;
@@ -62,10 +62,10 @@ enum debug_why {
 
 struct debug_stop {
     enum debug_why why;
-    int point;                /* break, watch */
-    uint64_t gva;             /* watch: the address that was touched */
-    bool write;               /* watch */
-    enum machine_exit end;    /* ended */
+    int point;             /* break, watch */
+    uint64_t gva;          /* watch: the address that was touched */
+    bool write;            /* watch */
+    enum machine_exit end; /* ended */
 };
 
 /* Attaches to a machine; NULL: one is attached, or no memory. Detach before the machine is destroyed. */

@@ -119,8 +119,8 @@ static bool host_merge(struct machine *m, const uint64_t *gfn, const char *mode,
     int status = ksm_merge(k, m->mm, a, m->mm, b);
     ksm_destroy(k);
     if (status == HOST_NOTHING)
-        return error_set(e, "gfns 0x%" PRIx64 " and 0x%" PRIx64 " do not hold the same bytes in frames of their own", gfn[0],
-                         gfn[1]);
+        return error_set(e, "gfns 0x%" PRIx64 " and 0x%" PRIx64 " do not hold the same bytes in frames of their own",
+                         gfn[0], gfn[1]);
     if (!check(status, gfn[0], e))
         return false;
     say_state(m, gfn[0], a, out);
@@ -150,14 +150,15 @@ static bool host_age(struct machine *m, const uint64_t *gfn, const char *mode, c
     return true;
 }
 
-/* The child lives until the next fork, or the end of the debugger, so that the guest's writes have something to copy. */
+/* The child lives until the next fork, or the end of the debugger, so that the guest's writes have something to copy.
+ */
 static bool host_fork(struct machine *m, const uint64_t *gfn, const char *mode, const struct inspect_out *out,
                       struct error *e)
 {
     uint64_t resident = host_mm_resident(m->mm), free_frames = frame_pool_capacity(m->pool) - frame_pool_used(m->pool);
     if (free_frames < resident)
-        return error_set(e, "%" PRIu64 " frames are free; copies of %" PRIu64 " resident pages might not fit", free_frames,
-                         resident);
+        return error_set(e, "%" PRIu64 " frames are free; copies of %" PRIu64 " resident pages might not fit",
+                         free_frames, resident);
     struct host_mm *child = host_mm_fork(m->mm);
     if (!child)
         return error_set(e, "out of memory");

@@ -21,10 +21,10 @@ static const char *format_name(union sp_role role)
 
 static void print_sp(const struct sp *sp, const char *what, const struct inspect_out *out)
 {
-    inspect_say(out, "  %s sp %u: gfn 0x%" PRIx64 " level %u %s, access %s%s%s, %u sptes used, %zu parents, roots %u", what,
-                sp->index, sp->gfn, (unsigned)sp->role.level, format_name(sp->role), sp->role.access & ACC_W ? "w" : "-",
-                sp->role.access & ACC_U ? "u" : "-", sp->role.access & ACC_X ? "x" : "-", sp->used,
-                spte_list_count(&sp->parents), sp->root_count);
+    inspect_say(out, "  %s sp %u: gfn 0x%" PRIx64 " level %u %s, access %s%s%s, %u sptes used, %zu parents, roots %u",
+                what, sp->index, sp->gfn, (unsigned)sp->role.level, format_name(sp->role),
+                sp->role.access & ACC_W ? "w" : "-", sp->role.access & ACC_U ? "u" : "-",
+                sp->role.access & ACC_X ? "x" : "-", sp->used, spte_list_count(&sp->parents), sp->root_count);
 }
 
 /* ---- rmap ---- */
@@ -38,13 +38,14 @@ static unsigned print_rmap_level(const struct shadow *sh, const struct memslot *
     char text[200];
     if (!head)
         return 0;
-    spte_list_for_each(head, &it, sptep) {
+    spte_list_for_each(head, &it, sptep)
+    {
         const struct sp *sp = sp_of(sh, sptep);
         if (n++ >= LIST_MAX)
             continue;
         inspect_spte_text(*sptep, level, text, sizeof text);
-        inspect_say(out, "  level %d: sp %u (table gfn 0x%" PRIx64 ", %s) #%u = 0x%016" PRIx64 " %s", level, sp->index, sp->gfn,
-                    format_name(sp->role), sp_index_of(sh, sptep), *sptep, text);
+        inspect_say(out, "  level %d: sp %u (table gfn 0x%" PRIx64 ", %s) #%u = 0x%016" PRIx64 " %s", level, sp->index,
+                    sp->gfn, format_name(sp->role), sp_index_of(sh, sptep), *sptep, text);
     }
     return n;
 }
@@ -67,7 +68,8 @@ void machine_print_mmu_rmap(const struct machine *m, uint64_t gfn, const struct 
         n += print_rmap_level(sh, slot, gfn, level, out);
     if (!n)
         inspect_say(out, "  none");
-    sp_for_each_of_gfn(sh, gfn, sp) {
+    sp_for_each_of_gfn(sh, gfn, sp)
+    {
         if (!sp->role.direct)
             print_sp(sp, "shadowed as a table:", out);
     }
@@ -136,10 +138,11 @@ void machine_print_mmu_roots(const struct machine *m, const struct inspect_out *
         if (!set->valid)
             continue;
         n++;
-        inspect_say(out, "  processor %u: %s cr3 0x%" PRIx64 " cr0 0x%" PRIx64 " cr4 0x%" PRIx64 " efer 0x%" PRIx64 "%s",
-                    k / TLB_SETS, paging_format_of(&set->key) ? format_names[paging_format_of(&set->key)] : "paging off",
-                    set->key.cr3, set->key.cr0, set->key.cr4, set->key.efer,
-                    set == m->mmu->vcpus[k / TLB_SETS].set ? " (current)" : "");
+        inspect_say(
+            out, "  processor %u: %s cr3 0x%" PRIx64 " cr0 0x%" PRIx64 " cr4 0x%" PRIx64 " efer 0x%" PRIx64 "%s",
+            k / TLB_SETS, paging_format_of(&set->key) ? format_names[paging_format_of(&set->key)] : "paging off",
+            set->key.cr3, set->key.cr0, set->key.cr4, set->key.efer,
+            set == m->mmu->vcpus[k / TLB_SETS].set ? " (current)" : "");
         if (m->cfg.mmu == MACHINE_MMU_SHADOW && set->root)
             print_root(m, set->root, out);
     }

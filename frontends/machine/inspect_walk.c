@@ -47,7 +47,8 @@ static void add_bits(struct text *t, uint64_t value, const struct bit_name *name
 
 void inspect_gpte_text(uint64_t gpte, int level, bool leaf, unsigned size, char *text, size_t text_size)
 {
-    static const struct bit_name always[] = {{1u << 3, "write-through"}, {1u << 4, "cache-disabled"}, {GPTE_A, "accessed"}};
+    static const struct bit_name always[] = {
+        {1u << 3, "write-through"}, {1u << 4, "cache-disabled"}, {GPTE_A, "accessed"}};
     struct text t = {text, text_size};
     bool large = level > 1 && level < 4 && gpte & GPTE_PS;
     leaf |= level == 1 || large;
@@ -77,16 +78,17 @@ static void mmio_text(struct text *t, uint64_t spte)
 {
     uint64_t low = (spte & SPTE_GEN_LOW_MASK) >> SPTE_GEN_LOW_SHIFT;
     uint64_t high = (spte & SPTE_GEN_HIGH_MASK) >> SPTE_GEN_HIGH_SHIFT;
-    add(t, "mmio gfn 0x%" PRIx64 " generation %" PRIu64, (uint64_t)spte_mmio_gfn(spte), high << SPTE_GEN_LOW_BITS | low);
+    add(t, "mmio gfn 0x%" PRIx64 " generation %" PRIu64, (uint64_t)spte_mmio_gfn(spte),
+        high << SPTE_GEN_LOW_BITS | low);
 }
 
 void inspect_spte_text(uint64_t spte, int level, char *text, size_t size)
 {
     static const struct bit_name names[] = {
-        {SPTE_WRITABLE, "writable"},       {SPTE_USER, "user"},           {SPTE_CACHED, "cached"},
-        {SPTE_ACCESSED, "accessed"},       {SPTE_DIRTY, "dirty"},         {SPTE_LARGE, "large"},
-        {SPTE_GUEST_W, "guest-writable"},  {SPTE_GUEST_D, "guest-dirty"}, {SPTE_HOST_W, "host-writable"},
-        {SPTE_EMUL, "writes-emulated"},    {SPTE_NX, "no-execute"}};
+        {SPTE_WRITABLE, "writable"},      {SPTE_USER, "user"},           {SPTE_CACHED, "cached"},
+        {SPTE_ACCESSED, "accessed"},      {SPTE_DIRTY, "dirty"},         {SPTE_LARGE, "large"},
+        {SPTE_GUEST_W, "guest-writable"}, {SPTE_GUEST_D, "guest-dirty"}, {SPTE_HOST_W, "host-writable"},
+        {SPTE_EMUL, "writes-emulated"},   {SPTE_NX, "no-execute"}};
     struct text t = {text, size};
     if (!spte) {
         add(&t, "empty");
@@ -212,9 +214,9 @@ static void print_slot(const struct machine *m, unsigned as, gfn_t gfn, const st
 
 static void print_tracking(const struct machine *m, unsigned as, gfn_t gfn, const struct inspect_out *out)
 {
-    inspect_say(out, "  track  page-table %u, code %u, watch %u, frame-buffer %u", track_count(m->mem, as, gfn, TRACK_PT),
-                track_count(m->mem, as, gfn, TRACK_CODE), track_count(m->mem, as, gfn, TRACK_WATCH),
-                track_count(m->mem, as, gfn, TRACK_FB));
+    inspect_say(out, "  track  page-table %u, code %u, watch %u, frame-buffer %u",
+                track_count(m->mem, as, gfn, TRACK_PT), track_count(m->mem, as, gfn, TRACK_CODE),
+                track_count(m->mem, as, gfn, TRACK_WATCH), track_count(m->mem, as, gfn, TRACK_FB));
 }
 
 static void print_host(const struct machine *m, unsigned as, gfn_t gfn, const struct inspect_out *out)
@@ -225,9 +227,9 @@ static void print_host(const struct machine *m, unsigned as, gfn_t gfn, const st
         return;
     struct hpte_info h = host_mm_peek(m->mm, memslot_hva(s, gfn));
     inspect_say(out, "  host   hva 0x%" PRIx64 " %s%s%s%s%s%s", (uint64_t)memslot_hva(s, gfn),
-                h.state < ARRAY_LEN(states) ? states[h.state] : "in another state", h.writable ? " writable" : " read-only",
-                h.accessed ? " accessed" : "", h.dirty ? " dirty" : "", h.huge ? " huge" : "",
-                h.readable ? "" : " no-access");
+                h.state < ARRAY_LEN(states) ? states[h.state] : "in another state",
+                h.writable ? " writable" : " read-only", h.accessed ? " accessed" : "", h.dirty ? " dirty" : "",
+                h.huge ? " huge" : "", h.readable ? "" : " no-access");
     if (h.state == HPTE_PRESENT || h.state == HPTE_ZERO)
         inspect_say(out, "  frame  0x%" PRIx64, (uint64_t)h.pfn);
 }
@@ -242,7 +244,8 @@ struct tlb_look {
 };
 
 static void look_at_entry(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode,
-                          const struct tlb_entry *data, const struct tlb_fetch_entry *fetch, const struct tlb_meta *meta)
+                          const struct tlb_entry *data, const struct tlb_fetch_entry *fetch,
+                          const struct tlb_meta *meta)
 {
     static const char *const modes[] = {"user", "supervisor", "supervisor with AC"};
     struct tlb_look *l = ctx;

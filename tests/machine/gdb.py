@@ -56,7 +56,10 @@ class Client:
             if found:
                 self.buffer = self.buffer[found.end():]
                 check(int(found.group(2), 16) == sum(found.group(1)) & 255, "checksum")
-                self.raw(b"+")
+                try:
+                    self.raw(b"+")
+                except OSError:
+                    pass  # that was its last word
                 return found.group(1).decode("latin-1")
             data = self.sock.recv(65536)
             if not data:
@@ -247,7 +250,7 @@ def test_malformed_packets_are_answered_and_change_nothing():
 def test_noise_never_crashes_the_stub():
     rng = random.Random(5)
     for _ in range(40 if LONG else 8):
-        machine = Machine("spin", "-icount-limit", "200000000")
+        machine = Machine("spin", "-icount-limit", "10000000")
         try:
             c = Client(machine)
             for _ in range(60):
