@@ -63,6 +63,8 @@ static bool accessed_everywhere(const struct mem *m, unsigned as, const struct g
 static void check_access(struct audit *a, const struct tlb_view *v, const struct paging_regs *r, unsigned access)
 {
     struct gwalk w;
+    if (a->mmu->unsync)
+        return; /* as old as the last flush: nothing can be said */
     gwalk(a->mmu->mem, r, v->gva, access | GWALK_PEEK, &w);
     if (w.result != GWALK_OK) {
         fail_entry(a, v, "the guest's tables do not permit it");

@@ -101,6 +101,8 @@ struct mmu_ops {
     void (*invalidate_range)(struct mmu *mmu, hva_t start, hva_t end);
     /* May be NULL (mem_access). A read by the processor itself with no gva: PDPTEs. Within a page. */
     enum mem_result (*read_phys)(struct mmu_vcpu *mv, gpa_t gpa, void *buf, size_t len);
+    /* May be NULL. The guest flushed. */
+    void (*guest_flush)(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva);
     /* May be NULL. Prints how gpa is translated on. */
     void (*print_stage2)(struct mmu_vcpu *mv, gpa_t gpa, void (*line)(void *ctx, const char *text), void *ctx);
     /* May be NULL. The engine's own counters. */
@@ -123,6 +125,7 @@ struct mmu {
     uint64_t invalidate_seq;
     unsigned invalidate_in_progress;
     hva_t invalidate_start, invalidate_end;
+    bool unsync;   /* translations may be as old as the guest's last flush */
     bool released; /* the host is heard no more: nothing may be mapped */
     struct track_listener pt_listener;
     mmu_event_fn *event_hook; /* NULL, or called after each event */

@@ -240,6 +240,7 @@ struct mmu *mmu_create(const struct mmu_config *cfg)
     mmu->trace = cfg->trace ? cfg->trace : &cfg->mem->no_trace;
     mmu->vcpu_count = cfg->vcpus ? cfg->vcpus : 1;
     mmu->max_shadow_pages = cfg->max_shadow_pages;
+    mmu->unsync = cfg->unsync && cfg->kind == MMU_SHADOW;
     lock_init(mmu);
     vcpus_init(mmu);
     if (cfg->staletlb)
@@ -526,6 +527,11 @@ enum xlate_result mmu_peek_translate(struct mmu_vcpu *mv, gva_t gva, unsigned ac
 void mmu_guest_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva)
 {
     trace_point(mv->mmu->trace, TRACE_MMU_FLUSH, gva, what, 0, 0);
+    if (unlikely(mv->mmu->unsync) && mv->set) {
+        mmu_lock(mv->mmu);
+        mv->mmu->ops->guest_flush(mv, what, gva);
+        mmu_unlock(mv->mmu);
+    }
     if (likely(!mv->mmu->stale))
         return;
     /* The detector hears of uses by TLB fills: what the guest flushed must be filled again, so that its next use is

@@ -112,6 +112,7 @@ struct mmu_config {
     struct trace *trace;      /* may be NULL */
     uint64_t max_shadow_pages; /* 0: default */
     bool staletlb;            /* the missing-flush detector */
+    bool unsync;              /* MMU_SHADOW: leaf tables may be out of date until the guest flushes; not coherent */
 };
 
 struct mmu *mmu_create(const struct mmu_config *cfg);

@@ -165,6 +165,11 @@ static void check_direct(struct audit *a, const struct entry *e)
 static void check_indirect(struct audit *a, const struct entry *e)
 {
     const struct shadow *sh = shadow_of(a->mmu);
+    if (e->sp->unsync) { /* as old as the last flush; the rest of an spte is held as ever */
+        if (spte_is_leaf(e->spte, e->level))
+            check_backing(a, e, spte_gfn(sh, e->sptep));
+        return;
+    }
     union sp_role role = e->sp->role;
     gpa_t at = sp_gpte_gpa(e->sp, e->i);
     uint64_t now, then = *sp_gptep(sh, e->sptep);
@@ -243,7 +248,10 @@ static void check_counts(struct audit *a, const struct sp *sp)
         fail_sp(a, 8, sp, "is obsolete, but a root names it");
     if (sp->role.direct)
         return;
-    sp_for_each_of_gfn(sh, sp->gfn, other) of_gfn += !other->role.direct && role_as(other->role) == role_as(sp->role);
+    if (sp->unsync && (!a->mmu->unsync || sp->role.level > 1))
+        fail_sp(a, 8, sp, "is unsync, which it may not be");
+    sp_for_each_of_gfn(sh, sp->gfn, other) of_gfn +=
+        !other->role.direct && !other->unsync && role_as(other->role) == role_as(sp->role);
     if (track_count(a->mmu->mem, role_as(sp->role), sp->gfn, TRACK_PT) != of_gfn)
         fail_sp(a, 8, sp, "the tracking count of its gfn is not the number of its shadow pages");
 }
@@ -305,9 +313,15 @@ static void check_slot_rmaps(struct audit *a, const struct memslot *slot)
 static void check_lists(struct audit *a)
 {
     const struct shadow *sh = shadow_of(a->mmu);
-    uint32_t active = 0, free_pages = 0, live = 0, prev = 0;
-    for (uint32_t i = 1; i < sh->limit; i++)
+    uint32_t active = 0, free_pages = 0, live = 0, prev = 0, unsync = 0;
+    for (uint32_t i = 1; i < sh->limit; i++) {
         live += sh->pages[i].live;
+        unsync += sh->pages[i].live && sh->pages[i].unsync;
+    }
+    for (uint32_t i = sh->unsync_first; i && unsync < sh->limit; i = sh->pages[i].unsync_next)
+        unsync--;
+    if (unsync)
+        audit_fail(a, 8, "the list of unsync pages does not hold just these");
     for (uint32_t i = sh->active_first; i && active < sh->limit; prev = i, i = sh->pages[i].active_next, active++) {
         if (!sh->pages[i].live || sh->pages[i].active_prev != prev)
             fail_sp(a, 8, &sh->pages[i], "the active list is broken here");

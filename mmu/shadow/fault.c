@@ -29,10 +29,9 @@ static bool root_covers(const struct shadow_root *root, gva_t gva)
     return root && (root->tops == 1 || !(gva >> 32));
 }
 
-/* The spte where the shadow walk of gva ends, or NULL when not even the top page is there. Touches tables only. */
-static uint64_t *shadow_walk(const struct shadow *sh, const struct shadow_root *root, gva_t gva, int *level_out)
+uint64_t *shadow_walk(const struct shadow *sh, const struct shadow_root *root, gva_t gva, int *level_out)
 {
-    uint32_t index = root->sp[root_slot(root, gva)];
+    uint32_t index = root_covers(root, gva) ? root->sp[root_slot(root, gva)] : 0;
     if (!index)
         return NULL;
     for (int level = (int)root->role.level;; level--) {
@@ -78,7 +77,7 @@ static void fill_tlb(struct mmu_vcpu *mv, gva_t gva, unsigned access, uint64_t *
         .fetch = fetch,
         .read = !fetch && (!(access & ACCESS_WRITE) || rights_allow(r, rights, who | ACCESS_READ)),
         .write = write && spte_gives_write_tag(*sptep, access & ACCESS_WRITE),
-        .write_emul = write && (*sptep & SPTE_EMUL),
+        .write_emul = write && (*sptep & SPTE_EMUL) && !mv->mmu->unsync,
         .meta.dep[0] = (uintptr_t)sptep,
     };
     *sptep |= SPTE_CACHED | SPTE_ACCESSED;
@@ -124,7 +123,8 @@ static bool use_leaf(struct mmu_vcpu *mv, gva_t gva, unsigned access, uint64_t *
         out->host = NULL;
         /* Tracked no longer? Then the whole path makes it writable. */
         const struct memslot *slot = memslot_find(mv->mem, mv->regs.as, gfn);
-        if (slot && slot->kind == MEMSLOT_RAM && !track_is_tracked(mv->mem, mv->regs.as, gfn))
+        if (slot && slot->kind == MEMSLOT_RAM &&
+            (!track_is_tracked(mv->mem, mv->regs.as, gfn) || unsync_try(sh, mv->regs.as, gfn)))
             return false;
     } else {
         out->host = host;
@@ -154,8 +154,6 @@ static bool answer_from_shadow(struct mmu_vcpu *mv, gva_t gva, unsigned access, 
 {
     struct shadow_root *root = mv->set->root;
     int level;
-    if (!root_covers(root, gva))
-        return false;
     uint64_t *sptep = shadow_walk(shadow_of(mv->mmu), root, gva, &level);
     if (!sptep)
         return false;
@@ -258,6 +256,8 @@ static void link_child(struct shadow *sh, const struct fault *f, struct sp *sp, 
     spte_drop(sh, sptep);
     if (!sp->role.direct)
         *sp_gptep(sh, sptep) = f->gpte[sp->role.level];
+    if (child->unsync)
+        unsync_sync(sh, child); /* no TLB can have held what this link leads to */
     *sptep = link;
     sp->used++;
     spte_list_add(&sh->descs, &child->parents, sptep);
@@ -385,13 +385,33 @@ static bool map_and_fill(struct mmu_vcpu *mv, struct fault *f, const struct gwal
     return true;
 }
 
+static bool unsync_for_write(struct mmu_vcpu *mv, const struct fault *f)
+{
+    if (likely(!mv->mmu->unsync))
+        return false;
+    mmu_lock(mv->mmu);
+    bool done = unsync_try(shadow_of(mv->mmu), f->as, f->gfn);
+    mmu_unlock(mv->mmu);
+    return done;
+}
+
+/* SDM volume 3, 4.10.4.1: a page fault invalidates what is cached for its address. */
+static void fault_invalidates(struct mmu_vcpu *mv, gva_t gva)
+{
+    if (likely(!mv->mmu->unsync))
+        return;
+    mmu_lock(mv->mmu);
+    unsync_sync_gva(mv, gva);
+    mmu_unlock(mv->mmu);
+}
+
 /* The frame behind the fault's gfn. A page whose writes must be seen is only read here: mem_access() writes it. False:
  * the host has none to give; the access then goes to mem_access(), which says so. */
 static bool get_frame(struct mmu_vcpu *mv, struct fault *f)
 {
     struct gup_result g;
-    bool write =
-        (f->access & ACCESS_WRITE) && f->slot->kind == MEMSLOT_RAM && !track_is_tracked(mv->mem, f->as, f->gfn);
+    bool write = (f->access & ACCESS_WRITE) && f->slot->kind == MEMSLOT_RAM &&
+                 (!track_is_tracked(mv->mem, f->as, f->gfn) || unsync_for_write(mv, f));
     if (host_mm_gup(mv->mmu->mm, memslot_hva(f->slot, f->gfn), write, &g))
         return false;
     f->pfn = g.pfn;
@@ -450,6 +470,7 @@ static enum step fault_once(struct mmu_vcpu *mv, gva_t gva, unsigned access, str
     if (w.result != GWALK_OK) {
         out->error = w.error;
         stale_note_fault(mv, gva, &w, access);
+        fault_invalidates(mv, gva);
         return STEP_FAULT;
     }
     out->gpa = w.gpa;

@@ -43,8 +43,7 @@ static bool entry_agrees(union sp_role role, uint64_t old, uint64_t new)
     return !diff;
 }
 
-/* One spte whose entry is now `new`. */
-static void update_spte(struct shadow *sh, struct sp *sp, uint64_t *sptep, uint64_t new)
+void spte_update(struct shadow *sh, struct sp *sp, uint64_t *sptep, uint64_t new)
 {
     uint64_t *old = sp_gptep(sh, sptep);
     int level = (int)sp->role.level;
@@ -68,13 +67,13 @@ static void update_entry(struct shadow *sh, struct sp *sp, unsigned entry, uint6
 {
     uint64_t *spt = sp_table(sh, sp);
     if (sp->role.format != PAGING_32) {
-        update_spte(sh, sp, &spt[entry], new);
+        spte_update(sh, sp, &spt[entry], new);
     } else if (sp->role.level == 1) {
         if (entry / 512 == sp->role.quadrant)
-            update_spte(sh, sp, &spt[entry % 512], new);
+            spte_update(sh, sp, &spt[entry % 512], new);
     } else if (entry / 256 == sp->role.quadrant) {
-        update_spte(sh, sp, &spt[entry % 256 * 2], new);
-        update_spte(sh, sp, &spt[entry % 256 * 2 + 1], new);
+        spte_update(sh, sp, &spt[entry % 256 * 2], new);
+        spte_update(sh, sp, &spt[entry % 256 * 2 + 1], new);
     }
 }
 

@@ -16,7 +16,7 @@
 #define SPTE_DESC_SLOTS 14
 /* A longer rmap is zapped before it gets another entry: removing one entry searches the list. Linux:
  * RMAP_RECYCLE_THRESHOLD. */
-#define RMAP_RECYCLE 1000
+#define RMAP_RECYCLE    1000
 #define RMAP_LEVELS     3 /* 4K, 2M, 1G */
 
 struct spte_desc {

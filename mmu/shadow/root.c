@@ -69,6 +69,8 @@ void shadow_root_get(struct mmu_vcpu *mv, struct tlb_set *set)
     set->root = root;
     if (!root) /* translation then works without a shadow, slowly */
         return;
+    if (unlikely(sh->unsync_first))
+        unsync_sync_all(sh); /* Linux: kvm_mmu_sync_roots */
     root->role = root_role(&set->key);
     root_set_tops(root, &set->key);
     root->next = sh->roots;

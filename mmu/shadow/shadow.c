@@ -47,11 +47,17 @@ static void shadow_register_stats(struct mmu *mmu, struct stats *s)
 {
     const struct shadow_stats *c = &shadow_of(mmu)->stats;
     const struct stats_row rows[] = {
-        {"shadow.pages", "pages", &c->pages},        {"shadow.recycled", "pages", &c->recycled},
-        {"shadow.shrunk", "pages", &c->shrunk},      {"shadow.obsolete_zapped", "pages", &c->obsolete_zapped},
-        {"shadow.fast_zaps", "zaps", &c->fast_zaps}, {"shadow.fast_faults", "faults", &c->fast_faults},
+        {"shadow.pages", "pages", &c->pages},
+        {"shadow.recycled", "pages", &c->recycled},
+        {"shadow.shrunk", "pages", &c->shrunk},
+        {"shadow.obsolete_zapped", "pages", &c->obsolete_zapped},
+        {"shadow.fast_zaps", "zaps", &c->fast_zaps},
+        {"shadow.fast_faults", "faults", &c->fast_faults},
         {"shadow.rmap_recycles", "rmaps", &c->rmap_recycles},
-        {"shadow.aged", "sptes", &c->aged},          {"shadow.repointed", "sptes", &c->repointed},
+        {"shadow.aged", "sptes", &c->aged},
+        {"shadow.unsyncs", "pages", &c->unsyncs},
+        {"shadow.syncs", "pages", &c->syncs},
+        {"shadow.repointed", "sptes", &c->repointed},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         stats_add(s, rows[i].name, rows[i].unit, rows[i].value);
@@ -75,5 +81,6 @@ const struct mmu_ops mmu_shadow_ops = {
     .age_gfns = shadow_age_gfns,
     .change_pte = shadow_change_pte,
     .dirty_log = shadow_dirty_log,
+    .guest_flush = shadow_guest_flush,
     .register_stats = shadow_register_stats,
 };

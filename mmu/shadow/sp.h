@@ -57,6 +57,8 @@ struct sp {
     uint32_t generation;               /* shadow.valid_generation when it was made */
     uint8_t write_flood;               /* tracked writes since the page was last used */
     bool live, touched;
+    bool unsync;                       /* its table is not tracked for it; see unsync.c */
+    uint32_t unsync_prev, unsync_next; /* index */
     uint32_t root_count;
     struct spte_list parents; /* sptes that link to it */
 };
@@ -81,6 +83,7 @@ struct shadow_stats {
     uint64_t fast_faults;     /* write faults of dirty logging that the spte alone answered */
     uint64_t rmap_recycles;   /* rmaps that were zapped for their length */
     uint64_t aged;            /* sptes whose accessed state was taken */
+    uint64_t unsyncs, syncs;  /* pages that went out of sync, and were brought up to date */
     uint64_t repointed;       /* sptes that change_pte gave another frame */
 };
 
@@ -98,6 +101,7 @@ struct shadow {
     uint32_t indirect_of_4, indirect_of_8; /* live indirect pages by the size of their guest entries */
     uint32_t active_first, active_last, active_count;
     uint32_t touched;
+    uint32_t unsync_first; /* index of an unsync page; 0: none */
     struct shadow_root *roots;
     struct spte_desc_cache descs;
     unsigned batch; /* depth of shadow_batch_begin() */
@@ -249,9 +253,25 @@ void shadow_change_pte(struct mmu *mmu, unsigned as, gfn_t gfn, struct hpte_view
 /* ---- pt_write.c ---- */
 
 void shadow_pt_write(struct mmu *mmu, unsigned as, gpa_t gpa, const void *bytes, size_t len);
+/* The entry of one spte of an indirect page is now `new`. */
+void spte_update(struct shadow *sh, struct sp *sp, uint64_t *sptep, uint64_t new);
+
+/* ---- unsync.c ---- */
+
+/* A write to the gfn, which is tracked: false, it must be seen; true: it need not be any more. */
+bool unsync_try(struct shadow *sh, unsigned as, gfn_t gfn);
+void unsync_unlist(struct shadow *sh, struct sp *sp);
+/* Brings an unsync page up to date and tracks its table again. */
+void unsync_sync(struct shadow *sh, struct sp *sp);
+void unsync_sync_all(struct shadow *sh);
+/* Brings the one entry up to date that maps gva, if its page is unsync. */
+void unsync_sync_gva(struct mmu_vcpu *mv, gva_t gva);
+void shadow_guest_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva);
 
 /* ---- fault.c ---- */
 
+/* The spte where the shadow walk of gva ends, or NULL when not even the top page is there. Touches tables only. */
+uint64_t *shadow_walk(const struct shadow *sh, const struct shadow_root *root, gva_t gva, int *level_out);
 enum xlate_result shadow_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
 
 /* ---- audit.c ---- */

@@ -135,7 +135,9 @@ void sp_zap(struct shadow *sh, struct sp *sp)
     sp_drop_sptes(sh, sp);
     sp_unlink_parents(sh, sp);
     shadow_roots_forget(sh, sp);
-    if (!sp->role.direct)
+    if (sp->unsync)
+        unsync_unlist(sh, sp);
+    else if (!sp->role.direct)
         track_remove(sh->mmu->mem, role_as(sp->role), sp->gfn, TRACK_PT);
     sp_release(sh, sp);
     shadow_batch_end(sh);

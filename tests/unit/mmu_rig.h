@@ -39,6 +39,7 @@ struct rig_config {
     uint64_t ram; /* bytes at gpa 0, backed by hvas from rig.hva; the hva range has twice that */
     unsigned vcpus;
     uint64_t max_shadow_pages;
+    bool unsync;
 };
 
 static inline void rig_report(void *ctx, const char *line)
@@ -70,7 +71,7 @@ static inline void rig_open(struct rig *r, const struct rig_config *c)
     if (c->ram)
         ck_assert_int_eq(mem_slot_add(r->mem, 0, 0, c->ram, r->hva, MEMSLOT_RAM), 0);
     r->mmu = mmu_create(&(struct mmu_config){
-        .kind = c->kind, .mem = r->mem, .vcpus = c->vcpus ? c->vcpus : 1, .max_shadow_pages = c->max_shadow_pages});
+        .kind = c->kind, .mem = r->mem, .vcpus = c->vcpus ? c->vcpus : 1, .max_shadow_pages = c->max_shadow_pages, .unsync = c->unsync});
     ck_assert_ptr_nonnull(r->mmu);
     r->v = mmu_vcpu_get(r->mmu, 0);
     r->regs = (struct paging_regs){

@@ -7,6 +7,8 @@
  * between levels, formats and roots, lie in ROM or nowhere. UMBRA_FUZZ_STEPS, UMBRA_FUZZ_SEED and UMBRA_FUZZ_LOG=1
  * change and print the run.
  */
+#include "core/host/host_ops.h"
+#include "core/stats.h"
 #include "mmu/mem.h"
 #include "mmu_rig.h"
 
@@ -14,7 +16,16 @@
 
 #ifndef ENGINE_UNDER_TEST /* test_mmu_ept_differential.c is this file with another */
 #define ENGINE_UNDER_TEST MMU_SHADOW
-#define engine_setup(mmu, random) ((void)0)
+
+/* Some runs are logged. */
+static void engine_setup(struct mmu *mmu, unsigned long random)
+{
+    if (random & 1)
+        mem_dirty_log_start(mmu->mem, 0, 0, random & 2 ? DIRTY_BIT : DIRTY_WRITE_PROTECT);
+}
+#endif
+#ifndef UNSYNC_UNDER_TEST /* test_mmu_unsync_differential.c */
+#define UNSYNC_UNDER_TEST false
 #endif
 #define RAM_PAGES     48
 #define ROM_FIRST     48
@@ -38,6 +49,7 @@ static gpa_t extra_at; /* of that slot */
 static struct paging_regs regs[2];
 static unsigned tracked[RAM_PAGES];
 static unsigned long step;
+static uint64_t unsyncs; /* in all runs */
 #define RECENT 16
 static gva_t recent[RECENT]; /* that led somewhere */
 
@@ -74,7 +86,9 @@ static void note(const char *fmt, ...)
 static void machine_open(struct machine *m, enum mmu_kind kind)
 {
     struct rig *r = &m->rig;
-    rig_open(r, &(struct rig_config){.kind = kind, .ram = RAM_PAGES * 4096, .vcpus = 2, .max_shadow_pages = 32});
+    rig_open(
+        r, &(struct rig_config){
+               .kind = kind, .ram = RAM_PAGES * 4096, .vcpus = 2, .max_shadow_pages = 32, .unsync = UNSYNC_UNDER_TEST});
     m->rom = host_mm_mmap_anon(r->mm, ROM_PAGES * 4096, HOST_READ | HOST_WRITE);
     m->extra = host_mm_mmap_anon(r->mm, EXTRA_PAGES * 4096, HOST_READ | HOST_WRITE);
     mem_slot_add(r->mem, 0, ROM_FIRST * 4096, ROM_PAGES * 4096, m->rom, MEMSLOT_ROM);
@@ -359,6 +373,8 @@ static void step_access(void)
         mmu_vcpu_set_mode(shadow.v[cpu], regs[cpu].cpl, regs[cpu].ac);
         mmu_vcpu_set_mode(walk.v[cpu], regs[cpu].cpl, regs[cpu].ac);
     }
+    if (UNSYNC_UNDER_TEST) /* what was flushed is up to date, whatever else is not */
+        mmu_guest_flush(shadow.v[cpu], chance(70) ? GUEST_FLUSH_PAGE : GUEST_FLUSH_NONGLOBAL, gva);
     struct outcome s = access_one(&shadow, cpu, gva, access, value), w = access_one(&walk, cpu, gva, access, value);
     note("cpu %u cpl %u ac %d access %u gva %llx -> %d error %x gpa %llx value %llx", cpu, regs[cpu].cpl, regs[cpu].ac,
          access, (unsigned long long)gva, w.result, w.error, (unsigned long long)w.gpa, (unsigned long long)w.value);
@@ -408,8 +424,37 @@ static void step_track(void)
     tracked[gfn] ^= 1;
 }
 
+/* What the host does to the machine under test alone. */
+static void step_host_quietly(void)
+{
+    uint64_t bits[1], page = below(RAM_PAGES) * 4096;
+    hva_t hva = shadow.rig.hva + page;
+    switch (below(4)) {
+    case 0:
+        note("page %llx moves", (unsigned long long)page);
+        host_mm_migrate(shadow.rig.mm, hva);
+        break;
+    case 1:
+        note("pages age from %llx", (unsigned long long)page);
+        notify_clear_young(shadow.rig.mm, hva, hva + 4096 * (1 + below(4)));
+        break;
+    case 2:
+        note("page %llx is merged", (unsigned long long)page);
+        notify_change_pte(shadow.rig.mm, hva,
+                          (struct hpte_view){.pfn = host_mm_peek(shadow.rig.mm, hva).pfn, .writable = chance(20)});
+        break;
+    default:
+        note("dirty log is read");
+        mem_dirty_log_get_and_clear(shadow.rig.mem, 0, 0, bits);
+    }
+}
+
 static void step_host(void)
 {
+    if (chance(40)) {
+        step_host_quietly();
+        return;
+    }
     uint64_t page = below(RAM_PAGES) * 4096, len = (1 + below(4)) * 4096;
     if (page + len > RAM_PAGES * 4096)
         len = 4096;
@@ -516,6 +561,14 @@ static void run(uint64_t seed, unsigned long steps)
         step_any(seed % 3 ? 70 + below(20) : 40);
         check();
     }
+    if (UNSYNC_UNDER_TEST) {
+        bool found;
+        struct stats stats;
+        stats_init(&stats);
+        mmu_register_stats(shadow.rig.mmu, &stats);
+        unsyncs += stats_get(&stats, "shadow.unsyncs", &found);
+        stats_fini(&stats);
+    }
     rig_close(&shadow.rig);
     rig_close(&walk.rig);
 }
@@ -531,6 +584,7 @@ START_TEST(shadow_and_walk_cannot_be_told_apart)
     }
     for (uint64_t s = 1; s <= 10; s++)
         run(s, n / 10);
+    ck_assert(!UNSYNC_UNDER_TEST || unsyncs > 100);
 }
 END_TEST
 
