@@ -330,15 +330,17 @@ bool vcpu_has_wakeup(const struct vcpu *v)
 {
     if (v->activity == VCPU_WAIT_SIPI)
         return v->sipi_pending;
-    return v->nmi_pending || v->smi_pending || v->init_pending || (v->intr_pin && v->rflags & FLAG_IF);
+    return (v->nmi_pending && !v->nmi_blocked) || v->init_pending || v->pending_dbg ||
+           (v->intr_pin && v->rflags & FLAG_IF);
 }
 
+/* Both may be pending: a SIPI that came before the INIT has been dropped already (pin_set()). */
 static void take_init_or_sipi(struct vcpu *v)
 {
-    if (v->init_pending) {
-        v->init_pending = false;
+    bool sipi = v->sipi_pending;
+    if (v->init_pending)
         vcpu_reset(v, true);
-    } else if (v->sipi_pending && v->activity == VCPU_WAIT_SIPI) {
+    if (sipi && v->activity == VCPU_WAIT_SIPI) {
         uint8_t vector = v->intc->sipi_vector(v->intc->ctx);
         v->activity = VCPU_RUNNING;
         vcpu_set_segment(v, SEG_CS, (uint16_t)(vector << 8), (uint64_t)vector << 12, 0xffff, v->seg[SEG_CS].attr);
@@ -366,7 +368,7 @@ static void take_events(struct vcpu *v)
 {
     if (v->init_pending || v->sipi_pending)
         take_init_or_sipi(v);
-    if (v->activity == VCPU_RUNNING && v->pending_dbg && !v->shadow_is_movss)
+    if (v->activity <= VCPU_HALTED && v->pending_dbg && !v->shadow_is_movss)
         vcpu_deliver_debug(v);
     if (v->nmi_pending && !v->nmi_blocked && !v->shadow_is_movss && v->activity <= VCPU_HALTED) {
         v->nmi_pending = false;

@@ -157,9 +157,10 @@ static void pin_set(void *ctx, unsigned n, bool level)
             break;
         case CPU_PIN_INIT:
             v->init_pending = true;
+            v->sipi_pending = false;
             break;
-        case CPU_PIN_SIPI:
-            v->sipi_pending = true;
+        case CPU_PIN_SIPI: /* ignored by a processor that does not wait, nor will at the next boundary */
+            v->sipi_pending = v->init_pending || v->activity == VCPU_WAIT_SIPI;
             break;
         default:
             break;

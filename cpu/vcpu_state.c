@@ -187,6 +187,8 @@ static void check_loaded(struct vcpu *v, struct snap_reader *r)
     if (v->fpu.top > 7 || v->activity > VCPU_SHUTDOWN || v->cpl > 3)
         snap_fail(r, "cpu%u: top %u, activity %u or cpl %u out of range", v->index, v->fpu.top, (unsigned)v->activity,
                   v->cpl);
+    if (v->activity != VCPU_RUNNING && (v->int_shadow || v->shadow_is_movss))
+        snap_fail(r, "cpu%u: halted in an interrupt shadow", v->index);
     if (v->a20_mask != ~0ull && v->a20_mask != ~(1ull << 20))
         snap_fail(r, "cpu%u: A20 mask out of range", v->index);
     if (v->xcr0 >> 3 || !(v->xcr0 & 1))

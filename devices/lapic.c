@@ -69,9 +69,14 @@ static void pulse_pin(struct lapic *a, enum cpu_pin pin)
     drive_pin(a, pin, false);
 }
 
+static bool wants_intr(const struct lapic *a)
+{
+    return has_extint(a) || (lapic_is_enabled(a) && deliverable_vector(a) >= 0);
+}
+
 void lapic_update_intr(struct lapic *a)
 {
-    bool level = has_extint(a) || (lapic_is_enabled(a) && deliverable_vector(a) >= 0);
+    bool level = wants_intr(a);
     if (level == a->intr_level)
         return;
     a->intr_level = level;
@@ -549,6 +554,7 @@ static void lapic_load(struct lapic *a, struct snap_reader *r)
         *flags[i] = snap_get_u8(r) != 0;
     a->sipi_vector = snap_get_u8(r);
     timer_load(a->set->cfg.clock, &a->timer, r);
+    a->intr_level = wants_intr(a); /* whatever the file says: a pin without a vector would keep waking a halted CPU */
     drive_pin(a, CPU_PIN_INTR, a->intr_level);
 }
 

@@ -87,10 +87,12 @@ static void translate_part(struct vcpu *v, const struct insn *i, uint64_t lin, u
     p->gpa = x.gpa;
 }
 
+/* An A or D bit that is set in a page of code may change the block that is running: it ends then, as after a store. */
 static void translate(struct vcpu *v, const struct insn *i, uint64_t lin, unsigned len, unsigned access,
                       struct access_parts *a)
 {
     bool wide = v->mode & MODE_LONG;
+    uint64_t seen = track_write_count(v->mem);
     v->stats.mem_slow++;
     if (i)
         v->rip = insn_rip(v, i); /* who asks, for reports of the MMU */
@@ -106,6 +108,8 @@ static void translate(struct vcpu *v, const struct insn *i, uint64_t lin, unsign
         lin += p->len;
         len -= p->len;
     }
+    if (unlikely(track_write_count(v->mem) != seen))
+        v->attn |= ATTN_BOUNDARY;
 }
 
 /* ---- moving ---- */

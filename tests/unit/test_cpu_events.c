@@ -1,0 +1,137 @@
+/*
+ * What wakes and what stops a processor at a boundary, and stores that reach the block that is running by way of the MMU.
+ */
+#include "cpu/breakpoint.h"
+#include "cpu_rig.h"
+
+static void code_put(struct cpu_rig *r, gpa_t at, const char *bytes, size_t n)
+{
+    mem_access(r->mem, 0, at, (void *)(uintptr_t)bytes, n, MEM_HOST_POKE, true, BUS_NO_CPU);
+}
+#define code(r, at, bytes) code_put((r), (at), bytes, sizeof(bytes) - 1)
+
+static void pulse(struct vcpu *v, enum cpu_pin pin)
+{
+    struct irq_line line = vcpu_pin(v, pin);
+    irq_set(&line, true);
+}
+
+static int no_vector(void *ctx)
+{
+    (void)ctx;
+    return -1;
+}
+
+static uint8_t sipi_page(void *ctx)
+{
+    (void)ctx;
+    return 0x21;
+}
+
+static const struct cpu_intc intc = {.ack = no_vector, .sipi_vector = sipi_page};
+
+START_TEST(an_nmi_that_is_blocked_does_not_wake_a_halted_processor)
+{
+    struct cpu_rig r;
+    rig_open(&r);
+    rig_long(&r);
+    pulse(r.v, CPU_PIN_NMI);
+    code(&r, RIG_CODE, "\x90");
+    for (unsigned k = 0; k < 4; k++) /* the handler is a HLT */
+        vcpu_run(r.v, 10);
+    ck_assert_uint_eq(r.v->rip, RIG_HANDLERS + 16 * EXC_NMI + 1);
+    ck_assert_int_eq(r.v->activity, VCPU_HALTED);
+    pulse(r.v, CPU_PIN_NMI);
+    ck_assert(!vcpu_has_wakeup(r.v));
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(a_data_breakpoint_held_back_by_mov_ss_is_delivered_after_hlt)
+{
+    struct cpu_rig r;
+    rig_open(&r);
+    rig_long(&r);
+    rig_poke(&r, RIG_DATA, SEL_DATA0, 2);
+    r.v->gpr[REG_RBX] = RIG_DATA;
+    r.v->dr[0] = RIG_DATA;
+    r.v->dr[7] = 0x400 | 1 | 3 << 16; /* one byte, reads too */
+    breakpoints_update(r.v);
+    code(&r, RIG_CODE, "\x8e\x13\xf4"); /* MOV SS, [RBX]; HLT */
+    for (unsigned k = 0; k < 6 && r.v->rip != RIG_HANDLERS + 16 * EXC_DB; k++)
+        vcpu_run(r.v, 1);
+    rig_expect_vector(&r, EXC_DB);
+    ck_assert_uint_eq(rig_slot64(&r, 0), RIG_CODE + 3);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(a_sipi_that_follows_an_init_at_once_starts_the_processor)
+{
+    struct cpu_rig r;
+    rig_open(&r);
+    r.v->index = 1;
+    vcpu_reset(r.v, false);
+    vcpu_set_intc(r.v, &intc);
+    pulse(r.v, CPU_PIN_INIT);
+    pulse(r.v, CPU_PIN_SIPI);
+    vcpu_run(r.v, 0);
+    ck_assert_int_eq(r.v->activity, VCPU_RUNNING);
+    ck_assert_uint_eq(r.v->seg[SEG_CS].base, 0x21000);
+    ck_assert_uint_eq(r.v->rip, 0);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(a_sipi_before_an_init_is_forgotten)
+{
+    struct cpu_rig r;
+    rig_open(&r);
+    rig_long(&r);
+    r.v->index = 1;
+    vcpu_set_intc(r.v, &intc);
+    pulse(r.v, CPU_PIN_SIPI);
+    pulse(r.v, CPU_PIN_INIT);
+    vcpu_run(r.v, 0);
+    ck_assert_int_eq(r.v->activity, VCPU_WAIT_SIPI);
+    ck_assert(!vcpu_has_wakeup(r.v));
+    rig_close(&r);
+}
+END_TEST
+
+/* The page table is code, too: the entry of RIG_DATA is the immediate of an instruction of the block that sets its A bit. */
+static uint64_t eax_after(unsigned units)
+{
+    struct cpu_rig r;
+    const gpa_t entry = RIG_PT + 8 * (RIG_DATA >> 12);
+    rig_open(&r);
+    rig_long(&r);
+    code(&r, entry - 5, "\x90\x8a\x0b\x90\xb8"); /* NOP; MOV CL, [RBX]; NOP; MOV EAX, imm32 */
+    r.v->gpr[REG_RBX] = RIG_DATA;
+    r.v->rip = entry - 5;
+    vcpu_run(r.v, 1); /* the attention that a reset asks for is over after this */
+    while (r.clock.icount < 4)
+        vcpu_run(r.v, units);
+    uint64_t eax = r.v->gpr[REG_RAX];
+    rig_close(&r);
+    return eax;
+}
+
+START_TEST(an_accessed_bit_set_inside_the_running_block_is_seen_by_it)
+{
+    ck_assert_uint_eq(eax_after(1), RIG_DATA | 0x27);
+    ck_assert_uint_eq(eax_after(3), RIG_DATA | 0x27);
+}
+END_TEST
+
+static Suite *events_suite(void)
+{
+    const TTest *const tests[] = {an_nmi_that_is_blocked_does_not_wake_a_halted_processor,
+                                  a_data_breakpoint_held_back_by_mov_ss_is_delivered_after_hlt,
+                                  a_sipi_that_follows_an_init_at_once_starts_the_processor,
+                                  a_sipi_before_an_init_is_forgotten,
+                                  an_accessed_bit_set_inside_the_running_block_is_seen_by_it};
+    return rig_suite("events", tests, ARRAY_LEN(tests));
+}
+
+CHECK_MAIN(events_suite)
