@@ -172,6 +172,10 @@ static void terminal_raw(struct console *c)
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
     c->is_raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+    /* What else ends a process from outside must not leave the terminal as it is now. */
+    signal(SIGHUP, on_signal);
+    signal(SIGQUIT, on_signal);
+    signal(SIGPIPE, on_signal);
 }
 
 bool console_open(struct console *c, const struct options *o, struct error *e)

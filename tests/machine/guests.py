@@ -1,5 +1,10 @@
 """The test guests, the documented exit codes, reports, determinism and snapshots."""
+import os
+import pty
 import re
+import signal
+import subprocess
+import termios
 
 import harness
 from harness import LONG, check, guest, run_guest, tmp, umbra, write_tmp
@@ -72,6 +77,22 @@ def test_limits_are_code_8_and_exact():
 
 def test_wall_clock_timeout_is_code_6():
     check(run_guest("spin", "-timeout", "0.5", timeout=60).status == 6, "not 6")
+
+
+def test_the_terminal_is_restored_when_the_reader_of_the_output_goes_away():
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    run = subprocess.Popen([harness.UMBRA, "-m", "32M", "-kernel", guest("hltforever"), "-nographic", "-timeout", "60"],
+                           stdin=theirs, stdout=write_end, stderr=subprocess.DEVNULL)
+    os.close(write_end)
+    status = run.wait(timeout=120)
+    after = termios.tcgetattr(theirs)
+    os.close(ours)
+    os.close(theirs)
+    check(status == -signal.SIGPIPE, f"status {status}")
+    check(before == after, "the terminal is still raw")
 
 
 def digest(name, *args):
