@@ -1,0 +1,67 @@
+/*
+ * What the fuzz drivers share: a seeded generator of numbers, the command line, a watchdog, files in memory, and
+ * machines made from a kernel of one instruction.
+ *
+ * A driver is a number of sessions. Session k of seed s does the same thing on every host, whatever came before it: a
+ * failure is repeated by `-seed s -session k`. How many sessions run is a count (-count) or a time (-seconds).
+ */
+#ifndef TESTS_FUZZ_FUZZ_H
+#define TESTS_FUZZ_FUZZ_H
+
+#include "frontends/machine/machine.h"
+
+struct rng {
+    uint64_t state;
+};
+
+uint64_t rng_next(struct rng *r);
+/* 0 .. n - 1; n > 0. */
+uint64_t rng_below(struct rng *r, uint64_t n);
+/* True once in n times. */
+bool rng_one_in(struct rng *r, unsigned n);
+/* A number of any magnitude: small, near a power of two, all ones, noise. */
+uint64_t rng_number(struct rng *r);
+void rng_bytes(struct rng *r, void *p, size_t n);
+
+#define RNG_PICK(r, array) ((array)[rng_below((r), ARRAY_LEN(array))])
+
+struct fuzz {
+    const char *name;
+    uint64_t seed, session;
+    uint64_t position; /* -position: the session ends at this instruction count; 0: it does not */
+    struct rng rng;    /* of the session */
+    char dir[64];      /* a directory for the run's files, removed at its end */
+    uint64_t work;     /* what the driver counts: instructions, accesses, files */
+    uint64_t accepted; /* files that were not refused */
+    unsigned round;    /* of the session, for messages */
+    bool verbose;
+};
+
+/* One session; ends in fuzz_fail() if something is wrong. */
+typedef void fuzz_session_fn(struct fuzz *f);
+
+/* -seed N, -count N, -seconds N, -session N, -position N, -v. UMBRA_LONG in the environment takes `long_seconds`. A
+ * session that takes longer than a minute (of processor time) is a hang. Returns the exit status. */
+int fuzz_main(const char *name, fuzz_session_fn *fn, unsigned long_seconds, int argc, char **argv);
+/* Says which session it was, and ends the process. */
+void fuzz_fail(const struct fuzz *f, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
+
+/* A file that lives in memory. */
+struct mem_file {
+    int fd;
+    char path[40];
+};
+struct mem_file mem_file_make(const struct fuzz *f, const void *bytes, size_t len);
+void mem_file_close(struct mem_file *m);
+
+/* Smallest Multiboot image: HLT at 1 MiB. Writes it to out (at least 64 bytes) and returns its length. */
+size_t fuzz_image(uint8_t *out, const void *code, size_t len);
+/* A machine of `ram_mib` with the image of `code`, silent. */
+struct machine *fuzz_machine(const struct fuzz *f, enum machine_mmu mmu, unsigned ram_mib, const void *code,
+                             size_t len);
+/* Runs the boot vCPU, timers included, up to the position `target` or as far as this guest can get (halted for good,
+ * shut down). With chunk, in pieces of random size. No progress is a failure. */
+void fuzz_run(const struct fuzz *f, struct machine *m, uint64_t target, struct rng *chunk);
+void fuzz_audit(const struct fuzz *f, struct machine *m);
+
+#endif
