@@ -53,21 +53,25 @@ static void print_stop(struct debugger *g, const struct debug_stop *stop)
     print_next(g);
 }
 
-/* Runs and says where it came to a stop. */
-static enum debug_why go(struct debugger *g, uint64_t steps, uint64_t events)
+static void run_machine(struct debugger *g, uint64_t steps, uint64_t events, struct debug_stop *stop)
 {
-    struct debug_stop stop;
     g->cfg->take_signal(g->cfg->ctx); /* an old Ctrl-C */
     fflush(stdout);
-    debug_run(g->debug, steps, events, &stop);
-    if (stop.why == DEBUG_ENDED) {
+    debug_run(g->debug, steps, events, stop);
+    if (stop->why == DEBUG_ENDED) {
         g->result->ended = true;
-        g->result->why = stop.end;
+        g->result->why = stop->end;
     }
-    if (stop.why == DEBUG_INTERRUPTED && g->cfg->take_signal(g->cfg->ctx) == DEBUGGER_QUIT)
+    if (stop->why == DEBUG_INTERRUPTED && g->cfg->take_signal(g->cfg->ctx) == DEBUGGER_QUIT)
         g->quit = true;
+}
+
+/* Runs and says where it came to a stop. */
+static void go(struct debugger *g, uint64_t steps, uint64_t events)
+{
+    struct debug_stop stop;
+    run_machine(g, steps, events, &stop);
     print_stop(g, &stop);
-    return stop.why;
 }
 
 static bool command_continue(struct debugger *g, int argc, char **argv, struct error *e)
@@ -106,13 +110,9 @@ static bool command_next(struct debugger *g, int argc, char **argv, struct error
     if (!id)
         return false;
     struct debug_stop stop;
-    g->cfg->take_signal(g->cfg->ctx);
-    fflush(stdout);
-    debug_run(g->debug, 0, 0, &stop);
+    run_machine(g, 0, 0, &stop);
     if (stop.why == DEBUG_AT_BREAK && stop.point == id)
         stop.why = DEBUG_STEPPED;
-    g->result->ended = stop.why == DEBUG_ENDED;
-    g->result->why = stop.end;
     debug_remove(g->debug, id);
     print_stop(g, &stop);
     return true;
