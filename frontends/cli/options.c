@@ -93,14 +93,15 @@ static bool opt_memory(struct options *o, const char *name, const char *arg, str
 
 static bool opt_mmu(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    if (!strcmp(arg, "shadow"))
+    o->machine.mmu_unsync = !strcmp(arg, "shadow,unsync=on");
+    if (!strcmp(arg, "shadow") || !strcmp(arg, "shadow,unsync=off") || o->machine.mmu_unsync)
         o->machine.mmu = MACHINE_MMU_SHADOW;
     else if (!strcmp(arg, "walk"))
         o->machine.mmu = MACHINE_MMU_WALK;
     else if (!strcmp(arg, "ept"))
         o->machine.mmu = MACHINE_MMU_EPT;
     else
-        return bad_value(name, arg, "shadow, ept or walk", e);
+        return bad_value(name, arg, "shadow, shadow,unsync=on, ept or walk", e);
     return true;
 }
 
@@ -408,8 +409,8 @@ static const struct option_row rows[] = {
     {"m", "SIZE", opt_memory, "guest RAM: 512, 512M, 2G (default 128M)"},
     {"cpu", "MODEL[,+F][,-F]", opt_cpu, "processor model and feature switches (default base)"},
     {"smp", "N", opt_smp, "processors"},
-    {"mmu", "shadow|ept|walk", opt_mmu,
-     "shadow paging (default), two-dimensional paging, or the reference that walks guest tables"},
+    {"mmu", "shadow[,unsync=on]|ept|walk", opt_mmu,
+     "shadow paging (default; unsync: leaf tables as old as the last flush), EPT, or walks (the reference)"},
     {"shadow-pages", "N", opt_shadow_pages, "limit of shadow pages"},
     {"accel", "interp", opt_accel, "execution engine"},
     {"serial", "stdio|file:F|null", opt_serial, "where COM1 goes"},

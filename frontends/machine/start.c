@@ -98,6 +98,7 @@ static bool build_mmu(struct machine *m, struct error *e)
                              .log = &m->log,
                              .trace = &m->trace,
                              .max_shadow_pages = m->cfg.max_shadow_pages,
+                             .unsync = m->cfg.mmu_unsync,
                              .staletlb = log_is_on(&m->log, LOG_STALETLB)};
     m->mmu = mmu_create(&cfg);
     m->code = m->mmu ? code_cache_create(m->mem, &m->trace, &m->log) : NULL;

@@ -36,6 +36,7 @@ struct machine_host {
 struct machine_config {
     uint64_t ram_bytes; /* a multiple of 1 MiB, at least 2 MiB */
     enum machine_mmu mmu;
+    bool mmu_unsync; /* MACHINE_MMU_SHADOW: translations may be as old as the guest's last flush; not coherent */
     const char *kernel, *initrd, *append,
         *cpu;                 /* paths and strings, borrowed for the machine's life; initrd, append, cpu may be NULL */
     const char *input_script; /* path or NULL */

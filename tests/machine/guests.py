@@ -27,6 +27,15 @@ def test_test_os_is_content_in_every_mode():
         check(count >= 200, f"{mode}: only {count} checks")
 
 
+def test_test_os_is_content_with_unsync_tables():
+    # Not coherent: the test OS is not told otherwise, and flushes as it must on a processor.
+    result = run_guest("testos", "-mmu", "shadow,unsync=on", "-stats")
+    verdict(result)
+    unsyncs = int(re.search(r"^shadow\.unsyncs\s+(\d+)", result.err, re.M).group(1))
+    check(unsyncs > 0, "no table was ever unsync")
+    verdict(run_guest("testos", "-mmu", "shadow,unsync=on", "-audit", "events"))
+
+
 def test_audit_holds_after_every_event_of_the_test_os():
     for mode in MODES:
         result = run_guest("testos", "-append", "coherent", "-mmu", mode, "-audit", "events", "-stats")
