@@ -19,8 +19,6 @@
 #include "frontends/machine/umbra.h"
 #include "mmu/mmu.h"
 
-#include <signal.h>
-
 #define AUDIT_FULL_EVENTS  1000
 #define MACHINE_TURN_UNITS 20000ull /* of one vCPU before the next has its turn (design section 6) */
 
@@ -28,7 +26,8 @@
 struct machine_requests {
     bool reset, power_off, debug_exit, quit;
     uint8_t debug_exit_code;
-    char *save_path; /* owned */
+    char **save_path; /* owned, and so are the strings; all at one boundary */
+    size_t saves;
 };
 
 struct machine {
@@ -59,14 +58,13 @@ struct machine {
     uint64_t turn_left; /* units left of it */
     bool started;
     struct machine_requests want;
-    volatile sig_atomic_t interrupted;
-    int exit_code;   /* of a debug exit */
-    char error[256]; /* of the last failed save */
+    int exit_code; /* of a debug exit */
     uint64_t next_poll, next_audit, audit_failures;
     uint64_t events, audits, resets, input_bytes;
-    char report[256]; /* why the triple fault counts as one, for messages */
 };
 
+/* frontends/machine/run.c: drops the saves that are still asked for. */
+void machine_forget_saves(struct machine *m);
 /* frontends/machine/memory.c: slots and the memory map. */
 bool machine_build_memory(struct machine *m, struct error *e);
 /* frontends/machine/start.c: puts the kernel into memory and the boot vCPU at its entry. Also after a reset. */

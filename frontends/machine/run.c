@@ -22,15 +22,23 @@ void machine_attention(struct machine *m)
 
 /* ---- requests ---- */
 
+void machine_forget_saves(struct machine *m)
+{
+    while (m->want.saves)
+        free(m->want.save_path[--m->want.saves]);
+    free(m->want.save_path);
+    m->want.save_path = NULL;
+}
+
 static bool act_save(struct machine *m)
 {
     struct error e;
-    char *path = m->want.save_path;
-    m->want.save_path = NULL;
-    bool ok = machine_save(m, path, &e);
-    free(path);
+    bool ok = true;
+    for (size_t k = 0; k < m->want.saves && ok; k++)
+        ok = machine_save(m, m->want.save_path[k], &e);
     if (!ok)
         log_error("%s", e.text);
+    machine_forget_saves(m);
     return ok;
 }
 
@@ -117,10 +125,9 @@ static bool check_audit(struct machine *m, enum machine_exit *why)
 static bool check_poll(struct machine *m, enum machine_exit *why)
 {
     uint64_t now = clock_now(&m->clock);
-    if (now < m->next_poll && !m->interrupted)
+    if (now < m->next_poll)
         return true;
     m->next_poll = now + MACHINE_POLL_UNITS;
-    m->interrupted = 0;
     if (!m->cfg.host.poll || !m->cfg.host.poll(m->cfg.host.ctx))
         return true;
     *why = MACHINE_STOPPED;
@@ -279,11 +286,6 @@ enum machine_exit machine_run(struct machine *m)
     while (step(m, &why))
         ;
     return final_audit(m, why);
-}
-
-void machine_interrupt(struct machine *m)
-{
-    m->interrupted = 1;
 }
 
 void machine_serial_input(struct machine *m, const void *bytes, size_t len)

@@ -1,6 +1,7 @@
 /*
  * Putting a machine together, starting it, resetting it, taking it apart: the one place where the floors meet.
  */
+#include "core/alloc.h"
 #include "frontends/machine/machine.h"
 
 #include <inttypes.h>
@@ -46,8 +47,10 @@ static void want_quit(void *ctx)
 static void want_save(void *ctx, const char *path)
 {
     struct machine *m = ctx;
-    free(m->want.save_path);
-    m->want.save_path = strdup(path);
+    char *copy = alloc_zeroed(1, strlen(path) + 1);
+    memcpy(copy, path, strlen(path));
+    m->want.save_path = alloc_resize(m->want.save_path, m->want.saves + 1, sizeof *m->want.save_path);
+    m->want.save_path[m->want.saves++] = copy;
     machine_attention(m);
 }
 
@@ -248,7 +251,7 @@ void machine_destroy(struct machine *m)
     input_fini(&m->input);
     stats_fini(&m->stats);
     trace_fini(&m->trace);
-    free(m->want.save_path);
+    machine_forget_saves(m);
     free(m);
 }
 

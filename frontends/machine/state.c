@@ -2,17 +2,34 @@
  * Saving, loading and digesting a machine. Caches (shadow, TLB, code) are never saved: they are disposable.
  */
 #include "core/snapshot.h"
+#include "cpu/cpuid.h"
 #include "frontends/machine/machine.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define MACHINE_VERSION 1
+#define MACHINE_VERSION 2
+
+static uint64_t model_digest(const struct cpu_model *model)
+{
+    struct snap_writer *w = snap_writer_digest();
+    if (!w)
+        return 0;
+    snap_begin(w, "model", 1);
+    for (unsigned k = 0; k < CPUID_WORDS; k++)
+        snap_put_u32(w, model->word[k]);
+    snap_put_u32(w, cpu_signature(model));
+    snap_put_u8(w, model->maxphyaddr);
+    snap_put_u64(w, model->xcr0);
+    snap_end(w);
+    return snap_writer_digest_close(w);
+}
 
 /* What a snapshot must agree on with the machine that loads it. */
 static void config_save(const struct machine *m, struct snap_writer *w)
 {
     snap_begin(w, "config", MACHINE_VERSION);
+    snap_put_u64(w, model_digest(m->model));
     snap_put_u64(w, m->cfg.ram_bytes);
     snap_put_u32(w, m->cpu_count);
     snap_put_u64(w, m->cfg.debug_exit ? m->cfg.debug_exit_base : 0);
@@ -23,7 +40,7 @@ static void config_load(struct machine *m, struct snap_reader *r)
 {
     if (!snap_expect(r, "config", MACHINE_VERSION))
         return;
-    uint64_t ram = snap_get_u64(r);
+    uint64_t model = snap_get_u64(r), ram = snap_get_u64(r);
     uint32_t cpus = snap_get_u32(r);
     uint64_t exit_base = snap_get_u64(r);
     if (ram != m->cfg.ram_bytes)
@@ -33,6 +50,8 @@ static void config_load(struct machine *m, struct snap_reader *r)
         snap_fail(r, "it was made with %u processors, this machine has %u", cpus, m->cpu_count);
     else if (exit_base != (m->cfg.debug_exit ? m->cfg.debug_exit_base : 0))
         snap_fail(r, "it was made with another -device isa-debug-exit");
+    else if (model != model_digest(m->model))
+        snap_fail(r, "it was made with another -cpu");
 }
 
 static void turn_save(const struct machine *m, struct snap_writer *w)

@@ -99,8 +99,6 @@ uint64_t machine_vtime(const struct machine *m);
 uint64_t machine_digest(const struct machine *m);
 /* Bytes for the serial port, at the present position. */
 void machine_serial_input(struct machine *m, const void *bytes, size_t len);
-/* Wakes machine_run() at the next boundary; safe in a signal handler. */
-void machine_interrupt(struct machine *m);
 
 bool machine_save(struct machine *m, const char *path, struct error *e);
 /* Into a machine made from the same configuration. A damaged or foreign file is refused with a reason. */

@@ -136,12 +136,23 @@ def test_saved_and_loaded_run_ends_as_the_one_that_was_never_stopped():
             check(whole.out.endswith(loaded.out) and len(loaded.out) < len(whole.out), "serial output differs")
 
 
+def test_two_saves_at_one_boundary_make_two_files():
+    first, second = tmp("first.snap"), tmp("second.snap")
+    script = write_tmp("two.script", f'wait "ok 3"\nsavevm "{first}"\nsavevm "{second}"\nquit\n')
+    check(run_guest("testos", "-input-script", script).status == 0, "not 0")
+    with open(first, "rb") as a, open(second, "rb") as b:
+        check(a.read() == b.read(), "two snapshots of one position differ")
+
+
 def test_snapshot_refuses_another_machine_and_every_damage():
     snap = tmp("small.snap")
     script = write_tmp("small.script", f'wait "ok 3"\nsavevm "{snap}"\nquit\n')
     run_guest("testos", "-input-script", script)
     other = umbra("-m", "64M", "-kernel", guest("testos"), *harness.DEBUG_EXIT, "-loadvm", snap)
     check(other.status == 2 and "-m 32M" in other.err, other.err)
+    other = run_guest("testos", "-loadvm", snap, "-cpu", "base,-popcnt")
+    check(other.status == 2 and "-cpu" in other.err, other.err)
+    check(run_guest("testos", "-loadvm", snap, "-cpu", "base,+popcnt", "-icount-limit", "1").status == 8, "the same model")
     with open(snap, "rb") as f:
         good = f.read()
     step = max(1, len(good) // (2000 if LONG else 60))
