@@ -16,6 +16,12 @@ enum apic_mode {
     APIC_EXTINT = 7
 };
 
+/* Modes that a processor with interrupts off takes, too. */
+static inline bool apic_mode_is_nonmaskable(unsigned mode)
+{
+    return mode == APIC_SMI || mode == APIC_NMI || mode == APIC_INIT;
+}
+
 struct apic_msg {
     uint32_t dest; /* APIC ID, or logical mask */
     bool wide;     /* dest is a 32-bit x2APIC destination; else 8 bits, 0xff being everybody */

@@ -155,6 +155,14 @@ void ioapic_reset(struct ioapic *io)
         io->entry[pin] = ENTRY_MASKED;
 }
 
+bool ioapic_passes_nonmaskable(const struct ioapic *io)
+{
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+        if (!(io->entry[pin] & ENTRY_MASKED) && apic_mode_is_nonmaskable((io->entry[pin] >> 8) & 7))
+            return true;
+    return false;
+}
+
 void ioapic_save(const struct ioapic *io, struct snap_writer *w)
 {
     snap_begin(w, "ioapic", 1);

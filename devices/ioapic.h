@@ -40,6 +40,8 @@ void ioapic_reset(struct ioapic *io);
 void ioapic_set_pin(void *ctx, unsigned pin, bool level);
 /* A local APIC's EOI of a level-triggered vector. Fits lapic_set_config.eoi: ctx is the ioapic. */
 void ioapic_eoi(void *ctx, uint8_t vector);
+/* Could a pin reach a processor that has interrupts off? */
+bool ioapic_passes_nonmaskable(const struct ioapic *io);
 void ioapic_save(const struct ioapic *io, struct snap_writer *w);
 void ioapic_load(struct ioapic *io, struct snap_reader *r);
 

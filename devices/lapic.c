@@ -558,6 +558,16 @@ static void lapic_load(struct lapic *a, struct snap_reader *r)
     drive_pin(a, CPU_PIN_INTR, a->intr_level);
 }
 
+bool lapic_set_passes_nonmaskable(const struct lapic_set *s)
+{
+    for (unsigned i = 0; i < s->cfg.cpu_count; i++) {
+        uint32_t lvt = s->apic[i].lvt[LAPIC_LVT_LINT0];
+        if (!(lvt & LVT_MASKED) && apic_mode_is_nonmaskable(LVT_MODE(lvt)))
+            return true;
+    }
+    return false;
+}
+
 void lapic_set_save(const struct lapic_set *s, struct snap_writer *w)
 {
     snap_begin(w, "lapic", 1);

@@ -95,6 +95,8 @@ void lapic_set_virtual_wire(struct lapic_set *s);
 const struct cpu_intc *lapic_set_connect(struct lapic_set *s, unsigned cpu, const struct irq_line *pins);
 /* The 8259's INTR (n = 0) and the board's NMI (n = 1), to all local APICs. */
 struct irq_line lapic_set_lint_line(struct lapic_set *s, unsigned n);
+/* Could the 8259's output reach a processor that has interrupts off? */
+bool lapic_set_passes_nonmaskable(const struct lapic_set *s);
 /* An interrupt message. ctx is the lapic_set: fits apic_deliver_fn. */
 bool lapic_set_deliver(void *ctx, const struct apic_msg *m);
 /* A message-signalled interrupt: what a device writes at `addr` (0xfee.....). */

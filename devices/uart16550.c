@@ -488,6 +488,11 @@ static void fifo_load(struct uart16550_fifo *f, struct snap_reader *r)
         fifo_put(f, snap_get_u8(r));
 }
 
+bool uart16550_is_sending(const struct uart16550 *u)
+{
+    return u->tx.count != 0;
+}
+
 void uart16550_save(const struct uart16550 *u, struct snap_writer *w)
 {
     char name[SNAP_NAME_MAX + 1];

@@ -62,6 +62,8 @@ void uart16550_fini(struct uart16550 *u);
 void uart16550_reset(struct uart16550 *u);
 /* Bytes arrive on the line, now. Fits input_fn: opaque is the uart. */
 void uart16550_receive(void *opaque, const uint8_t *bytes, size_t len);
+/* Are there bytes that have not left yet? */
+bool uart16550_is_sending(const struct uart16550 *u);
 void uart16550_save(const struct uart16550 *u, struct snap_writer *w);
 void uart16550_load(struct uart16550 *u, struct snap_reader *r);
 

@@ -262,6 +262,12 @@ bool board_install_tables(struct board *b, uint64_t *rsdp)
     return ok;
 }
 
+bool board_may_act(const struct board *b)
+{
+    return uart16550_is_sending(&b->com1) || lapic_set_passes_nonmaskable(&b->lapics) ||
+           ioapic_passes_nonmaskable(&b->ioapic);
+}
+
 void board_save(const struct board *b, struct snap_writer *w)
 {
     lapic_set_save(&b->lapics, w);

@@ -77,6 +77,8 @@ void board_fini(struct board *b);
 void board_reset(struct board *b);
 /* Writes the ACPI tables into guest memory; *rsdp is the root pointer's gpa. */
 bool board_install_tables(struct board *b, uint64_t *rsdp);
+/* Every processor is halted with interrupts off: could time still wake one, or bring the outside something? */
+bool board_may_act(const struct board *b);
 void board_save(const struct board *b, struct snap_writer *w);
 void board_load(struct board *b, struct snap_reader *r);
 

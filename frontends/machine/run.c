@@ -168,6 +168,17 @@ static uint64_t idle_deadline(const struct machine *m)
     return m->cfg.vtime_limit ? min_u64(when, m->cfg.vtime_limit) : when;
 }
 
+/* Nothing that is to come wakes a vCPU. A kernel that ends in CLI and HLT often leaves a timer running. */
+static bool is_halted_for_ever(const struct machine *m)
+{
+    if (clock_next_deadline(&m->clock) == CLOCK_NEVER)
+        return true;
+    for (unsigned k = 0; k < m->cpu_count; k++)
+        if (m->cpu[k]->activity == VCPU_HALTED && m->cpu[k]->rflags & FLAG_IF)
+            return false;
+    return !board_may_act(&m->board) && !(m->script && script_is_delayed(m->script));
+}
+
 /* All vCPUs are halted: moves time to the next event. False: there will never be one. */
 static bool idle(struct machine *m, enum machine_exit *why)
 {
@@ -182,7 +193,7 @@ static bool idle(struct machine *m, enum machine_exit *why)
         m->next_poll = 0;
         return true;
     }
-    if (clock_next_deadline(&m->clock) == CLOCK_NEVER) {
+    if (is_halted_for_ever(m)) {
         *why = MACHINE_HALTED;
         return false;
     }

@@ -238,6 +238,11 @@ void script_free(struct script *s)
     free(s);
 }
 
+bool script_is_delayed(const struct script *s)
+{
+    return timer_is_armed(&s->timer);
+}
+
 void script_save(const struct script *s, struct snap_writer *w)
 {
     snap_put_u64(w, s->at);

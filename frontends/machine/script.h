@@ -36,6 +36,8 @@ void script_free(struct script *s);
 void script_start(struct script *s);
 /* A byte came out of the serial port. */
 void script_output(struct script *s, uint8_t byte);
+/* Is it in the middle of a delay? */
+bool script_is_delayed(const struct script *s);
 void script_save(const struct script *s, struct snap_writer *w);
 void script_restore(struct script *s, struct snap_reader *r);
 

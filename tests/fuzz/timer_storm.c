@@ -130,6 +130,8 @@ static void check(struct fuzz *f, struct machine *m, const struct plan *p, enum 
     if (f->verbose)
         fprintf(stderr, "  %s: %s; icount %llu, time %llu, loops %u, interrupts %u\n", p->name, machine_exit_text(why),
                 (unsigned long long)m->clock.icount, (unsigned long long)clock_now(&m->clock), loops, taken);
+    if (p->waits && !p->interrupts && why != MACHINE_HALTED)
+        fuzz_fail(f, "%s: %s", p->name, machine_exit_text(why));
     if (why != MACHINE_ICOUNT_LIMIT && why != MACHINE_VTIME_LIMIT && why != MACHINE_HALTED)
         fuzz_fail(f, "%s: %s", p->name, machine_exit_text(why));
     if (p->interrupts && !taken)
