@@ -301,17 +301,21 @@ static enum fault_class class_of(const struct event *ev)
     }
 }
 
+/* The event that v->fault is. An instruction breakpoint's frame has RF as it was (SDM volume 3, 18.3.1.1). */
+static struct event fault_event(const struct vcpu *v)
+{
+    return (struct event){.kind = EVENT_EXCEPTION,
+                          .vector = v->fault.vector,
+                          .has_error = v->fault.has_error,
+                          .error = v->fault.error,
+                          .is_fault = !(v->fault.vector == EXC_DB && v->fault.dr6 & 0xf),
+                          .rip = v->rip};
+}
+
 /* The event that v->fault is, met while `first` was being delivered. */
 static struct event nested_event(struct vcpu *v, const struct event *first)
 {
-    struct event ev = {.kind = EVENT_EXCEPTION,
-                       .vector = v->fault.vector,
-                       .has_error = v->fault.has_error,
-                       .error = v->fault.error,
-                       .is_fault = true,
-                       .rip = v->rip};
-    if (ev.vector == EXC_DB && v->fault.dr6 & 0xf)
-        ev.is_fault = false; /* an instruction breakpoint's frame has RF as it was (SDM volume 3, 18.3.1.1) */
+    struct event ev = fault_event(v);
     if (ev.vector == EXC_PF)
         v->cr2 = v->fault.cr2;
     else if (ev.has_error && first->kind != EVENT_SOFT)
@@ -387,14 +391,7 @@ void vcpu_deliver(struct vcpu *v, enum event_kind kind, uint8_t vector, bool has
 
 void vcpu_deliver_fault(struct vcpu *v)
 {
-    struct event ev = {.kind = EVENT_EXCEPTION,
-                       .vector = v->fault.vector,
-                       .has_error = v->fault.has_error,
-                       .error = v->fault.error,
-                       .is_fault = true,
-                       .rip = v->rip};
-    if (ev.vector == EXC_DB && v->fault.dr6 & 0xf)
-        ev.is_fault = false; /* an instruction breakpoint's frame has RF as it was (SDM volume 3, 18.3.1.1) */
+    struct event ev = fault_event(v);
     if (ev.vector == EXC_PF)
         v->cr2 = v->fault.cr2;
     else if (ev.vector == EXC_DB)

@@ -127,6 +127,14 @@ static bool log_open(struct options *o, struct error *e)
     return o->machine.log_out || error_set(e, "cannot write '%s': %s", o->log_path, strerror(errno));
 }
 
+static bool log_close(const struct options *o)
+{
+    if (!o->log_path)
+        return true;
+    bool bad = ferror(o->machine.log_out);
+    return !(fclose(o->machine.log_out) || bad);
+}
+
 /* Dies of the signal that stopped the run, so that the caller sees it. */
 static void signal_pass_on(const struct console *c)
 {
@@ -160,8 +168,10 @@ int main(int argc, char **argv)
         log_error("output could not be written: %s", strerror(errno));
         status = EXIT_INTERNAL;
     }
-    if (o.log_path)
-        fclose(o.machine.log_out);
+    if (!log_close(&o)) {
+        log_error("'%s' could not be written", o.log_path);
+        status = EXIT_INTERNAL;
+    }
     signal_pass_on(&c);
     return status;
 }

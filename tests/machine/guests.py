@@ -88,6 +88,13 @@ def test_wall_clock_timeout_is_code_6():
     check(run_guest("spin", "-timeout", "0.5", timeout=60).status == 6, "not 6")
 
 
+def test_a_log_that_cannot_be_written_is_code_12():
+    if not os.path.exists("/dev/full"):
+        raise harness.Skip("no /dev/full")
+    result = run_guest("testos", "-append", "coherent", "-d", "int", "-D", "/dev/full")
+    check(result.status == 12 and "/dev/full" in result.err, f"{result.status} {result.err}")
+
+
 def test_the_terminal_is_restored_when_the_reader_of_the_output_goes_away():
     ours, theirs = pty.openpty()
     before = termios.tcgetattr(theirs)
