@@ -23,15 +23,16 @@
 /* Obsolete pages that one fault zaps. Linux: BATCH_ZAP_PAGES. */
 #define FAULT_ZAP_PAGES 10
 
-/* Does the shadow serve this address? Formats with 32-bit linear addresses have no entries for more. */
-static bool root_covers(const struct shadow_root *root, gva_t gva)
+/* Does a shadow below this top role serve the address? Formats with 32-bit linear addresses have no entries for more.
+ */
+static bool role_covers(union sp_role top, gva_t gva)
 {
-    return root && (root->tops == 1 || !(gva >> 32));
+    return top.level > 2 || !(gva >> 32);
 }
 
 uint64_t *shadow_walk(const struct shadow *sh, const struct shadow_root *root, gva_t gva, int *level_out)
 {
-    uint32_t index = root_covers(root, gva) ? root->sp[root_slot(root, gva)] : 0;
+    uint32_t index = root && role_covers(root->role, gva) ? root->sp[root_slot(root, gva)] : 0;
     if (!index)
         return NULL;
     for (int level = (int)root->role.level;; level--) {
@@ -173,9 +174,8 @@ static void check_generation_wrap(struct shadow *sh)
     sh->mmio_generation = now;
 }
 
-static void fault_from_walk(struct fault *f, const struct shadow_root *root, const struct gwalk *w)
+static void fault_from_walk(struct fault *f, union sp_role role, const struct gwalk *w)
 {
-    union sp_role role = root->role;
     unsigned acc = ACC_ALL;
     f->gfn = w->gpa >> PAGE_SHIFT;
     if (w->format == PAGING_NONE) {
@@ -476,17 +476,18 @@ static enum step fault_once(struct mmu_vcpu *mv, gva_t gva, unsigned access, str
     out->gpa = w.gpa;
     out->host = NULL;
     stale_note_fill(mv, gva, &w, access);
-    struct shadow_root *root = mv->set->root;
-    if (!root_covers(root, gva))
+    /* Not from the root itself, which another thread that drops everything may take away until we have the lock. */
+    union sp_role role = shadow_root_role(&mv->set->key);
+    if (!role_covers(role, gva))
         return STEP_DONE;
     fault_step(shadow_of(mmu));
-    fault_from_walk(&f, root, &w);
+    fault_from_walk(&f, role, &w);
     f.slot = memslot_find(mv->mem, f.as, f.gfn);
     if (f.slot && !get_frame(mv, &f))
         return STEP_DONE;
     fault_step(shadow_of(mmu));
     mmu_lock(mmu);
-    if (unlikely(mmu->released)) {
+    if (unlikely(mmu->released || !mv->set->root)) {
         mmu_unlock(mmu);
         return STEP_DONE;
     }

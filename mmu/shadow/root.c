@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 /* The role of the top pages. Only what the format's walk depends on is filled in. */
-static union sp_role root_role(const struct paging_regs *r)
+union sp_role shadow_root_role(const struct paging_regs *r)
 {
     union sp_role role = {.word = 0};
     enum paging_format format = paging_format_of(r);
@@ -71,7 +71,7 @@ void shadow_root_get(struct mmu_vcpu *mv, struct tlb_set *set)
         return;
     if (unlikely(sh->unsync_first))
         unsync_sync_all(sh); /* Linux: kvm_mmu_sync_roots */
-    root->role = root_role(&set->key);
+    root->role = shadow_root_role(&set->key);
     root_set_tops(root, &set->key);
     root->next = sh->roots;
     if (sh->roots)

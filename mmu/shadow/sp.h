@@ -194,6 +194,8 @@ void sp_touch(struct shadow *sh, struct sp *sp);
 
 /* ---- root.c ---- */
 
+/* The role of the top pages, but for the quadrant: what the registers alone say. */
+union sp_role shadow_root_role(const struct paging_regs *r);
 void shadow_root_get(struct mmu_vcpu *mv, struct tlb_set *set);
 void shadow_root_put(struct mmu_vcpu *mv, struct tlb_set *set);
 /* The top page for gva, made if it is missing. NULL: this root has none there. A free page must exist. */
