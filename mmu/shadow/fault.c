@@ -477,7 +477,7 @@ static enum step fault_once(struct mmu_vcpu *mv, gva_t gva, unsigned access, str
     out->host = NULL;
     stale_note_fill(mv, gva, &w, access);
     /* Not from the root itself, which another thread that drops everything may take away until we have the lock. */
-    union sp_role role = shadow_root_role(&mv->set->key);
+    union sp_role role = set_role(mmu, mv->set);
     if (!role_covers(role, gva))
         return STEP_DONE;
     fault_step(shadow_of(mmu));

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 /* The role of the top pages. Only what the format's walk depends on is filled in. */
-union sp_role shadow_root_role(const struct paging_regs *r)
+static union sp_role root_role(const struct paging_regs *r)
 {
     union sp_role role = {.word = 0};
     enum paging_format format = paging_format_of(r);
@@ -65,13 +65,14 @@ static void root_set_tops(struct shadow_root *root, const struct paging_regs *r)
 void shadow_root_get(struct mmu_vcpu *mv, struct tlb_set *set)
 {
     struct shadow *sh = shadow_of(mv->mmu);
+    sh->set_role[set - mv->mmu->sets] = root_role(&set->key);
     struct shadow_root *root = calloc(1, sizeof *root);
     set->root = root;
     if (!root) /* translation then works without a shadow, slowly */
         return;
     if (unlikely(sh->unsync_first))
         unsync_sync_all(sh); /* Linux: kvm_mmu_sync_roots */
-    root->role = shadow_root_role(&set->key);
+    root->role = sh->set_role[set - mv->mmu->sets];
     root_set_tops(root, &set->key);
     root->next = sh->roots;
     if (sh->roots)

@@ -19,7 +19,9 @@ static int shadow_init(struct mmu *mmu)
     sh->mmu = mmu;
     sh->pool = host_mm_pool(mmu->mm);
     sh->mmio_generation = mem_generation(mmu->mem);
-    if (sp_arena_init(sh, mmu->max_shadow_pages)) {
+    sh->set_role = calloc((size_t)mmu->vcpu_count * TLB_SETS, sizeof *sh->set_role);
+    if (!sh->set_role || sp_arena_init(sh, mmu->max_shadow_pages)) {
+        free(sh->set_role);
         free(sh);
         return -1;
     }
@@ -39,6 +41,7 @@ static void shadow_fini(struct mmu *mmu)
         free(root);
     }
     sp_arena_fini(sh);
+    free(sh->set_role);
     free(sh);
     mmu->engine = NULL;
 }

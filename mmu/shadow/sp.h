@@ -103,6 +103,7 @@ struct shadow {
     uint32_t touched;
     uint32_t unsync_first; /* index of an unsync page; 0: none */
     struct shadow_root *roots;
+    union sp_role *set_role; /* of each TLB set's key: the role of its top pages, which outlives its root */
     struct spte_desc_cache descs;
     unsigned batch; /* depth of shadow_batch_begin() */
     unsigned batch_drops;
@@ -194,8 +195,6 @@ void sp_touch(struct shadow *sh, struct sp *sp);
 
 /* ---- root.c ---- */
 
-/* The role of the top pages, but for the quadrant: what the registers alone say. */
-union sp_role shadow_root_role(const struct paging_regs *r);
 void shadow_root_get(struct mmu_vcpu *mv, struct tlb_set *set);
 void shadow_root_put(struct mmu_vcpu *mv, struct tlb_set *set);
 /* The top page for gva, made if it is missing. NULL: this root has none there. A free page must exist. */
@@ -279,6 +278,12 @@ enum xlate_result shadow_translate(struct mmu_vcpu *mv, gva_t gva, unsigned acce
 /* ---- audit.c ---- */
 
 unsigned shadow_audit(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx);
+
+/* The role of the set's top pages, but for the quadrant; to be had without the lock. */
+static inline union sp_role set_role(const struct mmu *mmu, const struct tlb_set *set)
+{
+    return ((const struct shadow *)mmu->engine)->set_role[set - mmu->sets];
+}
 
 static inline struct shadow *shadow_of(const struct mmu *mmu)
 {
