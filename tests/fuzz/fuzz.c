@@ -287,7 +287,8 @@ int fuzz_main(const char *name, fuzz_session_fn *fn, unsigned long_seconds, int 
         fprintf(stderr, "usage: %s [-seed N] [-count N | -seconds N | -session N [-position N]] [-v]\n", name);
         return 2;
     }
-    if (getenv("UMBRA_LONG") && !l.one)
+    const char *is_long = getenv("UMBRA_LONG");
+    if (is_long && !strcmp(is_long, "1") && !l.one)
         l.seconds = long_seconds;
     signal(SIGPROF, on_hang);
     dir_make(&f);

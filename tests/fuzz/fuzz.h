@@ -40,7 +40,7 @@ struct fuzz {
 /* One session; ends in fuzz_fail() if something is wrong. */
 typedef void fuzz_session_fn(struct fuzz *f);
 
-/* -seed N, -count N, -seconds N, -session N, -position N, -v. UMBRA_LONG in the environment takes `long_seconds`. A
+/* -seed N, -count N, -seconds N, -session N, -position N, -v. UMBRA_LONG=1 in the environment takes `long_seconds`. A
  * session that takes longer than a minute (of processor time) is a hang. Returns the exit status. */
 int fuzz_main(const char *name, fuzz_session_fn *fn, unsigned long_seconds, int argc, char **argv);
 /* Says which session it was, and ends the process. */
