@@ -29,6 +29,8 @@ void snap_put_u16(struct snap_writer *w, uint16_t v);
 void snap_put_u32(struct snap_writer *w, uint32_t v);
 void snap_put_u64(struct snap_writer *w, uint64_t v);
 void snap_put_bytes(struct snap_writer *w, const void *p, size_t n);
+/* What was put is not what should have been: snap_writer_close() will refuse and say why. The first reason counts. */
+void snap_writer_fail(struct snap_writer *w, const char *why);
 /* Finishes. Returns 0, or -1 with `err` filled; the target file is untouched then. Frees w. */
 int snap_writer_close(struct snap_writer *w, char *err, size_t err_len);
 /* 64-bit digest of all that was put (names and versions included). For a digest writer; frees w. */

@@ -29,6 +29,11 @@ static void fail(struct snap_writer *w, const char *what)
         snprintf(w->error, sizeof w->error, "%s", what);
 }
 
+void snap_writer_fail(struct snap_writer *w, const char *why)
+{
+    fail(w, why);
+}
+
 static void raw_write(struct snap_writer *w, const void *p, size_t n)
 {
     if (!w->error[0] && fwrite(p, 1, n, w->file) != n)

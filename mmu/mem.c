@@ -7,6 +7,7 @@
  */
 #include "mmu/mem.h"
 #include "core/bus.h"
+#include "core/host/host_ops.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +28,7 @@ static void mem_fail(struct mem *m, const struct memslot *s, gfn_t gfn, int erro
     if (!m->failed)
         log_error("no host memory for guest page 0x%llx (host address 0x%llx): %s",
                   (unsigned long long)gfn << PAGE_SHIFT, (unsigned long long)memslot_hva(s, gfn),
-                  error == -2 ? "out of frames" : "not mapped, or not permitted");
+                  host_status_text(error));
     m->failed = true;
 }
 
@@ -250,6 +251,11 @@ static enum mem_result access_device(struct mem *m, gpa_t gpa, uint8_t *buf, siz
     return MEM_OK;
 }
 
+bool mem_is_lost(const struct mem *m, hva_t hva)
+{
+    return host_mm_peek(m->cfg.mm, hva).state == HPTE_SWAPPED;
+}
+
 static enum mem_result peek_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t *buf, size_t len)
 {
     const struct memslot *s = memslot_find(m, as, gpa >> PAGE_SHIFT);
@@ -258,11 +264,12 @@ static enum mem_result peek_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t 
         return MEM_DEVICE;
     }
     const uint8_t *page = host_mm_peek_content(m->cfg.mm, memslot_hva(s, gpa >> PAGE_SHIFT));
-    if (page)
+    if (page) {
         copy_bytes(buf, page + (gpa & PAGE_MASK), len);
-    else
-        memset(buf, 0, len);
-    return MEM_OK;
+        return MEM_OK;
+    }
+    memset(buf, 0, len);
+    return mem_is_lost(m, memslot_hva(s, gpa >> PAGE_SHIFT)) ? MEM_ABSENT : MEM_OK;
 }
 
 static enum mem_result write_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t *buf, size_t len, enum mem_kind kind,
@@ -334,6 +341,8 @@ enum mem_result mem_access(struct mem *m, unsigned as, gpa_t gpa, void *buf, siz
         gpa += part;
         at += part;
         len -= part;
+        if (kind == MEM_HOST_POKE) /* an image is larger than what may be resident; no instruction runs */
+            host_mm_safe_point(m->cfg.mm);
     }
     return result;
 }

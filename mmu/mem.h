@@ -109,6 +109,9 @@ static inline void mem_note_dirty(struct mem *m, unsigned as, gfn_t gfn, int vcp
         dirty_mark_gfn(m, as, gfn, vcpu);
 }
 
+/* After host_mm_peek_content() gave nothing: true if there is content, which the swap store cannot give back. */
+bool mem_is_lost(const struct mem *m, hva_t hva);
+
 /* ---- track.c ---- */
 
 /* Mask of the kinds that track gfn. */

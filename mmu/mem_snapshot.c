@@ -22,7 +22,10 @@ static void save_slot(const struct mem *m, const struct memslot *s, struct snap_
     snap_put_u64(w, s->base);
     snap_put_u64(w, s->pages);
     for (uint64_t i = 0; i < s->pages; i++) {
-        const void *page = host_mm_peek_content(m->cfg.mm, s->hva + (i << PAGE_SHIFT));
+        hva_t hva = s->hva + (i << PAGE_SHIFT);
+        const void *page = host_mm_peek_content(m->cfg.mm, hva);
+        if (!page && mem_is_lost(m, hva))
+            snap_writer_fail(w, "a page of guest memory cannot be read back from the swap store");
         if (!page || digest_page_is_zero(page))
             continue;
         snap_put_u64(w, i);

@@ -45,6 +45,8 @@ struct host_mm {
     struct ksm *ksm;                    /* borrowed: set and cleared by ksm.c */
     uint64_t limit;                     /* pages that may be charged; 0: no limit */
     bool reclaim_wanted;                /* atomic: over the limit since the last safe point */
+    void (*reclaim_hook)(void *ctx);    /* asks for a safe point; NULL: nobody */
+    void *reclaim_ctx;
     bool huge_faults;                   /* write faults may be answered with huge pages */
     hva_t age_hand;                     /* where aging and reclaim go on */
     uint8_t (*peek_buffers)[PAGE_SIZE]; /* owned; PEEK_BUFFERS, made on first need */

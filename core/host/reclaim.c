@@ -304,6 +304,16 @@ void host_mm_check_limit_locked(struct host_mm *mm)
     if (charge - mm->limit > mm->counters.limit_excess)
         mm->counters.limit_excess = charge - mm->limit;
     __atomic_store_n(&mm->reclaim_wanted, true, __ATOMIC_RELAXED);
+    if (mm->reclaim_hook)
+        mm->reclaim_hook(mm->reclaim_ctx);
+}
+
+void host_mm_set_reclaim_hook(struct host_mm *mm, host_reclaim_fn *fn, void *ctx)
+{
+    host_mm_lock(mm);
+    mm->reclaim_hook = fn;
+    mm->reclaim_ctx = ctx;
+    host_mm_unlock(mm);
 }
 
 int host_mm_set_limit(struct host_mm *mm, uint64_t pages)

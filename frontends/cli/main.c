@@ -85,12 +85,21 @@ static struct gdbstub *open_stub(const struct options *o, struct console *c, str
 
 /* ---- running ---- */
 
+static bool save_paused(struct machine *m, const struct options *o)
+{
+    struct error e;
+    if (!o->pause_save || machine_save(m, o->pause_save, &e))
+        return true;
+    log_error("%s", e.text);
+    return false;
+}
+
 static int run_machine(struct machine *m, const struct options *o, struct console *c, struct gdbstub *stub)
 {
     enum machine_exit why = stub ? gdbstub_run(stub, m, o->stopped, console_wants_end, c) : machine_run(m);
     fflush(stdout);
     print_end(m, o, c, why);
-    return exit_status(m, c, why);
+    return why == MACHINE_PAUSED && !save_paused(m, o) ? EXIT_BAD_INPUT : exit_status(m, c, why);
 }
 
 static int run(struct options *o, struct console *c, struct error *e)

@@ -312,6 +312,50 @@ static bool opt_shadow_pages(struct options *o, const char *name, const char *ar
     return true;
 }
 
+/* Whole pages that the host may be asked for. */
+static bool host_size(const char *name, const char *arg, uint64_t least, uint64_t *out, struct error *e)
+{
+    char want[96];
+    snprintf(want, sizeof want, "a size such as 96M, of whole pages, at least %lluK", (unsigned long long)least >> 10);
+    if (!size_parse(arg, out) || *out & PAGE_MASK || *out < least || *out > 1ull << 40)
+        return bad_value(name, arg, want, e);
+    return true;
+}
+
+static bool opt_memlimit(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return host_size(name, arg, MACHINE_LIMIT_MIN, &o->machine.mem_limit, e);
+}
+
+static bool opt_swapsize(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return host_size(name, arg, MACHINE_SWAP_MIN, &o->machine.swap_bytes, e);
+}
+
+static bool opt_swapfile(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.swap_file = arg;
+    return true;
+}
+
+static bool opt_pause_save(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->pause_save = arg;
+    return true;
+}
+
+static bool opt_ksm(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.ksm = !strcmp(arg, "on");
+    return o->machine.ksm || !strcmp(arg, "off") || bad_value(name, arg, "on or off", e);
+}
+
+static bool opt_host_chaos(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.host_chaos = arg;
+    return true;
+}
+
 static bool opt_gdb(struct options *o, const char *name, const char *arg, struct error *e)
 {
     o->gdb = arg;
@@ -412,6 +456,13 @@ static const struct option_row rows[] = {
     {"mmu", "shadow[,unsync=on]|ept|walk", opt_mmu,
      "shadow paging (default; unsync: leaf tables as old as the last flush), EPT, or walks (the reference)"},
     {"shadow-pages", "N", opt_shadow_pages, "limit of shadow pages"},
+    {"memlimit", "SIZE", opt_memlimit, "guest memory that may be resident at a time; the rest is swapped out"},
+    {"swapfile", "FILE", opt_swapfile, "where swapped memory goes (default: compressed, in memory)"},
+    {"swapsize", "SIZE", opt_swapsize, "room for swapped memory (default: enough)"},
+    {"pause-save", "FILE", opt_pause_save, "save the machine there when it pauses for lack of host memory"},
+    {"ksm", "on|off", opt_ksm, "let pages with equal content share a frame (default off)"},
+    {"host-chaos", "seed=S,rate=R,ops=LIST", opt_host_chaos,
+     "host events from a seed: all, or swap+ksm+cow+migrate+mprotect+huge+age+dontneed"},
     {"accel", "interp", opt_accel, "execution engine"},
     {"serial", "stdio|file:F|null", opt_serial, "where COM1 goes"},
     {"debugcon", "stdio|file:F|null", opt_debugcon, "where port 0xe9 goes"},
@@ -464,7 +515,7 @@ void options_print_help(FILE *out)
     fprintf(
         out,
         "\nexit codes: 0 power-off, 2 bad input, 4 triple fault, 6 wall-clock timeout, 8 instruction or virtual-time\n"
-        "limit, 10 halted for ever, 12 internal error; odd codes come from isa-debug-exit\n");
+        "limit, 10 halted for ever, 12 internal error, 14 paused for lack of host memory; odd codes come from isa-debug-exit\n");
 }
 
 static const struct option_row *row_find(const char *arg)

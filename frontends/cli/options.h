@@ -21,7 +21,7 @@ struct options {
     bool serial_given;
     bool stats, digest, help, version;
     const char *log_path; /* -D */
-    const char *loadvm;
+    const char *loadvm, *pause_save;
     double timeout;                     /* wall seconds; 0: none */
     bool debug;                         /* umbra debug ... */
     const char *debug_script, *symbols; /* -x, -symbols */

@@ -2,6 +2,7 @@
  * The machine's memory: frame pool, host address space, memslots, and the map that the guest is told.
  */
 #include "devices/layout.h"
+#include "frontends/machine/hostside.h"
 #include "frontends/machine/machine.h"
 
 #define LOW_END    0xa0000ull
@@ -31,13 +32,19 @@ static bool slot(struct machine *m, uint64_t gpa, uint64_t len, hva_t hva, enum 
     return true;
 }
 
+static bool reserve(struct machine *m, struct error *e)
+{
+    m->low_hva = host_mm_mmap_anon(m->mm, m->low_ram, HOST_READ | HOST_WRITE);
+    m->high_hva = m->high_ram ? host_mm_mmap_anon(m->mm, m->high_ram, HOST_READ | HOST_WRITE) : 0;
+    if (!m->low_hva || (m->high_ram && !m->high_hva))
+        return error_set(e, "cannot reserve %llu MiB of guest memory", (unsigned long long)(m->cfg.ram_bytes >> 20));
+    return true;
+}
+
 /* RAM with the hole at 640K..1M; the top 64 KiB of the hole (ACPI tables) is ROM. */
 static bool slots_build(struct machine *m, struct error *e)
 {
-    hva_t hva = host_mm_mmap_anon(m->mm, m->low_ram, HOST_READ | HOST_WRITE);
-    hva_t high = m->high_ram ? host_mm_mmap_anon(m->mm, m->high_ram, HOST_READ | HOST_WRITE) : 0;
-    if (!hva || (m->high_ram && !high))
-        return error_set(e, "cannot reserve %llu MiB of guest memory", (unsigned long long)(m->cfg.ram_bytes >> 20));
+    hva_t hva = m->low_hva, high = m->high_hva;
     return slot(m, 0, LOW_END, hva, MEMSLOT_RAM, e) &&
            slot(m, LAYOUT_ACPI_TABLES, LAYOUT_ACPI_TABLES_SIZE, hva + LAYOUT_ACPI_TABLES, MEMSLOT_ROM, e) &&
            slot(m, HIGH_START, m->low_ram - HIGH_START, hva + HIGH_START, MEMSLOT_RAM, e) &&
@@ -59,5 +66,5 @@ bool machine_build_memory(struct machine *m, struct error *e)
     if (!m->mem)
         return error_set(e, "out of memory");
     e820_build(m);
-    return slots_build(m, e);
+    return reserve(m, e) && hostside_build(m, e) && slots_build(m, e);
 }

@@ -30,6 +30,10 @@ const char *machine_exit_text(enum machine_exit why)
         return "the MMU audit found a broken invariant";
     case MACHINE_SCRIPT_FAILED:
         return "the input script could not go on";
+    case MACHINE_PAUSED:
+        return "the guest is paused: the host has no room for its memory";
+    case MACHINE_HOST_FAILED:
+        return "the host lost a page of the guest's memory";
     }
     return "";
 }
@@ -52,7 +56,10 @@ int machine_exit_code(const struct machine *m, enum machine_exit why)
         return EXIT_HALTED;
     case MACHINE_SCRIPT_FAILED:
         return EXIT_BAD_INPUT;
+    case MACHINE_PAUSED:
+        return EXIT_PAUSED;
     case MACHINE_AUDIT_FAILED:
+    case MACHINE_HOST_FAILED:
         break;
     }
     return EXIT_INTERNAL;

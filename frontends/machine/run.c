@@ -5,6 +5,7 @@
  * noticing.
  */
 #include "frontends/machine/debug.h"
+#include "frontends/machine/hostside.h"
 #include "frontends/machine/machine.h"
 
 #include <stdlib.h>
@@ -235,6 +236,8 @@ static uint64_t chunk_units(const struct machine *m)
         units = min_u64(units, m->next_audit > icount ? m->next_audit - icount : 1);
     if (m->debug)
         units = min_u64(units, debug_units_left(m->debug));
+    if (m->hostside)
+        units = min_u64(units, hostside_units_left(m->hostside));
     return units;
 }
 
@@ -273,7 +276,8 @@ static bool step(struct machine *m, enum machine_exit *why)
 {
     clock_run_due(&m->clock);
     input_deliver_due(&m->input, m->clock.icount);
-    if (!act_requests(m, why) || !check_debug(m, why) || !check_limits(m, why) || !check_audit(m, why) || !check_poll(m, why))
+    if (!act_requests(m, why) || !check_debug(m, why) || !check_limits(m, why) || !hostside_step(m, why) ||
+        !check_audit(m, why) || !check_poll(m, why))
         return false;
     return all_idle(m) ? idle(m, why) : run_turn(m, why);
 }

@@ -2,6 +2,7 @@
  * Putting a machine together, starting it, resetting it, taking it apart: the one place where the floors meet.
  */
 #include "core/alloc.h"
+#include "frontends/machine/hostside.h"
 #include "frontends/machine/machine.h"
 
 #include <inttypes.h>
@@ -170,6 +171,8 @@ static void build_stats(struct machine *m)
         vcpu_register_stats(m->cpu[k], &m->stats);
     code_cache_register_stats(m->code, &m->stats);
     mmu_register_stats(m->mmu, &m->stats);
+    host_mm_add_stats(m->mm, &m->stats);
+    hostside_add_stats(m->hostside, &m->stats);
     stats_add(&m->stats, "audits", "runs", &m->audits);
     stats_add(&m->stats, "resets", "resets", &m->resets);
     stats_add(&m->stats, "input.bytes", "bytes", &m->input_bytes);
@@ -240,6 +243,7 @@ void machine_destroy(struct machine *m)
     code_cache_destroy(m->code);
     mmu_destroy(m->mmu);
     mem_destroy(m->mem);
+    hostside_free(m->hostside);
     if (m->mm)
         host_mm_destroy(m->mm);
     if (m->pool)

@@ -53,10 +53,17 @@ struct machine_config {
     uint64_t audit_every;      /* instructions between audits of the MMU; 0: never */
     bool audit_events;         /* audit what was touched after every MMU event, everything every 1,000 */
     uint64_t max_shadow_pages; /* 0: default */
+    uint64_t mem_limit;        /* bytes of guest memory that may have a frame at a time; 0: no limit */
+    uint64_t swap_bytes;       /* room for what has none; 0: enough for all of it */
+    const char *swap_file;     /* where it goes, path or NULL: memory */
+    bool ksm;                  /* equal pages share a frame */
+    const char *host_chaos;    /* core/host/chaos.h's text, or NULL */
     struct machine_host host;
 };
 
 #define MACHINE_RTC_DEFAULT INT64_MIN
+#define MACHINE_LIMIT_MIN   (256ull << 10) /* of mem_limit */
+#define MACHINE_SWAP_MIN    (64ull << 10)  /* of swap_bytes */
 
 enum machine_exit {
     MACHINE_POWER_OFF,
@@ -68,7 +75,9 @@ enum machine_exit {
     MACHINE_HALTED,  /* for ever, with no endpoint */
     MACHINE_STOPPED, /* the front end's poll, or the input script's quit */
     MACHINE_AUDIT_FAILED,
-    MACHINE_SCRIPT_FAILED /* savevm could not write its file */
+    MACHINE_SCRIPT_FAILED, /* savevm could not write its file */
+    MACHINE_PAUSED,        /* the host has no room to go on; nothing is lost, machine_run() tries again */
+    MACHINE_HOST_FAILED    /* a page of guest memory is lost */
 };
 
 struct machine;
@@ -81,7 +90,8 @@ enum {
     EXIT_WALL_TIMEOUT = 6,
     EXIT_LIMIT = 8,
     EXIT_HALTED = 10,
-    EXIT_INTERNAL = 12
+    EXIT_INTERNAL = 12,
+    EXIT_PAUSED = 14
 };
 
 struct machine *machine_create(const struct machine_config *cfg, struct error *e);
