@@ -32,10 +32,10 @@ enum clock_surcharge {
         CLOCK_SURCHARGE_COUNT
 };
 
-#define CLOCK_NEVER UINT64_MAX
+#define CLOCK_NEVER   UINT64_MAX
 /* The end of time, 292 years on: nothing is due later, whatever a guest programs, so that sums of times never wrap. */
 #define CLOCK_HORIZON (UINT64_MAX / 2)
-#define CLOCK_HZ    1000000000ull /* units a second; also the TSC's rate */
+#define CLOCK_HZ      1000000000ull /* units a second; also the TSC's rate */
 
 struct timer;
 typedef void timer_fn(void *opaque);

@@ -28,9 +28,9 @@ struct vclock;
 typedef void trace_listener_fn(void *ctx, enum trace_id id, const uint64_t arg[4]);
 
 struct trace {
-    uint64_t enabled;           /* bit per trace_id, recorded or listened to; zero: everything is off */
-    uint64_t recorded;          /* bit per trace_id: goes into the ring */
-    uint64_t heard;             /* bit per trace_id: goes to the listener */
+    uint64_t enabled;            /* bit per trace_id, recorded or listened to; zero: everything is off */
+    uint64_t recorded;           /* bit per trace_id: goes into the ring */
+    uint64_t heard;              /* bit per trace_id: goes to the listener */
     trace_listener_fn *listener; /* a debugger's; NULL: none */
     void *listener_ctx;
     const struct vclock *clock; /* borrowed; stamps records */

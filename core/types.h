@@ -18,13 +18,13 @@ typedef uint64_t hva_t; /* address in a host_mm */
 typedef uint64_t pfn_t; /* frame number in the frame pool */
 
 #define PAGE_SHIFT 12
-#define PAGE_SIZE ((uint64_t)1 << PAGE_SHIFT)
-#define PAGE_MASK (PAGE_SIZE - 1)
-#define PFN_NONE UINT64_MAX
+#define PAGE_SIZE  ((uint64_t)1 << PAGE_SHIFT)
+#define PAGE_MASK  (PAGE_SIZE - 1)
+#define PFN_NONE   UINT64_MAX
 
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define likely(x)                       __builtin_expect(!!(x), 1)
+#define unlikely(x)                     __builtin_expect(!!(x), 0)
+#define ARRAY_LEN(a)                    (sizeof(a) / sizeof((a)[0]))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * Control and debug registers: what may be written, and what follows (SDM volume 3, 2.5, 4.1, 9.8.5, 18.2).
  */
-#include "cpu/cpuid.h"
 #include "cpu/breakpoint.h"
+#include "cpu/cpuid.h"
 #include "cpu/system.h"
 
 static _Noreturn void raise_gp(struct vcpu *v, const struct insn *i)

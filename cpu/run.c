@@ -190,8 +190,8 @@ static void run_partial(struct vcpu *v, const struct block *b, unsigned n)
  * page, the same step can lead elsewhere under another CS: no chains there. */
 static void chain_block(struct block *from, unsigned slot, struct block *to)
 {
-    if (slot < 2 && from->mode & (MODE_CODE64 | MODE_FLAT) && to->page2 == BLOCK_NO_PAGE && from->page2 == BLOCK_NO_PAGE && from->mode == to->mode &&
-        from->gpa >> PAGE_SHIFT == to->gpa >> PAGE_SHIFT)
+    if (slot < 2 && from->mode & (MODE_CODE64 | MODE_FLAT) && to->page2 == BLOCK_NO_PAGE &&
+        from->page2 == BLOCK_NO_PAGE && from->mode == to->mode && from->gpa >> PAGE_SHIFT == to->gpa >> PAGE_SHIFT)
         from->next[slot] = to;
 }
 

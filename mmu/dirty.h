@@ -43,10 +43,11 @@ struct dirty_gfn {
     gfn_t gfn;
 };
 
-#define DIRTY_RING_MIN      64
-#define DIRTY_RING_MAX      65536
-#define DIRTY_RING_RESERVED 16 /* entries that one instruction and its walks may need: soft-full is that much earlier  \
-                                */
+#define DIRTY_RING_MIN 64
+#define DIRTY_RING_MAX 65536
+#define DIRTY_RING_RESERVED                                                                                            \
+    16 /* entries that one instruction and its walks may need: soft-full is that much earlier                          \
+        */
 
 /* Gives each vCPU a ring of `entries`, a power of two from DIRTY_RING_MIN to DIRTY_RING_MAX. Before any logging. False:
  * another number, logging runs, or rings are there. */

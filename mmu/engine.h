@@ -20,22 +20,22 @@ struct memslot {
     hva_t hva;
     enum memslot_kind kind;
     struct dirty_log *dirty; /* mmu/dirty.h; NULL: not logged */
-    void *rmap; /* the shadow engine's rmap chunks for this slot; NULL otherwise */
+    void *rmap;              /* the shadow engine's rmap chunks for this slot; NULL otherwise */
 };
 
 #define TLB_FILTER_WORDS 64
 
 /* All of one vCPU's tables for one root. */
 struct tlb_set {
-    struct paging_regs key;  /* regs with cpl, ac and irrelevant bits normalised away */
+    struct paging_regs key; /* regs with cpl, ac and irrelevant bits normalised away */
     bool valid;
-    uint64_t used;           /* LRU stamp (a counter) */
-    struct tlb_entry *data[TLB_MODES];       /* NULL until first used */
+    uint64_t used;                     /* LRU stamp (a counter) */
+    struct tlb_entry *data[TLB_MODES]; /* NULL until first used */
     struct tlb_meta *data_meta[TLB_MODES];
     struct tlb_fetch_entry *fetch[2];
     struct tlb_meta *fetch_meta[2];
-    void *root;              /* the engine's root for this key */
-    uint64_t eptp;           /* -mmu ept: what the entries are tagged with; else 0 */
+    void *root;    /* the engine's root for this key */
+    uint64_t eptp; /* -mmu ept: what the entries are tagged with; else 0 */
     uint16_t vpid;
     /* tlb.c's own. A bit for each 64 data (16 fetch) slots that may hold an entry: flushing what is empty is free. */
     uint64_t data_used[TLB_MODES], fetch_used[2];
@@ -44,8 +44,8 @@ struct tlb_set {
 };
 
 struct mmu_stats {
-    uint64_t tlb_misses, faults_injected, guest_walks, shadow_faults, fills, zaps, tracked_writes, root_switches, root_misses,
-        tlb_flushes, tlb_drops, sp_created, sp_zapped, mmio_faults, retries, write_protects, large_fills,
+    uint64_t tlb_misses, faults_injected, guest_walks, shadow_faults, fills, zaps, tracked_writes, root_switches,
+        root_misses, tlb_flushes, tlb_drops, sp_created, sp_zapped, mmio_faults, retries, write_protects, large_fills,
         stale_reports;
 };
 
@@ -61,11 +61,12 @@ enum dirty_op {
 };
 
 /*
- * Locking: translate and read_phys are called without the MMU lock (it must not be held across gup); every other operation is called with it.
- * The lock is recursive to its owner. An engine that is asked for something under the lock may call track_add/track_remove and tlb_*.
+ * Locking: translate and read_phys are called without the MMU lock (it must not be held across gup); every other
+ * operation is called with it. The lock is recursive to its owner. An engine that is asked for something under the lock
+ * may call track_add/track_remove and tlb_*.
  *
- * zap_all is called when no set holds a root: the common part has put every root and cleared every table, and asks for the roots
- * of the current sets again afterwards.
+ * zap_all is called when no set holds a root: the common part has put every root and cleared every table, and asks for
+ * the roots of the current sets again afterwards.
  */
 struct mmu_ops {
     const char *name;
@@ -86,12 +87,15 @@ struct mmu_ops {
     void (*zap_all)(struct mmu *mmu);
     /* May be NULL. Frees up to `pages` table pages, the oldest first; the number freed. */
     uint64_t (*shrink)(struct mmu *mmu, uint64_t pages);
-    /* May be NULL: no dirty logging. The gfns lie in the slot, slot->dirty says in which form (STOP: it is NULL already). */
+    /* May be NULL: no dirty logging. The gfns lie in the slot, slot->dirty says in which form (STOP: it is NULL
+     * already). */
     void (*dirty_log)(struct mmu *mmu, struct memslot *slot, gfn_t start, uint64_t pages, enum dirty_op op);
     unsigned (*audit)(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx);
-    /* May be NULL. The slot (zapped before) is about to be freed: frees slot->rmap. At fini the engine does it for the slots that are left. */
+    /* May be NULL. The slot (zapped before) is about to be freed: frees slot->rmap. At fini the engine does it for the
+     * slots that are left. */
     void (*slot_free)(struct mmu *mmu, struct memslot *slot);
-    /* May be NULL. Nobody tracks the gfn any longer: the next write through each of its translations may find that out. */
+    /* May be NULL. Nobody tracks the gfn any longer: the next write through each of its translations may find that out.
+     */
     void (*unprotect_gfn)(struct mmu *mmu, unsigned as, gfn_t gfn);
     /* May be NULL (then young is what was mapped, and it is zapped). Were the gfns accessed since the last time? */
     bool (*age_gfns)(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages, enum mmu_age how);
@@ -116,7 +120,7 @@ struct mmu {
     struct mem *mem;
     struct host_mm *mm;
     const struct log *log;
-    struct trace *trace;      /* never NULL inside: points at a disabled one when none was given */
+    struct trace *trace; /* never NULL inside: points at a disabled one when none was given */
     unsigned vcpu_count;
     struct mmu_vcpu *vcpus;
     struct tlb_set *sets;     /* vcpu_count * TLB_SETS */
@@ -130,22 +134,23 @@ struct mmu {
     struct track_listener pt_listener;
     mmu_event_fn *event_hook; /* NULL, or called after each event */
     void *event_ctx;
-    struct stale_tlb *stale;  /* NULL unless staletlb */
+    struct stale_tlb *stale; /* NULL unless staletlb */
     uint64_t max_shadow_pages;
     struct mmu_stats stats;
-    void *engine;             /* the engine's state */
-    pthread_mutex_t lock;     /* mmu_lock(); recursive to its owner */
+    void *engine;         /* the engine's state */
+    pthread_mutex_t lock; /* mmu_lock(); recursive to its owner */
     /* Tables without any entry, never written: what a vCPU uses until a set has its own. */
     struct tlb_entry *empty_data;
     struct tlb_fetch_entry *empty_fetch;
-    uint64_t set_clock;       /* gives tlb_set.used */
+    uint64_t set_clock; /* gives tlb_set.used */
 };
 
 extern const struct mmu_ops mmu_walk_ops, mmu_shadow_ops, mmu_ept_ops;
 
 void mmu_lock(struct mmu *mmu);
 void mmu_unlock(struct mmu *mmu);
-/* Linux: mmu_notifier_retry_hva. True: an invalidation of hva is in flight or has finished since `seq` was read. MMU lock held. */
+/* Linux: mmu_notifier_retry_hva. True: an invalidation of hva is in flight or has finished since `seq` was read. MMU
+ * lock held. */
 bool mmu_notifier_retry(const struct mmu *mmu, uint64_t seq, hva_t hva);
 
 /* memslot look-ups (mmu/memslot.c). */
@@ -153,8 +158,8 @@ struct memslot *memslot_find(const struct mem *m, unsigned as, gfn_t gfn);
 /* The slot that starts at gpa, or NULL. */
 struct memslot *memslot_at_gpa(const struct mem *m, unsigned as, gpa_t gpa);
 /* Calls fn for each part of [start, end) that a slot maps (all address spaces). Linux: kvm_handle_hva_range. */
-void memslot_for_each_hva(struct mem *m, hva_t start, hva_t end, void (*fn)(void *ctx, struct memslot *slot, gfn_t gfn, uint64_t pages),
-                          void *ctx);
+void memslot_for_each_hva(struct mem *m, hva_t start, hva_t end,
+                          void (*fn)(void *ctx, struct memslot *slot, gfn_t gfn, uint64_t pages), void *ctx);
 /* Every slot, in order of (as, base). Returns the number of slots; slot i through memslot_at. */
 size_t memslot_count(const struct mem *m);
 struct memslot *memslot_at(const struct mem *m, size_t i);
@@ -165,14 +170,15 @@ static inline hva_t memslot_hva(const struct memslot *s, gfn_t gfn)
 /* Which engine the memory's tracking tells (one). */
 void mem_set_mmu(struct mem *m, struct mmu *mmu);
 unsigned track_count(const struct mem *m, unsigned as, gfn_t gfn, enum track_kind kind);
-/* Any gfn of the 2 MiB / 1 GiB frame around gfn tracked? level 2 or 3. Linux: has_wrprotected_page. Costs what the range holds. */
+/* Any gfn of the 2 MiB / 1 GiB frame around gfn tracked? level 2 or 3. Linux: has_wrprotected_page. Costs what the
+ * range holds. */
 bool track_any_in_large(const struct mem *m, unsigned as, gfn_t gfn, int level);
 
 /* Filling and dropping TLB entries (mmu/tlb.c). The table is that of `mode` in mv->set, made on first use. */
 struct tlb_fill {
     gva_t gva;
-    gpa_t gpa;      /* page aligned */
-    void *host;     /* of the page; NULL: nothing may be installed for data */
+    gpa_t gpa;               /* page aligned */
+    void *host;              /* of the page; NULL: nothing may be installed for data */
     bool read, write, fetch; /* which tags to set */
     bool write_emul;         /* TLB_GPA_WRITE_EMUL */
     struct tlb_meta meta;
@@ -181,8 +187,9 @@ struct tlb_fill {
 void tlb_select_data(struct mmu_vcpu *mv);
 enum tlb_mode tlb_mode_of(const struct paging_regs *r, unsigned access);
 void tlb_install(struct mmu_vcpu *mv, enum tlb_mode mode, const struct tlb_fill *f);
-/* Drops entries made from the dependency `dep` in all sets of all vCPUs. low9: the gva bits 12..20 of the one 4 KiB page that it maps
- * (then only dep[0] of the entries is compared), or -1: unknown, or it maps more. Returns the number of entries dropped. */
+/* Drops entries made from the dependency `dep` in all sets of all vCPUs. low9: the gva bits 12..20 of the one 4 KiB
+ * page that it maps (then only dep[0] of the entries is compared), or -1: unknown, or it maps more. Returns the number
+ * of entries dropped. */
 unsigned tlb_drop_dep(struct mmu *mmu, uint64_t dep, int low9);
 /* Drops all entries whose gpa is in the page range. */
 unsigned tlb_drop_gfns(struct mmu *mmu, gfn_t start, uint64_t pages);
@@ -194,8 +201,8 @@ enum tlb_action {
     TLB_PROTECT,    /* take its write tag and set TLB_GPA_WRITE_EMUL */
     TLB_DROP
 };
-/* Applies `action` to the entries of gva's page (the fetch tables: DROP and TEST only) that map gfn. Touches one slot a table.
- * Returns the number of entries that it applied to. */
+/* Applies `action` to the entries of gva's page (the fetch tables: DROP and TEST only) that map gfn. Touches one slot a
+ * table. Returns the number of entries that it applied to. */
 unsigned tlb_page_apply(struct mmu *mmu, gva_t gva, gfn_t gfn, enum tlb_action action);
 /* The same for every entry whose gpa is in the page range, wherever it is: a scan of what the tables hold. */
 unsigned tlb_gfns_apply(struct mmu *mmu, gfn_t start, uint64_t pages, enum tlb_action action);
@@ -206,8 +213,9 @@ unsigned tlb_drop_dep_range(struct mmu *mmu, uint64_t dep, gva_t gva, uint64_t p
 /* Drops what this vCPU has cached for gva's page, in every set. */
 void tlb_vcpu_drop_page(struct mmu_vcpu *mv, gva_t gva);
 /* Calls fn for each live data entry (fetch NULL) and fetch entry (data NULL). For audits and debuggers. */
-typedef void tlb_visit_fn(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode, const struct tlb_entry *data,
-                          const struct tlb_fetch_entry *fetch, const struct tlb_meta *meta);
+typedef void tlb_visit_fn(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode,
+                          const struct tlb_entry *data, const struct tlb_fetch_entry *fetch,
+                          const struct tlb_meta *meta);
 void tlb_for_each(struct mmu *mmu, tlb_visit_fn *fn, void *ctx);
 /* Setting up and taking down all sets of an mmu (mmu.c). Init returns 0 or -1 (out of memory). */
 int tlb_init(struct mmu *mmu);

@@ -124,7 +124,8 @@ static bool GW(pass)(struct mem *m, const struct paging_regs *r, gva_t gva, unsi
     uint32_t error = gwalk_check(r, w, access);
     if (error)
         return walk_fault(w, GWALK_FAULT, error);
-    update = entry_set(m, r->as, leaf, (access & ACCESS_WRITE) ? GPTE_A | GPTE_D : GPTE_A, sizeof(GW_ENTRY), access, s2);
+    update =
+        entry_set(m, r->as, leaf, (access & ACCESS_WRITE) ? GPTE_A | GPTE_D : GPTE_A, sizeof(GW_ENTRY), access, s2);
     if (unlikely(update != ENTRY_SET))
         return update == ENTRY_EXIT && walk_fault(w, GWALK_EXIT, 0);
     w->dirty = (leaf->gpte & GPTE_D) != 0;

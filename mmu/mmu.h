@@ -2,11 +2,12 @@
  * The MMU as the CPU and the machine see it.
  *
  *   struct mem       guest-physical memory of a machine: memslots over a host_mm, tracking, the mem_access() entry
- *   struct mmu       the translation engine of a machine (-mmu shadow, ept or walk), subscriber of the host_mm's invalidation bus
- *   struct mmu_vcpu  one vCPU's view: its registers, roots and TLB
+ *   struct mmu       the translation engine of a machine (-mmu shadow, ept or walk), subscriber of the host_mm's
+ * invalidation bus struct mmu_vcpu  one vCPU's view: its registers, roots and TLB
  *
- * Coherent translation: every access translates as a fresh walk of the guest's tables at that instant would, A and D bits included
- * (PAE's PDPTEs are registers). Nobody but the engine flushes a TLB; mmu_guest_flush() only tells the MMU that the guest asked.
+ * Coherent translation: every access translates as a fresh walk of the guest's tables at that instant would, A and D
+ * bits included (PAE's PDPTEs are registers). Nobody but the engine flushes a TLB; mmu_guest_flush() only tells the MMU
+ * that the guest asked.
  *
  * The CPU's fast path is tlb_lookup_*() here; on a miss it calls mmu_translate(), which fills the TLB where it may.
  */
@@ -43,20 +44,21 @@ enum memslot_error {
 #define MEM_ADDRESS_SPACES 2
 
 struct mem_config {
-    struct host_mm *mm;      /* borrowed */
-    struct bus *mmio;        /* where accesses outside memslots (and ROM writes) go; borrowed */
+    struct host_mm *mm; /* borrowed */
+    struct bus *mmio;   /* where accesses outside memslots (and ROM writes) go; borrowed */
     const struct log *log;
     struct trace *trace;
 };
 
 struct mem *mem_create(const struct mem_config *cfg);
 void mem_destroy(struct mem *m);
-/* Adds a slot: [gpa, gpa+len) backed by hva. 0 or a negative memslot error (overlap, alignment); bumps the generation. */
+/* Adds a slot: [gpa, gpa+len) backed by hva. 0 or a negative memslot error (overlap, alignment); bumps the generation.
+ */
 int mem_slot_add(struct mem *m, unsigned as, gpa_t gpa, uint64_t len, hva_t hva, enum memslot_kind kind);
 /* Deletes the slot that starts at gpa: sptes, tracking and cached translations of its gfns go first. */
 int mem_slot_delete(struct mem *m, unsigned as, gpa_t gpa);
-/* Moves the slot that starts at gpa to new_gpa, with its hvas: as deleting and adding it, in one step. The old and the new place may
- * overlap. Linux: KVM_MR_MOVE. */
+/* Moves the slot that starts at gpa to new_gpa, with its hvas: as deleting and adding it, in one step. The old and the
+ * new place may overlap. Linux: KVM_MR_MOVE. */
 int mem_slot_move(struct mem *m, unsigned as, gpa_t gpa, gpa_t new_gpa);
 /* RAM becomes ROM or the reverse. Linux: KVM_MR_FLAGS_ONLY. */
 int mem_slot_set_kind(struct mem *m, unsigned as, gpa_t gpa, enum memslot_kind kind);
@@ -65,9 +67,10 @@ const char *memslot_error_text(int error);
 /* True once the host could not provide a page of a slot (reported on stderr once): the run must end. */
 bool mem_has_failed(const struct mem *m);
 
-/* The one entry to memory by guest-physical address (design section 2). `len` may cross pages and slots. `cpu` is the initiator for
- * devices, or BUS_NO_CPU. Device accesses are naturally split into 1/2/4/8-byte transactions. */
-enum mem_result mem_access(struct mem *m, unsigned as, gpa_t gpa, void *buf, size_t len, enum mem_kind kind, bool write, int cpu);
+/* The one entry to memory by guest-physical address (design section 2). `len` may cross pages and slots. `cpu` is the
+ * initiator for devices, or BUS_NO_CPU. Device accesses are naturally split into 1/2/4/8-byte transactions. */
+enum mem_result mem_access(struct mem *m, unsigned as, gpa_t gpa, void *buf, size_t len, enum mem_kind kind, bool write,
+                           int cpu);
 /* Every write through a cached host pointer ends in this: tracking sees the bytes that are now at gpa. */
 void mem_written(struct mem *m, unsigned as, gpa_t gpa, size_t len);
 /* Fills the memory hook that devices use. */
@@ -87,8 +90,8 @@ struct track_listener {
     void (*write)(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len);
     /* The slot holding these gfns goes away. Linux: track_flush_slot. */
     void (*flush_slot)(struct track_listener *l, unsigned as, gfn_t start, uint64_t pages);
-    enum track_kind kind;         /* called only for gfns with a nonzero count of this kind */
-    struct track_listener *next;  /* track's own */
+    enum track_kind kind;        /* called only for gfns with a nonzero count of this kind */
+    struct track_listener *next; /* track's own */
 };
 
 void track_register(struct mem *m, struct track_listener *l);
@@ -106,13 +109,13 @@ enum mmu_kind { MMU_SHADOW, MMU_WALK, MMU_EPT };
 
 struct mmu_config {
     enum mmu_kind kind;
-    struct mem *mem;          /* borrowed */
+    struct mem *mem; /* borrowed */
     unsigned vcpus;
     const struct log *log;
-    struct trace *trace;      /* may be NULL */
+    struct trace *trace;       /* may be NULL */
     uint64_t max_shadow_pages; /* 0: default */
-    bool staletlb;            /* the missing-flush detector */
-    bool unsync;              /* MMU_SHADOW: leaf tables may be out of date until the guest flushes; not coherent */
+    bool staletlb;             /* the missing-flush detector */
+    bool unsync;               /* MMU_SHADOW: leaf tables may be out of date until the guest flushes; not coherent */
 };
 
 struct mmu *mmu_create(const struct mmu_config *cfg);
@@ -122,11 +125,12 @@ void mmu_register_stats(struct mmu *mmu, struct stats *s);
 void mmu_zap_all(struct mmu *mmu);
 /* Gives up to `pages` of the engine's table pages back, the oldest first; the number given. Linux: mmu_shrink_scan. */
 uint64_t mmu_shrink(struct mmu *mmu, uint64_t pages);
-/* Calls fn after every MMU event (TLB miss with its fill or fault, tracked write), with no lock held; NULL: never. For audits. */
+/* Calls fn after every MMU event (TLB miss with its fill or fault, tracked write), with no lock held; NULL: never. For
+ * audits. */
 typedef void mmu_event_fn(void *ctx);
 void mmu_set_event_hook(struct mmu *mmu, mmu_event_fn *fn, void *ctx);
-/* Checks the invariants of design section 5. `report` (may be NULL) gets one line a violation. Returns their number. `full`: everything,
- * otherwise the shadow pages touched since the last call. */
+/* Checks the invariants of design section 5. `report` (may be NULL) gets one line a violation. Returns their number.
+ * `full`: everything, otherwise the shadow pages touched since the last call. */
 unsigned mmu_audit(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx);
 /* Where a stale-TLB report says the access came from; set by the CPU. */
 typedef uint64_t mmu_rip_fn(void *ctx);
@@ -135,7 +139,8 @@ enum xlate_result { XLATE_OK, XLATE_FAULT };
 
 struct xlate {
     gpa_t gpa;      /* XLATE_OK: of the gva itself */
-    void *host;     /* the byte at gva, directly usable up to the end of its page for this access; NULL: use mem_access(MEM_GUEST) */
+    void *host;     /* the byte at gva, directly usable up to the end of its page for this access; NULL: use
+                       mem_access(MEM_GUEST) */
     uint32_t error; /* XLATE_FAULT: error code of the #PF (CR2 is the gva) */
 };
 
@@ -147,13 +152,15 @@ struct mmu_vcpu {
     unsigned index;
     struct paging_regs regs;
     struct tlb_set *set; /* of the current root; never NULL after mmu_vcpu_load() */
-    /* Current tables (never NULL; may be a shared always-empty table). data[] by enum tlb_mode, fetch[] by USER/SUPER. */
+    /* Current tables (never NULL; may be a shared always-empty table). data[] by enum tlb_mode, fetch[] by USER/SUPER.
+     */
     struct tlb_entry *data[TLB_MODES];
     struct tlb_fetch_entry *fetch[2];
     struct tlb_entry *cur_data;        /* data[mode of CPL and AC]; an empty table while data_bypass is set */
     struct tlb_fetch_entry *cur_fetch; /* fetch[CPL == 3 ? TLB_USER : TLB_SUPER] */
     bool data_bypass;                  /* the fast path must always miss: data breakpoints are armed */
-    /* Advances whenever a fetch entry of this vCPU was dropped or the tables were switched: validity of cached code look-ups. */
+    /* Advances whenever a fetch entry of this vCPU was dropped or the tables were switched: validity of cached code
+     * look-ups. */
     uint64_t fetch_epoch;
     mmu_rip_fn *rip;
     void *rip_ctx;
@@ -162,24 +169,33 @@ struct mmu_vcpu {
 
 /* The vCPU `index` of the engine; owned by the mmu. Call mmu_vcpu_load() before use. */
 struct mmu_vcpu *mmu_vcpu_get(struct mmu *mmu, unsigned index);
-/* New register values: selects root, TLB set and mode tables. Cheap when only cpl/ac changed, or when the root is cached. */
+/* New register values: selects root, TLB set and mode tables. Cheap when only cpl/ac changed, or when the root is
+ * cached. */
 void mmu_vcpu_load(struct mmu_vcpu *mv, const struct paging_regs *regs);
 /* Only CPL or EFLAGS.AC changed. */
 void mmu_vcpu_set_mode(struct mmu_vcpu *mv, unsigned cpl, bool ac);
-/* Makes every fast-path look-up of data miss, so that the CPU sees each access in its slow path; translation itself does not change. */
+/* Makes every fast-path look-up of data miss, so that the CPU sees each access in its slow path; translation itself
+ * does not change. */
 void mmu_vcpu_set_data_bypass(struct mmu_vcpu *mv, bool bypass);
-/* PAE: reads the four PDPTEs that cr3 points to into `out`. False: a reserved bit is set in a present one (the CPU raises #GP). */
+/* PAE: reads the four PDPTEs that cr3 points to into `out`. False: a reserved bit is set in a present one (the CPU
+ * raises #GP). */
 bool mmu_load_pdptes(struct mmu_vcpu *mv, uint64_t cr3, uint64_t out[4]);
 
-/* On a TLB miss: translates gva for this access (enum access bits), fills the TLB where it may. Never reaches a device. */
+/* On a TLB miss: translates gva for this access (enum access bits), fills the TLB where it may. Never reaches a device.
+ */
 enum xlate_result mmu_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
 /* Without any effect (debugger, logs, triple-fault report): no A/D, no fault-in, no TLB. */
 enum xlate_result mmu_peek_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
 /* Prints the guest walk of gva, one line a level; where there is a second stage, its walk under each. */
 void mmu_print_walk(struct mmu_vcpu *mv, gva_t gva, void (*line)(void *ctx, const char *text), void *ctx);
 
-/* The guest executed something that flushes a real TLB. Coherent engines drop nothing; the stale-TLB detector forgets what was covered. */
-enum guest_flush { GUEST_FLUSH_PAGE /* INVLPG gva */, GUEST_FLUSH_NONGLOBAL /* MOV CR3 */, GUEST_FLUSH_ALL /* CR0.PG, CR4.PGE, ... */ };
+/* The guest executed something that flushes a real TLB. Coherent engines drop nothing; the stale-TLB detector forgets
+ * what was covered. */
+enum guest_flush {
+    GUEST_FLUSH_PAGE /* INVLPG gva */,
+    GUEST_FLUSH_NONGLOBAL /* MOV CR3 */,
+    GUEST_FLUSH_ALL /* CR0.PG, CR4.PGE, ... */
+};
 void mmu_guest_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva);
 
 /* ---- the fast path ---- */

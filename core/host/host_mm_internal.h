@@ -40,12 +40,12 @@ struct host_mm {
     struct trace *trace;
     struct host_mm_counters counters;
 
-    struct vma_backing *backings;       /* owned */
-    struct swap_store *swap;            /* counted; NULL: nothing can be swapped out */
-    struct ksm *ksm;                    /* borrowed: set and cleared by ksm.c */
-    uint64_t limit;                     /* pages that may be charged; 0: no limit */
-    bool reclaim_wanted;                /* atomic: over the limit since the last safe point */
-    void (*reclaim_hook)(void *ctx);    /* asks for a safe point; NULL: nobody */
+    struct vma_backing *backings;    /* owned */
+    struct swap_store *swap;         /* counted; NULL: nothing can be swapped out */
+    struct ksm *ksm;                 /* borrowed: set and cleared by ksm.c */
+    uint64_t limit;                  /* pages that may be charged; 0: no limit */
+    bool reclaim_wanted;             /* atomic: over the limit since the last safe point */
+    void (*reclaim_hook)(void *ctx); /* asks for a safe point; NULL: nobody */
     void *reclaim_ctx;
     bool huge_faults;                   /* write faults may be answered with huge pages */
     hva_t age_hand;                     /* where aging and reclaim go on */

@@ -47,8 +47,8 @@ uint64_t host_mm_limit(const struct host_mm *mm);
 /* True if reclaim waits for a safe point. Cheap: one load. Who touches many pages without being an instruction (a DMA
  * transfer) makes a safe point of its own when this says so. */
 bool host_mm_wants_safe_point(const struct host_mm *mm);
-/* Called, under the host_mm lock, by each gup that leaves the mm over its limit: asks whoever runs the vCPUs to come to a
- * safe point soon. It must take no lock. A fork does not inherit it. NULL: nobody. */
+/* Called, under the host_mm lock, by each gup that leaves the mm over its limit: asks whoever runs the vCPUs to come to
+ * a safe point soon. It must take no lock. A fork does not inherit it. NULL: nobody. */
 typedef void host_reclaim_fn(void *ctx);
 void host_mm_set_reclaim_hook(struct host_mm *mm, host_reclaim_fn *fn, void *ctx);
 /* Reclaims what the limit asks for. HOST_OK: the mm is below it. HOST_SWAP_FULL, HOST_NO_SWAP, HOST_IO_ERROR: it is not

@@ -18,9 +18,10 @@ static void op_too_long(struct vcpu *v, const struct insn *i)
 static void op_unimplemented(struct vcpu *v, const struct insn *i)
 {
     char text[96];
-    log_emit(v->log, LOG_UNIMP, "unimplemented instruction at rip 0x%llx (mode 0x%x): %s (opcode 0x%02x, modrm 0x%02x, %u bytes)",
-             (unsigned long long)insn_rip(v, i), v->mode, insn_print(i, insn_rip(v, i), text, sizeof text), i->opcode, i->modrm,
-             i->len);
+    log_emit(v->log, LOG_UNIMP,
+             "unimplemented instruction at rip 0x%llx (mode 0x%x): %s (opcode 0x%02x, modrm 0x%02x, %u bytes)",
+             (unsigned long long)insn_rip(v, i), v->mode, insn_print(i, insn_rip(v, i), text, sizeof text), i->opcode,
+             i->modrm, i->len);
     vcpu_raise(v, i, EXC_UD);
 }
 

@@ -1,6 +1,7 @@
 /*
- * MMX: the 64-bit forms of integer SIMD (SDM volume 2, volume 3 chapter 12). MMn is the significand of physical register
- * Rn; every instruction but EMMS makes R0 the top of the stack and all registers valid, and a write sets the exponent's bits.
+ * MMX: the 64-bit forms of integer SIMD (SDM volume 2, volume 3 chapter 12). MMn is the significand of physical
+ * register Rn; every instruction but EMMS makes R0 the top of the stack and all registers valid, and a write sets the
+ * exponent's bits.
  */
 #include "cpu/interp/sse.h"
 
@@ -14,8 +15,12 @@ static inline SIMD mm_get(const struct vcpu *v, unsigned n)
 }
 
 #define OWN_NAMED(X)                                                                                                   \
-    X(PACKSSWB) X(PACKUSWB) X(PACKSSDW) X(PUNPCKHBW) X(PUNPCKHWD) X(PUNPCKHDQ) X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW)     \
-    X(PSLLD) X(PSLLQ) X(PSRAW) X(PSRAD) X(PMADDWD) X(PMULUDQ) X(PSADBW)
+    X(PACKSSWB)                                                                                                        \
+    X(PACKUSWB)                                                                                                        \
+    X(PACKSSDW)                                                                                                        \
+    X(PUNPCKHBW)                                                                                                       \
+    X(PUNPCKHWD) X(PUNPCKHDQ) X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW) X(PSLLD) X(PSLLQ) X(PSRAW) X(PSRAD) X(PMADDWD)       \
+        X(PMULUDQ) X(PSADBW)
 /* Of a memory operand they read the lower half only. */
 #define HALF_NAMED(X) X(PUNPCKLBW) X(PUNPCKLWD) X(PUNPCKLDQ)
 
@@ -37,7 +42,7 @@ static inline SIMD mm_get(const struct vcpu *v, unsigned n)
     }
 #define HANDLERS(name)      HANDLERS_SIZED(name, 64)
 #define HANDLERS_HALF(name) HANDLERS_SIZED(name, 32)
-#define V(name, lane, ...) HANDLERS(name)
+#define V(name, lane, ...)  HANDLERS(name)
 #include "cpu/interp/simd_ops.def"
 #undef V
 OWN_NAMED(HANDLERS)
@@ -65,7 +70,7 @@ static const struct two_forms plain[OP_COUNT] = {
 
 /* ---- shifts by an immediate ---- */
 
-#define SHIFTS(X) X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW) X(PSLLD) X(PSLLQ) X(PSRAW) X(PSRAD)
+#define SHIFTS(X)           X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW) X(PSLLD) X(PSLLQ) X(PSRAW) X(PSRAD)
 #define SHIFT_HANDLER(name) MMX_REG(name##_i, mmx_set(v, i->rm, m_##name##_n(mm_get(v, i->rm), i->imm).q[0]))
 SHIFTS(SHIFT_HANDLER)
 

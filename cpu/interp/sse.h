@@ -1,6 +1,6 @@
 /*
- * What the files of MMX and SSE instructions share: vectors as values, who may execute, memory operands of 16 bytes, and the
- * shapes of handlers.
+ * What the files of MMX and SSE instructions share: vectors as values, who may execute, memory operands of 16 bytes,
+ * and the shapes of handlers.
  *
  * Integer operations are written once for both vector sizes (simd_tmpl.h) in plain C. Floating point is in sse_float.c.
  */

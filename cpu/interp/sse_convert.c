@@ -1,15 +1,16 @@
 /*
  * Conversions between XMM registers and general or MMX registers. Those between XMM registers are in sse_float.c.
  *
- * The MMX forms run as their XMM counterparts on operands extended by zeros, which convert exactly and raise nothing, so that
- * the host's own x87 state is left alone.
+ * The MMX forms run as their XMM counterparts on operands extended by zeros, which convert exactly and raise nothing,
+ * so that the host's own x87 state is left alone.
  */
 #include "cpu/interp/sse_float.h"
 
 /* ---- integer to scalar ---- */
 
 #define FROM_INT(F)                                                                                                    \
-    F(cvtsi2ss_32, "cvtsi2ssl", int32_t, uint32_t, 32) F(cvtsi2ss_64, "cvtsi2ssq", int64_t, uint64_t, 64)              \
+    F(cvtsi2ss_32, "cvtsi2ssl", int32_t, uint32_t, 32)                                                                 \
+    F(cvtsi2ss_64, "cvtsi2ssq", int64_t, uint64_t, 64)                                                                 \
     F(cvtsi2sd_32, "cvtsi2sdl", int32_t, uint32_t, 32) F(cvtsi2sd_64, "cvtsi2sdq", int64_t, uint64_t, 64)
 #define FROM_INT_HANDLERS(name, text, type, utype, bits)                                                               \
     HOST_FROM_INT(host_##name, text, type)                                                                             \
@@ -35,10 +36,12 @@ FROM_INT(FROM_INT_HANDLERS)
 /* ---- scalar to integer ---- */
 
 #define TO_INT(F)                                                                                                      \
-    F(cvtss2si_32, "cvtss2sil", uint32_t, 32) F(cvtss2si_64, "cvtss2siq", uint64_t, 32)                                \
-    F(cvtsd2si_32, "cvtsd2sil", uint32_t, 64) F(cvtsd2si_64, "cvtsd2siq", uint64_t, 64)                                \
+    F(cvtss2si_32, "cvtss2sil", uint32_t, 32)                                                                          \
+    F(cvtss2si_64, "cvtss2siq", uint64_t, 32)                                                                          \
+    F(cvtsd2si_32, "cvtsd2sil", uint32_t, 64)                                                                          \
+    F(cvtsd2si_64, "cvtsd2siq", uint64_t, 64)                                                                          \
     F(cvttss2si_32, "cvttss2sil", uint32_t, 32) F(cvttss2si_64, "cvttss2siq", uint64_t, 32)                            \
-    F(cvttsd2si_32, "cvttsd2sil", uint32_t, 64) F(cvttsd2si_64, "cvttsd2siq", uint64_t, 64)
+        F(cvttsd2si_32, "cvttsd2sil", uint32_t, 64) F(cvttsd2si_64, "cvttsd2siq", uint64_t, 64)
 #define TO_INT_HANDLERS(name, text, type, bits)                                                                        \
     HOST_TO_INT(host_##name, text, type)                                                                               \
     static void name##_r(struct vcpu *v, const struct insn *i)                                                         \
@@ -129,7 +132,11 @@ static op_fn *by_integer(const struct insn *i, unsigned size, const struct four_
     return size == 8 ? f->m64 : f->m32;
 }
 
-#define FORMS(name) &(const struct four_forms){name##_32_r, name##_32_m, name##_64_r, name##_64_m}
+#define FORMS(name)                                                                                                    \
+    &(const struct four_forms)                                                                                         \
+    {                                                                                                                  \
+        name##_32_r, name##_32_m, name##_64_r, name##_64_m                                                             \
+    }
 
 op_fn *bind_sse_convert(const struct insn *i)
 {

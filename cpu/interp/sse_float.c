@@ -31,11 +31,12 @@ static bool has_tiny(const union simd16 *r, enum float_tiny kind)
 }
 
 /*
- * The host ran masked, where a tiny result that is exact raises no flag; unmasked it does. After an unmasked exception that
- * was found before computing, nothing found by computing is reported. One departure: beside an unmasked overflow or underflow
- * PE is that of the masked result, not that of a result with unbounded exponent.
+ * The host ran masked, where a tiny result that is exact raises no flag; unmasked it does. After an unmasked exception
+ * that was found before computing, nothing found by computing is reported. One departure: beside an unmasked overflow
+ * or underflow PE is that of the masked result, not that of a result with unbounded exponent.
  */
-void float_done_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, union simd16 result, enum float_tiny tiny)
+void float_done_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, union simd16 result,
+                         enum float_tiny tiny)
 {
     uint32_t unmasked = ~(v->mxcsr >> 7) & MXCSR_FLAGS;
     if (unmasked & MXCSR_UE && has_tiny(&result, tiny))
@@ -60,25 +61,29 @@ always_inline union simd16 float_load(struct vcpu *v, const struct insn *i, unsi
 /* ---- arithmetic: F(mnemonic, instruction, bytes of the source in memory, where tiny results come up) ---- */
 
 #define FOUR(F, name, text, tiny)                                                                                      \
-    F(name##PS, text "ps", 16, tiny##PS) F(name##PD, text "pd", 16, tiny##PD) F(name##SS, text "ss", 4, tiny##SS)      \
-    F(name##SD, text "sd", 8, tiny##SD)
+    F(name##PS, text "ps", 16, tiny##PS)                                                                               \
+    F(name##PD, text "pd", 16, tiny##PD) F(name##SS, text "ss", 4, tiny##SS) F(name##SD, text "sd", 8, tiny##SD)
 #define TINY_NOPS TINY_NEVER
 #define TINY_NOPD TINY_NEVER
 #define TINY_NOSS TINY_NEVER
 #define TINY_NOSD TINY_NEVER
 #define ARITHMETIC(F)                                                                                                  \
-    FOUR(F, ADD, "add", TINY_) FOUR(F, SUB, "sub", TINY_) FOUR(F, MUL, "mul", TINY_) FOUR(F, DIV, "div", TINY_)        \
+    FOUR(F, ADD, "add", TINY_)                                                                                         \
+    FOUR(F, SUB, "sub", TINY_)                                                                                         \
+    FOUR(F, MUL, "mul", TINY_)                                                                                         \
+    FOUR(F, DIV, "div", TINY_)                                                                                         \
     FOUR(F, SQRT, "sqrt", TINY_NO) FOUR(F, MIN, "min", TINY_NO) FOUR(F, MAX, "max", TINY_NO)                           \
-    F(HADDPS, "haddps", 16, TINY_PS) F(HADDPD, "haddpd", 16, TINY_PD) F(HSUBPS, "hsubps", 16, TINY_PS)                 \
-    F(HSUBPD, "hsubpd", 16, TINY_PD) F(ADDSUBPS, "addsubps", 16, TINY_PS) F(ADDSUBPD, "addsubpd", 16, TINY_PD)         \
-    F(CVTPS2PD, "cvtps2pd", 8, TINY_NEVER) F(CVTPD2PS, "cvtpd2ps", 16, TINY_PS) F(CVTSS2SD, "cvtss2sd", 4, TINY_NEVER) \
-    F(CVTSD2SS, "cvtsd2ss", 8, TINY_SS) F(CVTDQ2PS, "cvtdq2ps", 16, TINY_NEVER) F(CVTPS2DQ, "cvtps2dq", 16, TINY_NEVER)\
-    F(CVTTPS2DQ, "cvttps2dq", 16, TINY_NEVER) F(CVTDQ2PD, "cvtdq2pd", 8, TINY_NEVER)                                   \
-    F(CVTPD2DQ, "cvtpd2dq", 16, TINY_NEVER) F(CVTTPD2DQ, "cvttpd2dq", 16, TINY_NEVER)
+        F(HADDPS, "haddps", 16, TINY_PS) F(HADDPD, "haddpd", 16, TINY_PD) F(HSUBPS, "hsubps", 16, TINY_PS)             \
+            F(HSUBPD, "hsubpd", 16, TINY_PD) F(ADDSUBPS, "addsubps", 16, TINY_PS) F(ADDSUBPD, "addsubpd", 16, TINY_PD) \
+                F(CVTPS2PD, "cvtps2pd", 8, TINY_NEVER) F(CVTPD2PS, "cvtpd2ps", 16, TINY_PS)                            \
+                    F(CVTSS2SD, "cvtss2sd", 4, TINY_NEVER) F(CVTSD2SS, "cvtsd2ss", 8, TINY_SS)                         \
+                        F(CVTDQ2PS, "cvtdq2ps", 16, TINY_NEVER) F(CVTPS2DQ, "cvtps2dq", 16, TINY_NEVER)                \
+                            F(CVTTPS2DQ, "cvttps2dq", 16, TINY_NEVER) F(CVTDQ2PD, "cvtdq2pd", 8, TINY_NEVER)           \
+                                F(CVTPD2DQ, "cvtpd2dq", 16, TINY_NEVER) F(CVTTPD2DQ, "cvttpd2dq", 16, TINY_NEVER)
 /* Approximations, exact to 12 bits in a way of the host's own; they raise nothing and look at nothing. */
 #define APPROXIMATE(F)                                                                                                 \
-    F(RCPPS, "rcpps", 16, TINY_NEVER) F(RCPSS, "rcpss", 4, TINY_NEVER) F(RSQRTPS, "rsqrtps", 16, TINY_NEVER)           \
-    F(RSQRTSS, "rsqrtss", 4, TINY_NEVER)
+    F(RCPPS, "rcpps", 16, TINY_NEVER)                                                                                  \
+    F(RCPSS, "rcpss", 4, TINY_NEVER) F(RSQRTPS, "rsqrtps", 16, TINY_NEVER) F(RSQRTSS, "rsqrtss", 4, TINY_NEVER)
 
 #define HANDLERS(name, text, size, tiny)                                                                               \
     HOST_BINARY(host_##name, "" text)                                                                                  \
@@ -110,20 +115,24 @@ static const struct two_forms plain[OP_COUNT] = {ARITHMETIC(ENTRY) APPROXIMATE(E
 
 /* ---- CMPPS and the rest: a mask by one of eight predicates ---- */
 
-#define CMP_ONE(name, text, n)  HOST_BINARY(host_##name##_##n, text " $" #n ",")
+#define CMP_ONE(name, text, n) HOST_BINARY(host_##name##_##n, text " $" #n ",")
 #define CMP_CASE(name, n)                                                                                              \
     case n:                                                                                                            \
         return host_##name##_##n(a, b, csr);
 #define PREDICATES(name, text)                                                                                         \
-    CMP_ONE(name, text, 0) CMP_ONE(name, text, 1) CMP_ONE(name, text, 2) CMP_ONE(name, text, 3)                        \
-    CMP_ONE(name, text, 4) CMP_ONE(name, text, 5) CMP_ONE(name, text, 6) CMP_ONE(name, text, 7)                        \
-    static uint32_t host_##name(union simd16 *a, union simd16 b, unsigned n, uint32_t csr)                             \
+    CMP_ONE(name, text, 0)                                                                                             \
+    CMP_ONE(name, text, 1)                                                                                             \
+    CMP_ONE(name, text, 2)                                                                                             \
+    CMP_ONE(name, text, 3)                                                                                             \
+    CMP_ONE(name, text, 4) CMP_ONE(name, text, 5) CMP_ONE(name, text, 6)                                               \
+        CMP_ONE(name, text, 7) static uint32_t host_##name(union simd16 *a, union simd16 b, unsigned n, uint32_t csr)  \
     {                                                                                                                  \
         switch (n & 7) {                                                                                               \
-            CMP_CASE(name, 0) CMP_CASE(name, 1) CMP_CASE(name, 2) CMP_CASE(name, 3)                                    \
-            CMP_CASE(name, 4) CMP_CASE(name, 5) CMP_CASE(name, 6)                                                      \
-        default:                                                                                                       \
-            return host_##name##_7(a, b, csr);                                                                         \
+            CMP_CASE(name, 0)                                                                                          \
+            CMP_CASE(name, 1)                                                                                          \
+            CMP_CASE(name, 2)                                                                                          \
+            CMP_CASE(name, 3)                                                                                          \
+            CMP_CASE(name, 4) CMP_CASE(name, 5) CMP_CASE(name, 6) default : return host_##name##_7(a, b, csr);         \
         }                                                                                                              \
     }
 
@@ -150,8 +159,7 @@ MASK_COMPARES(CMP_HANDLERS)
 
 /* ---- COMISS and the rest: ZF, PF, CF; the other flags are cleared ---- */
 
-#define FLAG_COMPARES(F)                                                                                               \
-    F(COMISS, "comiss", 4) F(COMISD, "comisd", 8) F(UCOMISS, "ucomiss", 4) F(UCOMISD, "ucomisd", 8)
+#define FLAG_COMPARES(F) F(COMISS, "comiss", 4) F(COMISD, "comisd", 8) F(UCOMISS, "ucomiss", 4) F(UCOMISD, "ucomisd", 8)
 #define COMI_HANDLERS(name, text, size)                                                                                \
     HOST_COMPARE(host_##name, text)                                                                                    \
     static void name##_r(struct vcpu *v, const struct insn *i)                                                         \

@@ -25,8 +25,8 @@ static inline uint32_t float_csr(const struct vcpu *v)
 }
 
 /* The rare side of float_done() (sse_float.c). */
-void float_done_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, union simd16 result, enum float_tiny tiny)
-    __attribute__((noinline));
+void float_done_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, union simd16 result,
+                         enum float_tiny tiny) __attribute__((noinline));
 
 /* `out` is MXCSR after the operation. Returns if the result may be stored. */
 static inline void float_done(struct vcpu *v, const struct insn *i, uint32_t out, const union simd16 *result,

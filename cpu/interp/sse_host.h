@@ -2,8 +2,8 @@
  * SSE floating point on the host's own unit: the one place where host instructions compute guest values, so that
  * rounding, NaNs, denormals and flags are the hardware's. For x86-64 hosts; another host needs another file.
  *
- * Each function runs one instruction under a given MXCSR, all exceptions masked and flags clear, and returns MXCSR after it.
- * MXCSR is changed and restored within one asm statement, because compilers know nothing of it.
+ * Each function runs one instruction under a given MXCSR, all exceptions masked and flags clear, and returns MXCSR
+ * after it. MXCSR is changed and restored within one asm statement, because compilers know nothing of it.
  */
 #ifndef CPU_INTERP_SSE_HOST_H
 #define CPU_INTERP_SSE_HOST_H

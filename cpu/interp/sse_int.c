@@ -42,10 +42,14 @@ static inline SIMD x_MOVSHDUP(SIMD a, SIMD b)
 #define x_UNPCKHPD x_PUNPCKHQDQ
 
 #define OWN_NAMED(X)                                                                                                   \
-    X(PACKSSWB) X(PACKUSWB) X(PACKSSDW) X(PUNPCKLBW) X(PUNPCKLWD) X(PUNPCKLDQ) X(PUNPCKHBW) X(PUNPCKHWD) X(PUNPCKHDQ)  \
-    X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW) X(PSLLD) X(PSLLQ) X(PSRAW) X(PSRAD) X(PMADDWD) X(PMULUDQ) X(PSADBW)            \
-    X(PUNPCKLQDQ) X(PUNPCKHQDQ) X(MOVSLDUP) X(MOVSHDUP) X(ANDPS) X(ANDPD) X(ANDNPS) X(ANDNPD) X(ORPS) X(ORPD)          \
-    X(XORPS) X(XORPD) X(UNPCKLPS) X(UNPCKLPD) X(UNPCKHPS) X(UNPCKHPD)
+    X(PACKSSWB)                                                                                                        \
+    X(PACKUSWB)                                                                                                        \
+    X(PACKSSDW)                                                                                                        \
+    X(PUNPCKLBW)                                                                                                       \
+    X(PUNPCKLWD) X(PUNPCKLDQ) X(PUNPCKHBW) X(PUNPCKHWD) X(PUNPCKHDQ) X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW) X(PSLLD)      \
+        X(PSLLQ) X(PSRAW) X(PSRAD) X(PMADDWD) X(PMULUDQ) X(PSADBW) X(PUNPCKLQDQ) X(PUNPCKHQDQ) X(MOVSLDUP) X(MOVSHDUP) \
+            X(ANDPS) X(ANDPD) X(ANDNPS) X(ANDNPD) X(ORPS) X(ORPD) X(XORPS) X(XORPD) X(UNPCKLPS) X(UNPCKLPD)            \
+                X(UNPCKHPS) X(UNPCKHPD)
 
 #define HANDLERS(name)                                                                                                 \
     static void name##_r(struct vcpu *v, const struct insn *i)                                                         \
@@ -94,8 +98,7 @@ static inline SIMD x_PSLLDQ_n(SIMD a, uint64_t n)
     return r;
 }
 
-#define SHIFTS(X)                                                                                                      \
-    X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW) X(PSLLD) X(PSLLQ) X(PSRAW) X(PSRAD) X(PSRLDQ) X(PSLLDQ)
+#define SHIFTS(X)           X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW) X(PSLLD) X(PSLLQ) X(PSRAW) X(PSRAD) X(PSRLDQ) X(PSLLDQ)
 #define SHIFT_HANDLER(name) SSE_REG(name##_i, xmm_set(v, i->rm, x_##name##_n(xmm_get(v, i->rm), i->imm)))
 SHIFTS(SHIFT_HANDLER)
 

@@ -2,8 +2,8 @@
  * What the files of x87, MMX and state-saving instructions share: who may execute, the register stack, the status word.
  *
  * The register stack is v->fpu: st[] are the physical registers R0..R7, ST(n) is R(top + n). `tag` has a bit for each
- * register that is not empty; FXSAVE stores it as it is, FNSTENV derives the two-bit tags from the contents. `fsw` holds
- * no TOP; its ES and B bits are kept exact by x87_update_summary() whenever flags or masks change.
+ * register that is not empty; FXSAVE stores it as it is, FNSTENV derives the two-bit tags from the contents. `fsw`
+ * holds no TOP; its ES and B bits are kept exact by x87_update_summary() whenever flags or masks change.
  */
 #ifndef CPU_INTERP_X87_H
 #define CPU_INTERP_X87_H
@@ -32,8 +32,8 @@
 #define FCW_DEFINED 0x1f3fu
 #define FCW_ONE     0x0040u /* reads as 1 */
 
-#define MXCSR_INIT  0x1f80u
-#define MXCSR_MASK  0xffffu /* bits that are not reserved */
+#define MXCSR_INIT 0x1f80u
+#define MXCSR_MASK 0xffffu /* bits that are not reserved */
 
 /* ---- who may execute ---- */
 
@@ -68,7 +68,7 @@ static inline void mmx_need(struct vcpu *v, const struct insn *i)
 /* ES and B follow from flags and masks. */
 static inline void x87_update_summary(struct x87 *f)
 {
-    f->fsw &= (uint16_t)~(FSW_ES | FSW_B);
+    f->fsw &= (uint16_t) ~(FSW_ES | FSW_B);
     if (f->fsw & ~f->fcw & FSW_EXC)
         f->fsw |= FSW_ES | FSW_B;
 }
@@ -143,7 +143,7 @@ static inline void x87_set(struct x87 *f, unsigned n, struct f80 x)
 }
 static inline void x87_pop(struct x87 *f)
 {
-    f->tag &= (uint8_t)~(1u << f->top);
+    f->tag &= (uint8_t) ~(1u << f->top);
     f->top = (f->top + 1) & 7;
 }
 static inline void x87_push(struct x87 *f, struct f80 x)
@@ -183,8 +183,8 @@ static inline bool x87_overflow(struct x87 *f)
     return stop;
 }
 
-/* Instruction and data pointers, opcode: of every instruction that is not a control instruction (x87_control.c). After the access
- * to memory. */
+/* Instruction and data pointers, opcode: of every instruction that is not a control instruction (x87_control.c). After
+ * the access to memory. */
 void x87_note(struct vcpu *v, const struct insn *i);
 
 /* ---- parts of bind_x87() and bind_sse(), one a file; NULL for what is not theirs ---- */

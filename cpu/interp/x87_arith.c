@@ -29,7 +29,8 @@ static void take_underflow(struct x87 *f, unsigned n, bool pop)
 }
 
 /* ST(dst) = ST(dst) op ST(src) */
-static inline void arith_regs(struct vcpu *v, const struct insn *i, host_binary *op, unsigned dst, unsigned src, bool pop)
+static inline void arith_regs(struct vcpu *v, const struct insn *i, host_binary *op, unsigned dst, unsigned src,
+                              bool pop)
 {
     struct x87 *f = &v->fpu;
     struct f80 r;

@@ -1,8 +1,8 @@
 /*
  * x87 control: control and status words, environment and state images, pending exceptions (SDM volume 1, chapter 8).
  *
- * The instruction and data pointers are kept in software: every instruction that is not a control instruction stores its
- * own (x87_note()), and they are only seen through the images here and in xsave.c.
+ * The instruction and data pointers are kept in software: every instruction that is not a control instruction stores
+ * its own (x87_note()), and they are only seen through the images here and in xsave.c.
  */
 #include "cpu/interp/x87.h"
 #include "cpu/system.h"
@@ -10,14 +10,15 @@
 /* ---- pending exceptions ---- */
 
 /*
- * Without CR0.NE the processor asks for IRQ 13 through FERR#, which no wire leads to here: said so, and the instruction goes on
- * as it does with IGNNE# asserted.
+ * Without CR0.NE the processor asks for IRQ 13 through FERR#, which no wire leads to here: said so, and the instruction
+ * goes on as it does with IGNNE# asserted.
  */
 void x87_pending(struct vcpu *v, const struct insn *i)
 {
     if (v->cr0 & CR0_NE)
         vcpu_raise(v, i, EXC_MF);
-    log_emit(v->log, LOG_UNIMP, "cpu%u: x87 exception pending at rip 0x%llx with CR0.NE clear: FERR# is not wired, ignored", v->index,
+    log_emit(v->log, LOG_UNIMP,
+             "cpu%u: x87 exception pending at rip 0x%llx with CR0.NE clear: FERR# is not wired, ignored", v->index,
              (unsigned long long)insn_rip(v, i));
 }
 
@@ -147,7 +148,7 @@ uint8_t x87_abridge_tags(uint16_t tags)
 
 /* ---- environment: SDM volume 1, figures 8-9 to 8-12 ---- */
 
-#define ENV_MAX 28
+#define ENV_MAX   28
 #define REG_BYTES 10
 
 static bool env_is_real(const struct vcpu *v)
@@ -178,7 +179,8 @@ static uint32_t get32(const uint8_t *p)
     return x;
 }
 
-/* In real mode the pointers are linear addresses, and the selectors' place is taken by their upper bits and the opcode. */
+/* In real mode the pointers are linear addresses, and the selectors' place is taken by their upper bits and the opcode.
+ */
 static void env_build32(const struct vcpu *v, uint8_t *p)
 {
     const struct x87 *f = &v->fpu;
@@ -232,7 +234,8 @@ static void env_take_pointers(struct vcpu *v, const uint8_t *p, unsigned size)
 {
     struct x87 *f = &v->fpu;
     bool wide = size == 28;
-    const uint8_t *ip = p + (wide ? 12 : 6), *cs = p + (wide ? 16 : 8), *dp = p + (wide ? 20 : 10), *ds = p + (wide ? 24 : 12);
+    const uint8_t *ip = p + (wide ? 12 : 6), *cs = p + (wide ? 16 : 8), *dp = p + (wide ? 20 : 10),
+                  *ds = p + (wide ? 24 : 12);
     if (env_is_real(v)) {
         uint32_t cs_word = wide ? get32(cs) : get16(cs), ds_word = wide ? get32(ds) : get16(ds);
         f->fip = get16(ip) | (uint64_t)(cs_word >> 12 & 0xffff) << 16;
@@ -356,7 +359,8 @@ op_fn *bind_x87_control(const struct insn *i)
 op_fn *bind_x87(const struct insn *i, unsigned mode)
 {
     op_fn *fn;
-    if ((fn = bind_x87_move(i)) || (fn = bind_x87_arith(i)) || (fn = bind_x87_compare(i)) || (fn = bind_x87_function(i)))
+    if ((fn = bind_x87_move(i)) || (fn = bind_x87_arith(i)) || (fn = bind_x87_compare(i)) ||
+        (fn = bind_x87_function(i)))
         return fn;
     return bind_x87_control(i);
 }

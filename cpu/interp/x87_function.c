@@ -1,6 +1,6 @@
 /*
- * x87 functions of ST(0), and of ST(0) and ST(1): sign, root, rounding, scaling, remainders, transcendentals (SDM volume 1,
- * sections 8.3.4 to 8.3.11).
+ * x87 functions of ST(0), and of ST(0) and ST(1): sign, root, rounding, scaling, remainders, transcendentals (SDM
+ * volume 1, sections 8.3.4 to 8.3.11).
  */
 #include "cpu/interp/x87_host.h"
 
@@ -33,9 +33,9 @@ static void fabs_(struct vcpu *v, const struct insn *i)
 }
 
 /*
- * Condition codes of an instruction that defines `codes`. C2, which tells of a reduction that is not complete or an argument out of
- * range, was cleared at the beginning; where the result r is a NaN it stays clear and C0 and C3 stay as they were. Codes of
- * the host count only where the instruction sets them: the others are left over from before.
+ * Condition codes of an instruction that defines `codes`. C2, which tells of a reduction that is not complete or an
+ * argument out of range, was cleared at the beginning; where the result r is a NaN it stays clear and C0 and C3 stay as
+ * they were. Codes of the host count only where the instruction sets them: the others are left over from before.
  */
 static void take_codes(struct x87 *f, unsigned codes, uint16_t sw, struct f80 r)
 {
@@ -43,7 +43,7 @@ static void take_codes(struct x87 *f, unsigned codes, uint16_t sw, struct f80 r)
     if (is_nan || sw & FSW_IE)
         codes &= FSW_C1;
     else if (sw & codes & FSW_C2)
-        sw &= (uint16_t)~(FSW_C0 | FSW_C1 | FSW_C3);
+        sw &= (uint16_t) ~(FSW_C0 | FSW_C1 | FSW_C3);
     x87_set_cc(f, codes, sw);
 }
 
@@ -51,8 +51,9 @@ static void take_codes(struct x87 *f, unsigned codes, uint16_t sw, struct f80 r)
 
 /* `codes`: condition codes that the instruction defines. An argument out of range (C2) leaves ST(0) as it is. */
 #define UNARY(F)                                                                                                       \
-    F(FSQRT, "fsqrt", FSW_C1) F(FRNDINT, "frndint", FSW_C1) F(F2XM1, "f2xm1", FSW_C1)                                  \
-    F(FSIN, "fsin", FSW_C1 | FSW_C2) F(FCOS, "fcos", FSW_C1 | FSW_C2)
+    F(FSQRT, "fsqrt", FSW_C1)                                                                                          \
+    F(FRNDINT, "frndint", FSW_C1)                                                                                      \
+    F(F2XM1, "f2xm1", FSW_C1) F(FSIN, "fsin", FSW_C1 | FSW_C2) F(FCOS, "fcos", FSW_C1 | FSW_C2)
 #define UNARY_HANDLER(name, text, codes)                                                                               \
     HOST_X87_UNARY(host_##name, text)                                                                                  \
     static void name(struct vcpu *v, const struct insn *i)                                                             \
@@ -61,7 +62,7 @@ static void take_codes(struct x87 *f, unsigned codes, uint16_t sw, struct f80 r)
         struct f80 r = F80_INDEFINITE;                                                                                 \
         x87_wait(v, i);                                                                                                \
         x87_note(v, i);                                                                                                \
-        x87_set_cc(f, (codes) & FSW_C2, 0);                                                                            \
+        x87_set_cc(f, (codes)&FSW_C2, 0);                                                                              \
         if (x87_is_empty(f, 0)) {                                                                                      \
             if (!x87_underflow(f))                                                                                     \
                 x87_set(f, 0, r);                                                                                      \
@@ -79,8 +80,10 @@ UNARY(UNARY_HANDLER)
 /* ---- two operands, one result ---- */
 
 #define BINARY(F)                                                                                                      \
-    F(FSCALE, "fscale", FSW_C1, HOST_X87_BINARY, false) F(FPREM, "fprem", FSW_CC, HOST_X87_BINARY, false)              \
-    F(FPREM1, "fprem1", FSW_CC, HOST_X87_BINARY, false) F(FYL2X, "fyl2x", FSW_C1, HOST_X87_BINARY_POP, true)           \
+    F(FSCALE, "fscale", FSW_C1, HOST_X87_BINARY, false)                                                                \
+    F(FPREM, "fprem", FSW_CC, HOST_X87_BINARY, false)                                                                  \
+    F(FPREM1, "fprem1", FSW_CC, HOST_X87_BINARY, false)                                                                \
+    F(FYL2X, "fyl2x", FSW_C1, HOST_X87_BINARY_POP, true)                                                               \
     F(FYL2XP1, "fyl2xp1", FSW_C1, HOST_X87_BINARY_POP, true) F(FPATAN, "fpatan", FSW_C1, HOST_X87_BINARY_POP, true)
 #define BINARY_HANDLER(name, text, codes, HOST, pop)                                                                   \
     HOST(host_##name, text)                                                                                            \
@@ -90,7 +93,7 @@ UNARY(UNARY_HANDLER)
         struct f80 r = F80_INDEFINITE;                                                                                 \
         x87_wait(v, i);                                                                                                \
         x87_note(v, i);                                                                                                \
-        x87_set_cc(f, (codes) & FSW_C2, 0);                                                                            \
+        x87_set_cc(f, (codes)&FSW_C2, 0);                                                                              \
         if (x87_is_empty(f, 0) || x87_is_empty(f, 1)) {                                                                \
             if (!x87_underflow(f))                                                                                     \
                 take_binary(f, r, pop);                                                                                \
@@ -123,7 +126,7 @@ BINARY(BINARY_HANDLER)
         struct f80 top, below;                                                                                         \
         x87_wait(v, i);                                                                                                \
         x87_note(v, i);                                                                                                \
-        x87_set_cc(f, (codes) & FSW_C2, 0);                                                                            \
+        x87_set_cc(f, (codes)&FSW_C2, 0);                                                                              \
         if (x87_is_empty(f, 0) || !x87_is_empty(f, 7)) {                                                               \
             if (!(x87_is_empty(f, 0) ? x87_underflow(f) : x87_overflow(f)))                                            \
                 take_split(f, F80_INDEFINITE, F80_INDEFINITE);                                                         \
@@ -131,7 +134,7 @@ BINARY(BINARY_HANDLER)
             uint16_t sw = host_##name(&top, &below, x87_get(f, 0), f->fcw);                                            \
             if (!x87_report(f, sw & FSW_EXC)) {                                                                        \
                 take_codes(f, codes, sw, top);                                                                         \
-                if (!(f->fsw & (codes) & FSW_C2))                                                                          \
+                if (!(f->fsw & (codes)&FSW_C2))                                                                        \
                     take_split(f, top, below);                                                                         \
             }                                                                                                          \
         }                                                                                                              \

@@ -3,8 +3,8 @@
  * precision control, rounding, NaNs and flags are the hardware's. For x86-64 hosts; another host needs another file.
  *
  * Every function runs one instruction with the guest's control word, on an otherwise empty host stack, and returns the
- * status word after it (exceptions, condition codes). Exceptions that are found before computing are masked all the same, so
- * that there always is a result to discard; overflow, underflow and precision are as the guest has them, since
+ * status word after it (exceptions, condition codes). Exceptions that are found before computing are masked all the
+ * same, so that there always is a result to discard; overflow, underflow and precision are as the guest has them, since
  * unmasked they give other results. No host exception is ever delivered: the flags are cleared (FNCLEX) before the
  * next waiting instruction. Where an instruction pushes less than expected, storing the missing result gives an
  * indefinite, harmlessly.
@@ -25,14 +25,14 @@ static inline uint16_t host_x87_control(uint16_t fcw)
 #define HOST_X87(sw, fcw, before, op, after, outs, ...)                                                                \
     do {                                                                                                               \
         const uint16_t guest_ = host_x87_control(fcw), host_ = HOST_FCW;                                               \
-        __asm__ volatile("fnclex\n\tfldcw %[guest]\n\t" before "\n\t" op                                               \
-                         "\n\tfnstsw %[status]\n\tfnclex\n\t" after "\n\tfldcw %[host]"                                \
+        __asm__ volatile("fnclex\n\tfldcw %[guest]\n\t" before "\n\t" op "\n\tfnstsw %[status]\n\tfnclex\n\t" after    \
+                         "\n\tfldcw %[host]"                                                                           \
                          : [status] "=&a"(sw)outs                                                                      \
-                         : [guest] "m"(guest_), [host] "m"(host_) __VA_ARGS__                                          \
+                         : [guest] "m"(guest_), [host] "m"(host_)__VA_ARGS__                                           \
                          : "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");                       \
     } while (0)
-#define HOST_OUT(name) , [name] "=m"(*name)
-#define HOST_INOUT(name) , [name] "+m"(*name)
+#define HOST_OUT(name)          , [name] "=m"(*name)
+#define HOST_INOUT(name)        , [name] "+m"(*name)
 #define HOST_OUT2(name1, name2) , [name1] "=m"(*name1), [name2] "=m"(*name2)
 
 /* name(r, fcw): a constant. */
@@ -53,12 +53,13 @@ static inline uint16_t host_x87_control(uint16_t fcw)
         return sw;                                                                                                     \
     }
 
-/* name(r, a, fcw): conversion to memory; `drop` discards a if op does not pop. *r keeps its value where nothing is stored. */
+/* name(r, a, fcw): conversion to memory; `drop` discards a if op does not pop. *r keeps its value where nothing is
+ * stored. */
 #define HOST_X87_STORE(name, op, type, drop)                                                                           \
     static inline uint16_t name(type *r, struct f80 a, uint16_t fcw)                                                   \
     {                                                                                                                  \
         uint16_t sw;                                                                                                   \
-        HOST_X87(sw, fcw, "fldt %[a]", op " %[r]", drop, HOST_INOUT(r), , [a] "m"(a));                                   \
+        HOST_X87(sw, fcw, "fldt %[a]", op " %[r]", drop, HOST_INOUT(r), , [a] "m"(a));                                 \
         return sw;                                                                                                     \
     }
 
@@ -76,8 +77,8 @@ static inline uint16_t host_x87_control(uint16_t fcw)
     static inline uint16_t name(struct f80 *r, struct f80 a, struct f80 b, uint16_t fcw)                               \
     {                                                                                                                  \
         uint16_t sw;                                                                                                   \
-        HOST_X87(sw, fcw, "fldt %[b]\n\tfldt %[a]", op, "fstpt %[r]\n\tfstp %%st(0)", HOST_OUT(r), , [a] "m"(a),       \
-                 [b] "m"(b));                                                                                          \
+        HOST_X87(sw, fcw, "fldt %[b]\n\tfldt %[a]", op, "fstpt %[r]\n\tfstp %%st(0)", HOST_OUT(r),                     \
+                 , [a] "m"(a), [b] "m"(b));                                                                            \
         return sw;                                                                                                     \
     }
 /* The same for an instruction that pops ST(0) and leaves its result in what was ST(1). */

@@ -1,8 +1,8 @@
 /*
  * x87 loads, stores, constants and moves on the register stack (SDM volume 1, section 8.3.3; volume 2).
  *
- * A load that would overflow the stack, and a store from an empty register, are invalid operations: masked, they move the
- * indefinite value; unmasked, nothing moves.
+ * A load that would overflow the stack, and a store from an empty register, are invalid operations: masked, they move
+ * the indefinite value; unmasked, nothing moves.
  */
 #include "cpu/interp/x87_host.h"
 
@@ -87,8 +87,8 @@ static void fld_st(struct vcpu *v, const struct insn *i)
 }
 
 #define CONSTANTS(F)                                                                                                   \
-    F(FLD1, "fld1") F(FLDL2T, "fldl2t") F(FLDL2E, "fldl2e") F(FLDPI, "fldpi") F(FLDLG2, "fldlg2") F(FLDLN2, "fldln2")  \
-    F(FLDZ, "fldz")
+    F(FLD1, "fld1")                                                                                                    \
+    F(FLDL2T, "fldl2t") F(FLDL2E, "fldl2e") F(FLDPI, "fldpi") F(FLDLG2, "fldlg2") F(FLDLN2, "fldln2") F(FLDZ, "fldz")
 #define CONSTANT(name, text)                                                                                           \
     HOST_X87_CONST(host_##name, text)                                                                                  \
     static void name(struct vcpu *v, const struct insn *i)                                                             \
@@ -108,7 +108,8 @@ CONSTANTS(CONSTANT)
  * Stores `size` bytes, which came with status sw, or nothing if an unmasked exception other than precision forbids it.
  * The caller has made sure that the store cannot fault.
  */
-static void take_store(struct vcpu *v, const struct insn *i, uint64_t lin, const void *r, unsigned size, uint16_t sw, bool pop)
+static void take_store(struct vcpu *v, const struct insn *i, uint64_t lin, const void *r, unsigned size, uint16_t sw,
+                       bool pop)
 {
     struct x87 *f = &v->fpu;
     if (x87_report(f, sw & FSW_EXC))
@@ -166,7 +167,12 @@ static inline uint16_t copy_m80(struct bytes10 *r, struct f80 a, uint16_t fcw)
     return 0;
 }
 
-#define INDEFINITE10 {{0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff}} /* the real and the decimal one are the same */
+#define INDEFINITE10                                                                                                   \
+    {                                                                                                                  \
+        {                                                                                                              \
+            0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff                                                                      \
+        }                                                                                                              \
+    } /* the real and the decimal one are the same */
 STORE(fst_m32, host_fst_m32, uint32_t, 0xffc00000, false)
 STORE(fst_m64, host_fst_m64, uint64_t, 0xfff8000000000000, false)
 STORE(fstp_m32, host_fst_m32, uint32_t, 0xffc00000, true)
@@ -287,7 +293,7 @@ static void ffree(struct vcpu *v, const struct insn *i)
     x87_wait(v, i);
     x87_note(v, i);
     x87_set_cc(&v->fpu, FSW_C1, 0);
-    v->fpu.tag &= (uint8_t)~(1u << x87_reg(&v->fpu, i->rm));
+    v->fpu.tag &= (uint8_t) ~(1u << x87_reg(&v->fpu, i->rm));
     if (i->op == OP_FFREEP)
         x87_pop(&v->fpu);
     NEXT(v, i);

@@ -515,7 +515,8 @@ void options_print_help(FILE *out)
     fprintf(
         out,
         "\nexit codes: 0 power-off, 2 bad input, 4 triple fault, 6 wall-clock timeout, 8 instruction or virtual-time\n"
-        "limit, 10 halted for ever, 12 internal error, 14 paused for lack of host memory; odd codes come from isa-debug-exit\n");
+        "limit, 10 halted for ever, 12 internal error, 14 paused for lack of host memory; odd codes come from "
+        "isa-debug-exit\n");
 }
 
 static const struct option_row *row_find(const char *arg)

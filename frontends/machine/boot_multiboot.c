@@ -121,7 +121,8 @@ static bool load_elf(const struct boot_env *env, uint32_t *entry, struct error *
     if (!elf_check(f, &eh, e))
         return false;
     *entry = eh.e_entry;
-    uint64_t total = 0; /* each byte is placed once: a header of 65,535 large segments takes no longer than a small one */
+    uint64_t total =
+        0; /* each byte is placed once: a header of 65,535 large segments takes no longer than a small one */
     for (unsigned k = 0; k < eh.e_phnum; k++) {
         Elf32_Phdr ph;
         memcpy(&ph, f->data + eh.e_phoff + k * sizeof ph, sizeof ph);

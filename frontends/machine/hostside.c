@@ -158,7 +158,8 @@ static bool set_limit(struct machine *m, struct error *e)
         return true;
     host_mm_set_reclaim_hook(m->mm, on_reclaim_wanted, m);
     return host_mm_set_limit(m->mm, m->cfg.mem_limit >> PAGE_SHIFT) == HOST_OK ||
-           error_set(e, "-memlimit: less than %llu KiB cannot hold what one instruction touches", MACHINE_LIMIT_MIN >> 10);
+           error_set(e, "-memlimit: less than %llu KiB cannot hold what one instruction touches",
+                     MACHINE_LIMIT_MIN >> 10);
 }
 
 static struct hostside *hostside_new(struct machine *m, struct error *e)

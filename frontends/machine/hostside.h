@@ -17,8 +17,8 @@ struct stats;
 #define KSM_SCAN_PAGES 100
 #define KSM_SCAN_UNITS 1000000ull
 
-/* Once the guest's memory is reserved, and before anything is put into it. Sets m->hostside, also where nothing is asked
- * for. */
+/* Once the guest's memory is reserved, and before anything is put into it. Sets m->hostside, also where nothing is
+ * asked for. */
 bool hostside_build(struct machine *m, struct error *e);
 /* For a machine whose m->mm was forked from that of `parent`: it has the parent's swap store and limit. */
 bool hostside_build_child(struct machine *m, const struct machine *parent, struct error *e);

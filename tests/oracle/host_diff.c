@@ -36,8 +36,12 @@ extern const char host_diff_leave[], host_diff_leave_taken[];
 #define FOR_GPRS(X)                                                                                                    \
     X("rax", 0)                                                                                                        \
     X("rcx", 8)                                                                                                        \
-    X("rdx", 16) X("rbx", 24) X("rbp", 40) X("rsi", 48) X("rdi", 56) X("r8", 64) X("r9", 72) X("r10", 80) X("r11", 88) \
-        X("r12", 96) X("r13", 104) X("r14", 112) X("r15", 120) X("rsp", 32)
+    X("rdx", 16)                                                                                                       \
+    X("rbx", 24)                                                                                                       \
+    X("rbp", 40)                                                                                                       \
+    X("rsi", 48)                                                                                                       \
+    X("rdi", 56) X("r8", 64) X("r9", 72) X("r10", 80) X("r11", 88) X("r12", 96) X("r13", 104) X("r14", 112)            \
+        X("r15", 120) X("rsp", 32)
 #define LOAD(name, off) "mov host_diff_native+" #off "(%rip), %" name "\n"
 #define SAVE(name, off) "mov %" name ", host_diff_native+" #off "(%rip)\n"
 __asm__(".text\n"

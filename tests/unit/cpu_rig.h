@@ -1,6 +1,6 @@
 /*
- * What the cpu suites run a vCPU in: 4 MiB of RAM, identity-mapped where paging is on, with descriptor tables, a TSS and a
- * handler (HLT) for each vector. Instructions are given as bytes and executed one at a time.
+ * What the cpu suites run a vCPU in: 4 MiB of RAM, identity-mapped where paging is on, with descriptor tables, a TSS
+ * and a handler (HLT) for each vector. Instructions are given as bytes and executed one at a time.
  */
 #ifndef TESTS_UNIT_CPU_RIG_H
 #define TESTS_UNIT_CPU_RIG_H
@@ -64,7 +64,7 @@ struct cpu_rig {
     struct code_cache *code;
     struct cpu_model *model;
     struct vcpu *v;
-    uint64_t device_value;    /* last written; what reads return */
+    uint64_t device_value; /* last written; what reads return */
     unsigned device_accesses, device_size;
     uint64_t device_offset, device_time; /* of the last access */
 };
@@ -121,13 +121,21 @@ static inline void rig_open_model(struct cpu_rig *r, const char *model)
     r->mem = mem_create(&(struct mem_config){.mm = r->mm, .mmio = &r->mmio, .log = &r->log, .trace = &r->trace});
     hva_t hva = host_mm_mmap_anon(r->mm, RIG_RAM, HOST_READ | HOST_WRITE);
     ck_assert_int_eq(mem_slot_add(r->mem, 0, 0, RIG_RAM, hva, MEMSLOT_RAM), 0);
-    r->mmu = mmu_create(&(struct mmu_config){.kind = MMU_WALK, .mem = r->mem, .vcpus = 1, .log = &r->log, .trace = &r->trace});
+    r->mmu = mmu_create(
+        &(struct mmu_config){.kind = MMU_WALK, .mem = r->mem, .vcpus = 1, .log = &r->log, .trace = &r->trace});
     r->code = code_cache_create(r->mem, &r->trace, &r->log);
     r->model = cpu_model_parse(model, &bad);
     ck_assert_ptr_nonnull(r->model);
-    r->v = vcpu_create(&(struct vcpu_config){.mv = mmu_vcpu_get(r->mmu, 0), .mem = r->mem, .ports = &r->ports, .clock = &r->clock,
-                                             .code = r->code, .log = &r->log, .trace = &r->trace, .model = r->model,
-                                             .rng_seed = 1, .cpu_count = 1});
+    r->v = vcpu_create(&(struct vcpu_config){.mv = mmu_vcpu_get(r->mmu, 0),
+                                             .mem = r->mem,
+                                             .ports = &r->ports,
+                                             .clock = &r->clock,
+                                             .code = r->code,
+                                             .log = &r->log,
+                                             .trace = &r->trace,
+                                             .model = r->model,
+                                             .rng_seed = 1,
+                                             .cpu_count = 1});
 }
 
 static inline void rig_open(struct cpu_rig *r)
@@ -154,14 +162,16 @@ static inline void rig_close(struct cpu_rig *r)
 static inline void rig_gate64(struct cpu_rig *r, unsigned vector, unsigned attr, unsigned ist)
 {
     uint64_t off = RIG_HANDLERS + 16 * vector;
-    rig_poke(r, RIG_IDT + 16 * vector, (off & 0xffff) | SEL_CODE0 << 16 | (uint64_t)ist << 32 | (uint64_t)attr << 40 | (off >> 16) << 48, 8);
+    rig_poke(r, RIG_IDT + 16 * vector,
+             (off & 0xffff) | SEL_CODE0 << 16 | (uint64_t)ist << 32 | (uint64_t)attr << 40 | (off >> 16) << 48, 8);
     rig_poke(r, RIG_IDT + 16 * vector + 8, 0, 8);
 }
 
 static inline void rig_gate32(struct cpu_rig *r, unsigned vector, unsigned attr)
 {
     uint64_t off = RIG_HANDLERS + 16 * vector;
-    rig_poke(r, RIG_IDT + 8 * vector, (off & 0xffff) | SEL_CODE32_0 << 16 | (uint64_t)attr << 40 | (off >> 16) << 48, 8);
+    rig_poke(r, RIG_IDT + 8 * vector, (off & 0xffff) | SEL_CODE32_0 << 16 | (uint64_t)attr << 40 | (off >> 16) << 48,
+             8);
 }
 
 static inline void rig_gdt(struct cpu_rig *r, unsigned sel, uint64_t raw)

@@ -1,23 +1,24 @@
 /*
- * The host processor as oracle for x87, MMX and SSE: an instruction is executed by the handler that the binder chooses, and by
- * the host itself from the same registers and memory; both must end in the same state.
+ * The host processor as oracle for x87, MMX and SSE: an instruction is executed by the handler that the binder chooses,
+ * and by the host itself from the same registers and memory; both must end in the same state.
  *
- * State goes in and comes out as an FXSAVE image, which is taken apart here and not by the code under test. The pointers FIP,
- * FDP and FOP are not compared: processors differ in when they store them. A SIMD exception (#XM) arrives as SIGFPE.
+ * State goes in and comes out as an FXSAVE image, which is taken apart here and not by the code under test. The
+ * pointers FIP, FDP and FOP are not compared: processors differ in when they store them. A SIMD exception (#XM) arrives
+ * as SIGFPE.
  */
 #ifndef TESTS_UNIT_FPU_ORACLE_H
 #define TESTS_UNIT_FPU_ORACLE_H
 
-#include "cpu_rig.h"
 #include "cpu/code_cache.h"
 #include "cpu/interp/sse.h"
+#include "cpu_rig.h"
 
 #include <signal.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#define FX_SIZE 512
+#define FX_SIZE    512
 #define ORACLE_MEM 64 /* bytes of the memory operand and what is around it */
 
 /* Layout known to the assembly below. */
@@ -109,9 +110,10 @@ static inline void oracle_close(struct oracle *o)
 
 static inline uint32_t oracle_float(struct oracle *o)
 {
-    static const uint32_t edge[] = {0, 0x80000000, 1, 0x80000001, 0x007fffff, 0x00800000, 0x80800000, 0x3f800000, 0xbf800000,
-                                    0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, 0x7f800001, 0x7fc00000, 0xffc12345,
-                                    0x4f000000, 0xcf000000, 0x5f000000, 0x4b7fffff, 0x3effffff, 0x00400000, 0x40490fdb};
+    static const uint32_t edge[] = {0,          0x80000000, 1,          0x80000001, 0x007fffff, 0x00800000,
+                                    0x80800000, 0x3f800000, 0xbf800000, 0x7f7fffff, 0xff7fffff, 0x7f800000,
+                                    0xff800000, 0x7f800001, 0x7fc00000, 0xffc12345, 0x4f000000, 0xcf000000,
+                                    0x5f000000, 0x4b7fffff, 0x3effffff, 0x00400000, 0x40490fdb};
     uint32_t x = (uint32_t)oracle_random(o);
     switch (oracle_below(o, 4)) {
     case 0:
@@ -127,11 +129,29 @@ static inline uint32_t oracle_float(struct oracle *o)
 
 static inline uint64_t oracle_double(struct oracle *o)
 {
-    static const uint64_t edge[] = {0, 1ull << 63, 1, 0x000fffffffffffff, 0x0010000000000000, 0x3ff0000000000000,
-                                    0xbff0000000000000, 0x7fefffffffffffff, 0x7ff0000000000000, 0xfff0000000000000,
-                                    0x7ff0000000000001, 0x7ff8000000000000, 0xfff8000000012345, 0x41dfffffffe00000,
-                                    0x41e0000000000000, 0xc1e0000000200000, 0x43e0000000000000, 0xc3e0000000000000,
-                                    0x36a0000000000000, 0x3810000000000000, 0x380fffffffffffff, 0x47efffffefffffff, 0x3fdfffffffffffff};
+    static const uint64_t edge[] = {0,
+                                    1ull << 63,
+                                    1,
+                                    0x000fffffffffffff,
+                                    0x0010000000000000,
+                                    0x3ff0000000000000,
+                                    0xbff0000000000000,
+                                    0x7fefffffffffffff,
+                                    0x7ff0000000000000,
+                                    0xfff0000000000000,
+                                    0x7ff0000000000001,
+                                    0x7ff8000000000000,
+                                    0xfff8000000012345,
+                                    0x41dfffffffe00000,
+                                    0x41e0000000000000,
+                                    0xc1e0000000200000,
+                                    0x43e0000000000000,
+                                    0xc3e0000000000000,
+                                    0x36a0000000000000,
+                                    0x3810000000000000,
+                                    0x380fffffffffffff,
+                                    0x47efffffefffffff,
+                                    0x3fdfffffffffffff};
     uint64_t x = oracle_random(o);
     switch (oracle_below(o, 5)) {
     case 0:
@@ -141,7 +161,8 @@ static inline uint64_t oracle_double(struct oracle *o)
     case 2:
         return (x & 0x801c000000000000) | 0x3fe0000000000000;
     case 3: /* around the bounds of floats */
-        return (x & 0x801fffffe0000000) | (uint64_t)(oracle_below(o, 2) ? 0x368 + 2 * oracle_below(o, 14) : 0x476 + 2 * oracle_below(o, 8)) << 52;
+        return (x & 0x801fffffe0000000) |
+               (uint64_t)(oracle_below(o, 2) ? 0x368 + 2 * oracle_below(o, 14) : 0x476 + 2 * oracle_below(o, 8)) << 52;
     default:
         return x;
     }
@@ -149,12 +170,29 @@ static inline uint64_t oracle_double(struct oracle *o)
 
 static inline void oracle_extended(struct oracle *o, uint64_t *mant, uint16_t *exp)
 {
-    static const struct f80 edge[] = {{0, 0}, {0, 0x8000}, {1, 0}, {0x7fffffffffffffff, 0x8000}, {1ull << 63, 0}, {1ull << 63, 1},
-                                      {1ull << 63, 0x3fff}, {1ull << 63, 0xbfff}, {~0ull, 0x7ffe}, {1ull << 63, 0x7fff},
-                                      {1ull << 63, 0xffff}, {0x8000000000000001, 0x7fff}, {0xc000000000000000, 0x7fff},
-                                      {0xc000000000012345, 0xffff}, {0x4000000000000000, 0x7fff}, {0x4000000000000000, 0x4000},
-                                      {0, 0x7fff}, {0, 0x4001}, {1ull << 63, 0x403e}, {1ull << 63, 0xc03e}, {1ull << 63, 0x403d},
-                                      {0xffffff8000000000, 0x407e}, {0xc90fdaa22168c235, 0x4000}};
+    static const struct f80 edge[] = {{0, 0},
+                                      {0, 0x8000},
+                                      {1, 0},
+                                      {0x7fffffffffffffff, 0x8000},
+                                      {1ull << 63, 0},
+                                      {1ull << 63, 1},
+                                      {1ull << 63, 0x3fff},
+                                      {1ull << 63, 0xbfff},
+                                      {~0ull, 0x7ffe},
+                                      {1ull << 63, 0x7fff},
+                                      {1ull << 63, 0xffff},
+                                      {0x8000000000000001, 0x7fff},
+                                      {0xc000000000000000, 0x7fff},
+                                      {0xc000000000012345, 0xffff},
+                                      {0x4000000000000000, 0x7fff},
+                                      {0x4000000000000000, 0x4000},
+                                      {0, 0x7fff},
+                                      {0, 0x4001},
+                                      {1ull << 63, 0x403e},
+                                      {1ull << 63, 0xc03e},
+                                      {1ull << 63, 0x403d},
+                                      {0xffffff8000000000, 0x407e},
+                                      {0xc90fdaa22168c235, 0x4000}};
     uint64_t x = oracle_random(o);
     *mant = x | 1ull << 63;
     *exp = (uint16_t)oracle_random(o);
@@ -182,7 +220,9 @@ static inline void oracle_extended(struct oracle *o, uint64_t *mant, uint16_t *e
             *mant <<= 1;
         break;
     case 4: /* around the bounds of floats and doubles */
-        *exp = (uint16_t)((oracle_below(o, 2) ? 0x3fff + 120 + oracle_below(o, 12) : 0x3fff - 1080 + oracle_below(o, 70)) + (*exp & 0x8000));
+        *exp =
+            (uint16_t)((oracle_below(o, 2) ? 0x3fff + 120 + oracle_below(o, 12) : 0x3fff - 1080 + oracle_below(o, 70)) +
+                       (*exp & 0x8000));
         if (oracle_below(o, 2))
             *exp = (uint16_t)(0x3fff - 155 + oracle_below(o, 35) + (*exp & 0x8000));
         break;
@@ -275,7 +315,8 @@ static inline void oracle_emulate(struct oracle *o, struct oracle_state *s, cons
     if (setjmp(v->fault_jmp) == 0) {
         insn[0].fn(v, insn);
     } else {
-        ck_assert_msg(v->fault.vector == EXC_XM, "%s raises vector %u", insn_print(&insn[0], 0, text, sizeof text), v->fault.vector);
+        ck_assert_msg(v->fault.vector == EXC_XM, "%s raises vector %u", insn_print(&insn[0], 0, text, sizeof text),
+                      v->fault.vector);
         s->faulted = 1;
     }
     oracle_store(o, s);
@@ -294,8 +335,8 @@ static inline void oracle_native(struct oracle *o, struct oracle_state *s, const
     *(void **)&stub = o->code;
     stub(s);
     s->rflags &= FLAGS_ARITH;
-    memset(s->fx + 6, 0, 18);  /* opcode and pointers */
-    memset(s->fx + 28, 0, 4);  /* MXCSR_MASK */
+    memset(s->fx + 6, 0, 18); /* opcode and pointers */
+    memset(s->fx + 28, 0, 4); /* MXCSR_MASK */
     memset(s->fx + 416, 0, 96);
     for (unsigned n = 0; n < 8; n++)
         memset(s->fx + 42 + 16 * n, 0, 6);
@@ -305,10 +346,12 @@ static inline void oracle_dump(const char *what, const struct oracle_state *s)
 {
     uint32_t mxcsr;
     memcpy(&mxcsr, s->fx + 24, 4);
-    fprintf(stderr, "%s: fcw %02x%02x fsw %02x%02x tag %02x mxcsr %08x flags %03llx fault %u rax %llx rcx %llx rdx %llx rbx %llx\n",
-            what, s->fx[1], s->fx[0], s->fx[3], s->fx[2], s->fx[4], mxcsr, (unsigned long long)s->rflags, s->faulted,
-            (unsigned long long)s->gpr[0], (unsigned long long)s->gpr[1], (unsigned long long)s->gpr[2],
-            (unsigned long long)s->gpr[3]);
+    fprintf(
+        stderr,
+        "%s: fcw %02x%02x fsw %02x%02x tag %02x mxcsr %08x flags %03llx fault %u rax %llx rcx %llx rdx %llx rbx %llx\n",
+        what, s->fx[1], s->fx[0], s->fx[3], s->fx[2], s->fx[4], mxcsr, (unsigned long long)s->rflags, s->faulted,
+        (unsigned long long)s->gpr[0], (unsigned long long)s->gpr[1], (unsigned long long)s->gpr[2],
+        (unsigned long long)s->gpr[3]);
     for (unsigned n = 0; n < 24; n++) {
         const uint8_t *p = s->fx + 32 + 16 * n;
         fprintf(stderr, "  %s%u ", n < 8 ? "st" : "xmm", n < 8 ? n : n - 8);
@@ -318,8 +361,8 @@ static inline void oracle_dump(const char *what, const struct oracle_state *s)
     }
 }
 
-/* After an unmasked overflow or underflow PE tells whether a result of unbounded exponent would be exact; the handlers tell it of
- * the masked result. Not compared there. */
+/* After an unmasked overflow or underflow PE tells whether a result of unbounded exponent would be exact; the handlers
+ * tell it of the masked result. Not compared there. */
 static inline void forget_precision(struct oracle_state *a, struct oracle_state *b)
 {
     uint32_t mxcsr;
@@ -346,7 +389,8 @@ static inline void oracle_check(struct oracle *o, const struct oracle_state *in,
     }
     forget_precision(&emulated, &native);
     bool same = !memcmp(emulated.fx, native.fx, FX_SIZE) && !memcmp(emulated.gpr, native.gpr, sizeof native.gpr) &&
-                emulated.rflags == native.rflags && emulated.faulted == native.faulted && !memcmp(after, o->mem, ORACLE_MEM);
+                emulated.rflags == native.rflags && emulated.faulted == native.faulted &&
+                !memcmp(after, o->mem, ORACLE_MEM);
     o->cases++;
     o->faults += native.faulted;
     if (same)

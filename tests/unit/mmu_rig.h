@@ -70,8 +70,11 @@ static inline void rig_open(struct rig *r, const struct rig_config *c)
     r->mem = mem_create(&(struct mem_config){.mm = r->mm, .mmio = &r->bus});
     if (c->ram)
         ck_assert_int_eq(mem_slot_add(r->mem, 0, 0, c->ram, r->hva, MEMSLOT_RAM), 0);
-    r->mmu = mmu_create(&(struct mmu_config){
-        .kind = c->kind, .mem = r->mem, .vcpus = c->vcpus ? c->vcpus : 1, .max_shadow_pages = c->max_shadow_pages, .unsync = c->unsync});
+    r->mmu = mmu_create(&(struct mmu_config){.kind = c->kind,
+                                             .mem = r->mem,
+                                             .vcpus = c->vcpus ? c->vcpus : 1,
+                                             .max_shadow_pages = c->max_shadow_pages,
+                                             .unsync = c->unsync});
     ck_assert_ptr_nonnull(r->mmu);
     r->v = mmu_vcpu_get(r->mmu, 0);
     r->regs = (struct paging_regs){

@@ -1,5 +1,6 @@
 /*
- * What wakes and what stops a processor at a boundary, and stores that reach the block that is running by way of the MMU.
+ * What wakes and what stops a processor at a boundary, and stores that reach the block that is running by way of the
+ * MMU.
  */
 #include "cpu/breakpoint.h"
 #include "cpu_rig.h"
@@ -99,7 +100,8 @@ START_TEST(a_sipi_before_an_init_is_forgotten)
 }
 END_TEST
 
-/* The page table is code, too: the entry of RIG_DATA is the immediate of an instruction of the block that sets its A bit. */
+/* The page table is code, too: the entry of RIG_DATA is the immediate of an instruction of the block that sets its A
+ * bit. */
 static uint64_t eax_after(unsigned units)
 {
     struct cpu_rig r;

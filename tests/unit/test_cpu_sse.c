@@ -17,7 +17,12 @@ static bool is_offered(unsigned gate)
 static bool is_elsewhere(const struct op_form *f)
 {
     switch (f->op) {
-    case OP_LDMXCSR: case OP_STMXCSR: case OP_SFENCE: case OP_LFENCE: case OP_MFENCE: case OP_MOVNTI:
+    case OP_LDMXCSR:
+    case OP_STMXCSR:
+    case OP_SFENCE:
+    case OP_LFENCE:
+    case OP_MFENCE:
+    case OP_MOVNTI:
         return true;
     default:
         return f->gate == GATE_SSE3 && f->op == OP_FISTTP;
@@ -32,7 +37,8 @@ static unsigned make_insn(struct oracle *o, const struct op_form *f, uint8_t *p)
     bool digit = want >= 0x18 && want < 0x20, has_mem = want == RM_MEM || (want == RM_R && oracle_below(o, 2));
     /* CVTPI2PS from memory enters MMX state by the manual, and on some processors does not. */
     has_mem = has_mem && f->op != OP_CVTPI2PS;
-    bool reg_general = f->reg_kind == KIND_G || f->reg_kind == KIND_G32, rm_general = f->rm_kind == KIND_G || f->rm_kind == KIND_G32;
+    bool reg_general = f->reg_kind == KIND_G || f->reg_kind == KIND_G32,
+         rm_general = f->rm_kind == KIND_G || f->rm_kind == KIND_G32;
     unsigned reg = oracle_below(o, reg_general ? 4 : 8), rm = oracle_below(o, rm_general ? 4 : 8);
     unsigned rex = 0x40 | (oracle_below(o, 2) ? 8 : 0);
     if (!reg_general && !digit && oracle_below(o, 2))
@@ -91,7 +97,9 @@ START_TEST(tiny_exact_results_underflow_when_unmasked)
         oracle_randomize(&o, &s);
         memcpy(s.fx + 24, &mxcsr, 4);
         for (unsigned lane = 0; lane < 4; lane++) {
-            uint32_t a = 0x00800000 + (oracle_below(&o, 8) << 20), b = k % 4 == 1 || k % 4 == 3 ? 0x3f000000 + (oracle_below(&o, 5) << 23) : a - (oracle_below(&o, 3) << 19);
+            uint32_t a = 0x00800000 + (oracle_below(&o, 8) << 20), b = k % 4 == 1 || k % 4 == 3
+                                                                           ? 0x3f000000 + (oracle_below(&o, 5) << 23)
+                                                                           : a - (oracle_below(&o, 3) << 19);
             memcpy(s.fx + 160 + 4 * lane, &a, 4);
             memcpy(s.fx + 176 + 4 * lane, &b, 4);
         }
@@ -144,7 +152,8 @@ START_TEST(task_switched_is_device_not_available_and_emulation_undefined)
     static const struct {
         const char *bytes;
         unsigned len;
-    } insn[] = {{"\x0f\x28\xc1", 3}, {"\x66\x0f\xef\xc0", 4}, {"\x0f\x10\x06", 3}, {"\x0f\xef\xc0", 3}, {"\x0f\x2f\xc1", 3}, {"\x0f\x77", 2}};
+    } insn[] = {{"\x0f\x28\xc1", 3}, {"\x66\x0f\xef\xc0", 4}, {"\x0f\x10\x06", 3},
+                {"\x0f\xef\xc0", 3}, {"\x0f\x2f\xc1", 3},     {"\x0f\x77", 2}};
     open_ready(&r);
     for (unsigned k = 0; k < ARRAY_LEN(insn); k++) {
         r.v->cr0 |= CR0_TS;
@@ -168,10 +177,12 @@ START_TEST(misaligned_operand_is_gp_unless_the_form_allows_it)
         const char *bytes;
         unsigned len;
         bool aligned;
-    } insn[] = {{"\x0f\x28\x06", 3, true},     {"\x0f\x29\x06", 3, true},      {"\x66\x0f\x6f\x06", 4, true}, {"\x66\x0f\x7f\x06", 4, true},
-                {"\x66\x0f\xfc\x06", 4, true}, {"\x0f\x58\x06", 3, true},      {"\x0f\x2b\x06", 3, true},     {"\x66\x0f\x70\x06\x1b", 5, true},
-                {"\x0f\x10\x06", 3, false},    {"\xf3\x0f\x6f\x06", 4, false}, {"\xf3\x0f\x7f\x06", 4, false}, {"\xf2\x0f\xf0\x06", 4, false},
-                {"\xf3\x0f\x58\x06", 4, false}, {"\x0f\x5a\x06", 3, false},    {"\xf3\x0f\xe6\x06", 4, false}, {"\x0f\xfc\x06", 3, false}};
+    } insn[] = {{"\x0f\x28\x06", 3, true},      {"\x0f\x29\x06", 3, true},         {"\x66\x0f\x6f\x06", 4, true},
+                {"\x66\x0f\x7f\x06", 4, true},  {"\x66\x0f\xfc\x06", 4, true},     {"\x0f\x58\x06", 3, true},
+                {"\x0f\x2b\x06", 3, true},      {"\x66\x0f\x70\x06\x1b", 5, true}, {"\x0f\x10\x06", 3, false},
+                {"\xf3\x0f\x6f\x06", 4, false}, {"\xf3\x0f\x7f\x06", 4, false},    {"\xf2\x0f\xf0\x06", 4, false},
+                {"\xf3\x0f\x58\x06", 4, false}, {"\x0f\x5a\x06", 3, false},        {"\xf3\x0f\xe6\x06", 4, false},
+                {"\x0f\xfc\x06", 3, false}};
     open_ready(&r);
     for (unsigned k = 0; k < ARRAY_LEN(insn); k++) {
         r.v->rip = RIG_CODE;
@@ -245,11 +256,15 @@ END_TEST
 
 static Suite *suite(void)
 {
-    const TTest *const tests[] = {
-        every_sse_row_agrees_with_the_host, tiny_exact_results_underflow_when_unmasked, sse_without_osfxsr_is_undefined,
-        mmx_does_not_ask_for_osfxsr, task_switched_is_device_not_available_and_emulation_undefined,
-        misaligned_operand_is_gp_unless_the_form_allows_it, unmasked_exception_without_osxmmexcpt_is_undefined,
-        vector_store_across_pages_faults_before_the_first_byte, masked_store_does_not_touch_unselected_bytes};
+    const TTest *const tests[] = {every_sse_row_agrees_with_the_host,
+                                  tiny_exact_results_underflow_when_unmasked,
+                                  sse_without_osfxsr_is_undefined,
+                                  mmx_does_not_ask_for_osfxsr,
+                                  task_switched_is_device_not_available_and_emulation_undefined,
+                                  misaligned_operand_is_gp_unless_the_form_allows_it,
+                                  unmasked_exception_without_osxmmexcpt_is_undefined,
+                                  vector_store_across_pages_faults_before_the_first_byte,
+                                  masked_store_does_not_touch_unselected_bytes};
     return rig_suite("cpu sse", tests, ARRAY_LEN(tests));
 }
 

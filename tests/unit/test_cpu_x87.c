@@ -1,6 +1,6 @@
 /*
- * x87 instructions against the host, and their rules. Every x87 row of the table is executed with random stacks, control
- * words (rounding, precision, masks) and memory operands.
+ * x87 instructions against the host, and their rules. Every x87 row of the table is executed with random stacks,
+ * control words (rounding, precision, masks) and memory operands.
  */
 #include "fpu_oracle.h"
 
@@ -16,7 +16,10 @@ static uint16_t undefined_codes(unsigned op)
 static bool is_elsewhere(const struct op_form *f)
 {
     switch (f->op) {
-    case OP_FLDENV: case OP_FNSTENV: case OP_FNSAVE: case OP_FRSTOR:
+    case OP_FLDENV:
+    case OP_FNSTENV:
+    case OP_FNSAVE:
+    case OP_FRSTOR:
         return true;
     default:
         return false;
@@ -150,10 +153,10 @@ START_TEST(unmasked_exception_is_raised_by_the_next_waiting_instruction)
 {
     struct cpu_rig r;
     open_ready(&r);
-    r.v->fpu.fcw = 0x37b; /* division by zero unmasked */
-    again(&r, "\xd9\xe8");     /* fld1 */
-    again(&r, "\xd9\xee");     /* fldz */
-    again(&r, "\xd8\xf9");     /* fdivr st(0), st(1): 1 / 0 */
+    r.v->fpu.fcw = 0x37b;  /* division by zero unmasked */
+    again(&r, "\xd9\xe8"); /* fld1 */
+    again(&r, "\xd9\xee"); /* fldz */
+    again(&r, "\xd8\xf9"); /* fdivr st(0), st(1): 1 / 0 */
     ck_assert_uint_eq(r.v->rip, RIG_CODE + 2);
     ck_assert_uint_eq(r.v->fpu.fsw & (FSW_ZE | FSW_ES | FSW_B), FSW_ZE | FSW_ES | FSW_B);
     again(&r, "\xdf\xe0"); /* fnstsw does not wait */
@@ -248,7 +251,8 @@ START_TEST(store_that_faults_leaves_the_stack_alone)
     static const struct {
         const char *bytes;
         unsigned len;
-    } insn[] = {{"\xd9\x1e", 2}, {"\xdd\x1e", 2}, {"\xdb\x3e", 2}, {"\xdf\x3e", 2}, {"\xdf\x36", 2}, {"\xdd\x36", 2}, {"\xd9\x36", 2}, {"\xd8\x06", 2}};
+    } insn[] = {{"\xd9\x1e", 2}, {"\xdd\x1e", 2}, {"\xdb\x3e", 2}, {"\xdf\x3e", 2},
+                {"\xdf\x36", 2}, {"\xdd\x36", 2}, {"\xd9\x36", 2}, {"\xd8\x06", 2}};
     for (unsigned k = 0; k < ARRAY_LEN(insn); k++) {
         r.v->rip = RIG_CODE;
         rig_exec_bytes(&r, insn[k].bytes, insn[k].len);
@@ -275,11 +279,15 @@ END_TEST
 
 static Suite *suite(void)
 {
-    const TTest *const tests[] = {
-        every_x87_row_agrees_with_the_host, task_switched_and_emulation_are_device_not_available,
-        wait_needs_both_task_switched_and_monitor, unmasked_exception_is_raised_by_the_next_waiting_instruction,
-        unmasking_a_set_flag_makes_it_pending, environment_holds_words_tags_and_pointers, saved_state_comes_back,
-        store_that_faults_leaves_the_stack_alone, mmx_makes_all_registers_valid_and_emms_frees_them};
+    const TTest *const tests[] = {every_x87_row_agrees_with_the_host,
+                                  task_switched_and_emulation_are_device_not_available,
+                                  wait_needs_both_task_switched_and_monitor,
+                                  unmasked_exception_is_raised_by_the_next_waiting_instruction,
+                                  unmasking_a_set_flag_makes_it_pending,
+                                  environment_holds_words_tags_and_pointers,
+                                  saved_state_comes_back,
+                                  store_that_faults_leaves_the_stack_alone,
+                                  mmx_makes_all_registers_valid_and_emms_frees_them};
     return rig_suite("cpu x87", tests, ARRAY_LEN(tests));
 }
 

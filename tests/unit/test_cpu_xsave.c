@@ -1,6 +1,6 @@
 /*
- * FXSAVE, XSAVE and their opposites: images, headers, who may execute, what is refused. The legacy image is also held against
- * the one that the host's FXSAVE makes of the same state.
+ * FXSAVE, XSAVE and their opposites: images, headers, who may execute, what is refused. The legacy image is also held
+ * against the one that the host's FXSAVE makes of the same state.
  */
 #include "fpu_oracle.h"
 
@@ -344,12 +344,18 @@ END_TEST
 
 static Suite *suite(void)
 {
-    const TTest *const tests[] = {
-        fxsave_writes_the_manuals_layout, fxsave_image_is_the_hosts, fxrstor_brings_back_what_fxsave_stored,
-        reserved_bits_of_mxcsr_are_refused_and_nothing_changes, mxcsr_is_loaded_and_stored,
-        xsave_tells_which_components_are_in_use, xrstor_initialises_components_that_the_image_leaves_out,
-        xrstor_refuses_a_bad_header_and_nothing_changes, areas_must_be_aligned, control_registers_decide_who_may_save,
-        saving_across_a_missing_page_writes_nothing, outside_64_bit_mode_eight_registers_are_saved};
+    const TTest *const tests[] = {fxsave_writes_the_manuals_layout,
+                                  fxsave_image_is_the_hosts,
+                                  fxrstor_brings_back_what_fxsave_stored,
+                                  reserved_bits_of_mxcsr_are_refused_and_nothing_changes,
+                                  mxcsr_is_loaded_and_stored,
+                                  xsave_tells_which_components_are_in_use,
+                                  xrstor_initialises_components_that_the_image_leaves_out,
+                                  xrstor_refuses_a_bad_header_and_nothing_changes,
+                                  areas_must_be_aligned,
+                                  control_registers_decide_who_may_save,
+                                  saving_across_a_missing_page_writes_nothing,
+                                  outside_64_bit_mode_eight_registers_are_saved};
     return rig_suite("cpu xsave", tests, ARRAY_LEN(tests));
 }
 

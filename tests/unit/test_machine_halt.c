@@ -21,7 +21,8 @@ static void on_byte(void *ctx, uint8_t byte)
 static void image_write(const void *code, size_t len)
 {
     const uint32_t flags = 1u << 16, base = 0x100000;
-    uint32_t header[8] = {0x1badb002, flags, 0 - 0x1badb002u - flags, base, base, base + 32 + (uint32_t)len, 0, base + 32};
+    uint32_t header[8] = {0x1badb002, flags,    0 - 0x1badb002u - flags, base, base, base + 32 + (uint32_t)len,
+                          0,          base + 32};
     strcpy(path, "/tmp/umbra-halt-XXXXXX");
     int fd = mkstemp(path);
     ck_assert_int_ge(fd, 0);
@@ -31,8 +32,8 @@ static void image_write(const void *code, size_t len)
 }
 
 /* OUT 'x' to COM1; PIT channel 0 in mode 2 for good; HLT with interrupts off; back to the HLT. */
-static const uint8_t code[] = {0x66, 0xba, 0xf8, 0x03, 0xb0, 'x',  0xee, 0xb0, 0x34, 0xe6, 0x43, 0xb0,
-                               0x10, 0xe6, 0x40, 0xe6, 0x40, 0xfa, 0xf4, 0xeb, 0xfd};
+static const uint8_t code[] = {0x66, 0xba, 0xf8, 0x03, 0xb0, 'x',  0xee, 0xb0, 0x34, 0xe6, 0x43,
+                               0xb0, 0x10, 0xe6, 0x40, 0xe6, 0x40, 0xfa, 0xf4, 0xeb, 0xfd};
 
 static struct machine *machine_open(void)
 {

@@ -72,7 +72,8 @@ START_TEST(segments_that_need_more_than_all_memory_are_refused_before_they_take_
 {
     static uint8_t image[0x100 + 60000 * sizeof(Elf32_Phdr)];
     struct file f = {.path = "image", .data = image, .len = sizeof image};
-    struct boot_env env = {.kernel = &f, .cmdline = "", .low_ram_end = 0x100000}; /* nothing is placed: no memory is needed */
+    struct boot_env env = {
+        .kernel = &f, .cmdline = "", .low_ram_end = 0x100000}; /* nothing is placed: no memory is needed */
     struct error e = {""};
     elf_make(image, 60000, 0x200000);
     ck_assert(!boot_multiboot(&env, &e));

@@ -1,7 +1,7 @@
 /*
  * The EPT engine held against the walk engine: the random test of test_mmu_differential.c, where the machine under test
- * (called shadow there) has `-mmu ept`. Tables of 4 and 5 levels, with A and D and without, with dirty logging, and with
- * pages whose rights are restricted: the guest notices none of it.
+ * (called shadow there) has `-mmu ept`. Tables of 4 and 5 levels, with A and D and without, with dirty logging, and
+ * with pages whose rights are restricted: the guest notices none of it.
  */
 #include "mmu/ept/ept.h"
 #include "mmu/ept/ept_entry.h"
