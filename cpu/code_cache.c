@@ -30,6 +30,7 @@ struct code_cache {
     struct code_page *pages[HASH_SIZE];
     struct block *graveyard;
     uint64_t live_insns, generation;
+    uint64_t gates; /* forms that the CPU model offers */
     struct {
         uint64_t decoded, insns, dropped_pages, dropped_blocks, resets;
     } stats;
@@ -201,6 +202,7 @@ struct code_cache *code_cache_create(struct mem *mem, struct trace *trace, const
     struct code_cache *c = calloc(1, sizeof *c);
     if (!c)
         return NULL;
+    c->gates = ~0ull;
     c->mem = mem;
     c->trace = trace;
     c->log = log;
@@ -273,8 +275,8 @@ static void sentinel_set(struct insn *s, unsigned idx, unsigned off)
 }
 
 /* Decodes into insn[] up to the end of a block; returns the number of instructions, 0 if the first needs more bytes. */
-static unsigned decode_run(struct insn *insn, const uint8_t *bytes, size_t avail, uint32_t mode, unsigned max,
-                           unsigned *used)
+static unsigned decode_run(const struct code_cache *c, struct insn *insn, const uint8_t *bytes, size_t avail,
+                           uint32_t mode, unsigned max, unsigned *used)
 {
     unsigned n = 0, off = 0;
     while (n < max && off < avail) {
@@ -282,7 +284,7 @@ static unsigned decode_run(struct insn *insn, const uint8_t *bytes, size_t avail
         if (insn_decode(i, bytes + off, avail - off, mode & 0xffff, off) == DECODE_MORE)
             break;
         i->idx = (uint8_t)n++;
-        i->fn = interp_bind(i, mode & 0xffff);
+        i->fn = interp_bind_gated(i, mode & 0xffff, c->gates);
         off += i->len;
         if (i->flags & INSN_ENDS)
             break;
@@ -305,11 +307,19 @@ static struct block *block_build(const struct insn *insn, unsigned n, unsigned b
     return b;
 }
 
-struct block *block_decode_single(const uint8_t *bytes, size_t avail, uint32_t mode)
+struct block *block_decode_single(const struct code_cache *c, const uint8_t *bytes, size_t avail, uint32_t mode)
 {
     struct insn insn;
     unsigned used;
-    return decode_run(&insn, bytes, avail, mode, 1, &used) ? block_build(&insn, 1, used, mode) : NULL;
+    return decode_run(c, &insn, bytes, avail, mode, 1, &used) ? block_build(&insn, 1, used, mode) : NULL;
+}
+
+void code_cache_set_gates(struct code_cache *c, uint64_t gates)
+{
+    if (c->gates == gates)
+        return;
+    c->gates = gates;
+    code_cache_reset(c);
 }
 
 void block_free(struct block *b)
@@ -364,9 +374,9 @@ struct block *code_cache_make(struct code_cache *c, gpa_t gpa, uint32_t mode, co
         size_t head = avail < 15 ? avail : 15;
         memcpy(joined, bytes, head);
         memcpy(joined + head, bytes2, 15);
-        n = decode_run(insn, joined, head + 15, mode, 1, &used);
+        n = decode_run(c, insn, joined, head + 15, mode, 1, &used);
     } else {
-        n = decode_run(insn, bytes, avail, mode, BLOCK_MAX_INSNS, &used);
+        n = decode_run(c, insn, bytes, avail, mode, BLOCK_MAX_INSNS, &used);
     }
     if (!n)
         return NULL;

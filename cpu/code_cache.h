@@ -44,6 +44,8 @@ struct block *code_cache_find(const struct code_cache *c, gpa_t gpa, gpa_t page2
 struct block *code_cache_find_any(const struct code_cache *c, gpa_t gpa, uint32_t mode);
 /* Advances whenever blocks were dropped: validity of block pointers kept elsewhere. */
 uint64_t code_cache_generation(const struct code_cache *c);
+/* Which forms are offered (cpu_model_gates()); any other is #UD. All, until this is called. */
+void code_cache_set_gates(struct code_cache *c, uint64_t gates);
 /* Decodes and inserts. `bytes` are the page's from gpa on (avail up to the page's end); for a crossing instruction
  * `bytes2` is the second page's beginning, else NULL. Returns NULL if the first instruction needs the second page and
  * it was not given. */
@@ -51,7 +53,7 @@ struct block *code_cache_make(struct code_cache *c, gpa_t gpa, uint32_t mode, co
                               gpa_t page2, const uint8_t *bytes2);
 /* A block outside the cache of the single instruction in `bytes` (code in device memory); free with block_free(). NULL:
  * needs more. */
-struct block *block_decode_single(const uint8_t *bytes, size_t avail, uint32_t mode);
+struct block *block_decode_single(const struct code_cache *c, const uint8_t *bytes, size_t avail, uint32_t mode);
 void block_free(struct block *b);
 /* Frees dropped blocks; no block may be running. */
 void code_cache_collect(struct code_cache *c);

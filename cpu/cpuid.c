@@ -3,6 +3,7 @@
  */
 #include "cpu/cpuid.h"
 #include "core/alloc.h"
+#include "cpu/optable.h"
 #include "cpu/system.h"
 
 #include <stdlib.h>
@@ -24,9 +25,28 @@ static const struct feature features[] = {
 #undef X
 };
 
+static bool model_has(const struct cpu_model *m, unsigned f)
+{
+    return m->word[features[f].word] >> features[f].bit & 1;
+}
+
 bool cpu_has(const struct vcpu *v, enum cpu_feature f)
 {
-    return v->model->word[features[f].word] >> features[f].bit & 1;
+    return model_has(v->model, f);
+}
+
+/* The feature behind each gate; a gate without a row is open. */
+#define GATED(X) X(MMX) X(FXSR) X(SSE) X(SSE2) X(SSE3) X(XSAVE) X(XSAVEOPT)
+
+uint64_t cpu_model_gates(const struct cpu_model *m)
+{
+    uint64_t gates = ~0ull;
+#define X(name)                                                                                                        \
+    if (!model_has(m, CPU_FEATURE_##name))                                                                             \
+        gates &= ~(1ull << GATE_##name);
+    GATED(X)
+#undef X
+    return gates;
 }
 
 static void set_feature(struct cpu_model *m, unsigned f, bool on)

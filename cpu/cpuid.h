@@ -90,6 +90,11 @@ enum cpu_feature {
 
 /* True if the model offers the feature. */
 bool cpu_has(const struct vcpu *v, enum cpu_feature f);
+/*
+ * The forms of the instruction table that the model offers: bit n for enum op_gate n (cpu/optable.h). Any other form is
+ * an undefined opcode.
+ */
+uint64_t cpu_model_gates(const struct cpu_model *m);
 /* The CPUID instruction: out is EAX, EBX, ECX, EDX. Depends on CR4.OSXSAVE, CR4.PKE, XCR0 and the mode. */
 void cpuid_query(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 /* CPUID.1:EAX, also EDX at reset. */

@@ -69,7 +69,7 @@ static struct block *fetch_from_bus(struct vcpu *v, uint64_t lin)
         const uint8_t *host;
         gpa_t gpa = fetch_translate(v, lin + n, &host);
         mem_access(v->mem, v->mv->regs.as, gpa, &bytes[n], 1, MEM_GUEST, false, (int)v->index);
-        struct block *b = block_decode_single(bytes, n + 1, block_mode(v));
+        struct block *b = block_decode_single(v->code, bytes, n + 1, block_mode(v));
         if (b)
             return b;
     }

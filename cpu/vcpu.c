@@ -3,6 +3,7 @@
  */
 #include "core/alloc.h"
 #include "core/stats.h"
+#include "cpu/code_cache.h"
 #include "cpu/cpuid.h"
 #include "cpu/system.h"
 
@@ -51,6 +52,7 @@ struct vcpu *vcpu_create(const struct vcpu_config *cfg)
     v->log = cfg->log;
     v->trace = cfg->trace;
     v->model = cfg->model;
+    code_cache_set_gates(v->code, cpu_model_gates(v->model));
     v->cpu_count = cfg->cpu_count ? cfg->cpu_count : 1;
     v->rng_state = cfg->rng_seed;
     v->a20_mask = ~0ull;

@@ -37,3 +37,8 @@ op_fn *interp_bind(const struct insn *i, unsigned mode)
         return fn;
     return op_unimplemented;
 }
+
+op_fn *interp_bind_gated(const struct insn *i, unsigned mode, uint64_t gates)
+{
+    return gates >> insn_form(i)->gate & 1 ? interp_bind(i, mode) : op_undefined;
+}

@@ -146,6 +146,21 @@ START_TEST(mmx_does_not_ask_for_osfxsr)
 }
 END_TEST
 
+START_TEST(what_the_model_does_not_offer_is_undefined)
+{
+    struct cpu_rig r;
+    rig_open_model(&r, "base,-pni");
+    rig_long(&r);
+    r.v->cr4 |= CR4_OSFXSR;
+    rig_exec(&r, "\xf2\x0f\x7c\xc1"); /* haddps xmm0, xmm1 */
+    rig_expect_vector(&r, EXC_UD);
+    r.v->rip = RIG_CODE;
+    rig_exec(&r, "\xf2\x0f\x58\xc1"); /* addsd xmm0, xmm1 */
+    ck_assert_uint_eq(r.v->rip, RIG_CODE + 4);
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(task_switched_is_device_not_available_and_emulation_undefined)
 {
     struct cpu_rig r;
@@ -260,6 +275,7 @@ static Suite *suite(void)
                                   tiny_exact_results_underflow_when_unmasked,
                                   sse_without_osfxsr_is_undefined,
                                   mmx_does_not_ask_for_osfxsr,
+                                  what_the_model_does_not_offer_is_undefined,
                                   task_switched_is_device_not_available_and_emulation_undefined,
                                   misaligned_operand_is_gp_unless_the_form_allows_it,
                                   unmasked_exception_without_osxmmexcpt_is_undefined,
