@@ -45,7 +45,7 @@ static gpa_t fetch_translate(struct vcpu *v, uint64_t lin, const uint8_t **host)
     const struct tlb_fetch_entry *e = tlb_lookup_fetch(v->mv, lin);
     struct xlate x;
     if (likely(e != NULL)) {
-        *host = (const uint8_t *)(uintptr_t)(lin + e->addend);
+        *host = (const uint8_t *)(uintptr_t)(e->host + (lin & PAGE_MASK));
         return e->gpa | (lin & PAGE_MASK);
     }
     if (v->mode & MODE_CODE64 && !addr_is_canonical(v, lin))

@@ -133,12 +133,12 @@ static void visit(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enu
         v.gva = v.read ? -data->ntag_r : -data->ntag_w;
         v.gpa = data->gpa & ~PAGE_MASK;
         v.write_emul = data->gpa & TLB_GPA_WRITE_EMUL;
-        v.host = (uint8_t *)(uintptr_t)(v.gva + data->addend);
+        v.host = (uint8_t *)(uintptr_t)(data->host + (v.gva & PAGE_MASK));
     } else {
         v.gva = -fetch->ntag;
         v.gpa = fetch->gpa & ~PAGE_MASK;
         v.fetch = true;
-        v.host = (uint8_t *)(uintptr_t)(v.gva + fetch->addend);
+        v.host = (uint8_t *)(uintptr_t)(fetch->host + (v.gva & PAGE_MASK));
     }
     check_entry(p->a, &v, set);
 }

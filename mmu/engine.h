@@ -34,8 +34,9 @@ struct tlb_set {
     struct tlb_meta *data_meta[TLB_MODES];
     struct tlb_fetch_entry *fetch[2];
     struct tlb_meta *fetch_meta[2];
-    void *root;    /* the engine's root for this key */
-    uint64_t eptp; /* -mmu ept: what the entries are tagged with; else 0 */
+    uint64_t fetch_epoch[2]; /* see mmu_vcpu.fetch_epoch */
+    void *root;              /* the engine's root for this key */
+    uint64_t eptp;           /* -mmu ept: what the entries are tagged with; else 0 */
     uint16_t vpid;
     /* tlb.c's own. A bit for each 64 data (16 fetch) slots that may hold an entry: flushing what is empty is free. */
     uint64_t data_used[TLB_MODES], fetch_used[2];
@@ -220,8 +221,10 @@ void tlb_for_each(struct mmu *mmu, tlb_visit_fn *fn, void *ctx);
 /* Setting up and taking down all sets of an mmu (mmu.c). Init returns 0 or -1 (out of memory). */
 int tlb_init(struct mmu *mmu);
 void tlb_fini(struct mmu *mmu);
-/* Points mv->data, mv->fetch and the current tables at those of mv->set and of regs' mode; advances fetch_epoch. */
+/* Points mv->data, mv->fetch and the current tables at those of mv->set and of regs' mode; and fetch_epoch likewise. */
 void tlb_vcpu_switch(struct mmu_vcpu *mv);
+/* Only the fetch table, after a change of CPL. */
+void tlb_select_fetch(struct mmu_vcpu *mv);
 /* Clears every table of the set. */
 void tlb_set_clear(struct mmu_vcpu *mv, struct tlb_set *set);
 

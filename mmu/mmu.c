@@ -458,11 +458,7 @@ void mmu_vcpu_set_mode(struct mmu_vcpu *mv, unsigned cpl, bool ac)
     mv->regs.cpl = (uint8_t)cpl;
     mv->regs.ac = ac;
     tlb_select_data(mv);
-    struct tlb_fetch_entry *fetch = mv->fetch[cpl == 3 ? TLB_USER : TLB_SUPER];
-    if (fetch != mv->cur_fetch) {
-        mv->cur_fetch = fetch;
-        mv->fetch_epoch++;
-    }
+    tlb_select_fetch(mv);
 }
 
 /* SDM volume 3, 4.4.1: bits 2:1, 8:5 and those from MAXPHYADDR up are reserved in a present PDPTE. */
@@ -498,7 +494,7 @@ static bool translate_from_tlb(struct mmu_vcpu *mv, gva_t gva, unsigned access, 
     if (gva + e->ntag_r >= PAGE_SIZE)
         return false;
     out->gpa = (e->gpa & ~PAGE_MASK) | (gva & PAGE_MASK);
-    out->host = (void *)(uintptr_t)(gva + e->addend);
+    out->host = (void *)(uintptr_t)(e->host + (gva & PAGE_MASK));
     if (!(access & ACCESS_WRITE) || gva + e->ntag_w < PAGE_SIZE)
         return true;
     out->host = NULL;

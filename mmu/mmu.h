@@ -159,9 +159,10 @@ struct mmu_vcpu {
     struct tlb_entry *cur_data;        /* data[mode of CPL and AC]; an empty table while data_bypass is set */
     struct tlb_fetch_entry *cur_fetch; /* fetch[CPL == 3 ? TLB_USER : TLB_SUPER] */
     bool data_bypass;                  /* the fast path must always miss: data breakpoints are armed */
-    /* Advances whenever a fetch entry of this vCPU was dropped or the tables were switched: validity of cached code
-     * look-ups. */
+    /* Names the contents of cur_fetch: a value that comes back (after a switch there and back) means that no entry was
+     * dropped meanwhile. Validity of cached code look-ups. */
     uint64_t fetch_epoch;
+    uint64_t fetch_epochs; /* names given so far */
     mmu_rip_fn *rip;
     void *rip_ctx;
     void *engine; /* the engine's own */
@@ -204,13 +205,15 @@ void mmu_guest_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva);
 static inline void *tlb_lookup_read(const struct mmu_vcpu *mv, gva_t gva, unsigned size)
 {
     const struct tlb_entry *e = &mv->cur_data[tlb_index(gva)];
-    return likely(gva + e->ntag_r <= PAGE_SIZE - size) ? (void *)(uintptr_t)(gva + e->addend) : NULL;
+    uint64_t off = gva + e->ntag_r;
+    return likely(off <= PAGE_SIZE - size) ? (void *)(uintptr_t)(e->host + off) : NULL;
 }
 
 static inline void *tlb_lookup_write(const struct mmu_vcpu *mv, gva_t gva, unsigned size)
 {
     const struct tlb_entry *e = &mv->cur_data[tlb_index(gva)];
-    return likely(gva + e->ntag_w <= PAGE_SIZE - size) ? (void *)(uintptr_t)(gva + e->addend) : NULL;
+    uint64_t off = gva + e->ntag_w;
+    return likely(off <= PAGE_SIZE - size) ? (void *)(uintptr_t)(e->host + off) : NULL;
 }
 
 /* Entry for a fetch at gva, or NULL. */

@@ -138,6 +138,23 @@ void tlb_select_data(struct mmu_vcpu *mv)
     mv->cur_data = mv->data_bypass ? mv->mmu->empty_data : mv->data[tlb_mode_of(&mv->regs, 0)];
 }
 
+/* The fetch table of a mode of the set is not what it was: it gets a new name. */
+static void fetch_changed(struct mmu_vcpu *mv, struct tlb_set *set, enum tlb_mode mode)
+{
+    set->fetch_epoch[mode] = ++mv->fetch_epochs;
+    if (mv->set == set && mv->cur_fetch == set->fetch[mode])
+        mv->fetch_epoch = set->fetch_epoch[mode];
+}
+
+void tlb_select_fetch(struct mmu_vcpu *mv)
+{
+    enum tlb_mode mode = mv->regs.cpl == 3 ? TLB_USER : TLB_SUPER;
+    if (!mv->set->fetch_epoch[mode])
+        mv->set->fetch_epoch[mode] = ++mv->fetch_epochs;
+    mv->cur_fetch = mv->fetch[mode];
+    mv->fetch_epoch = mv->set->fetch_epoch[mode];
+}
+
 void tlb_vcpu_switch(struct mmu_vcpu *mv)
 {
     const struct tlb_set *set = mv->set;
@@ -146,8 +163,7 @@ void tlb_vcpu_switch(struct mmu_vcpu *mv)
     for (unsigned mode = 0; mode < 2; mode++)
         mv->fetch[mode] = set->fetch[mode] ? set->fetch[mode] : mv->mmu->empty_fetch;
     tlb_select_data(mv);
-    mv->cur_fetch = mv->fetch[mv->regs.cpl == 3 ? TLB_USER : TLB_SUPER];
-    mv->fetch_epoch++;
+    tlb_select_fetch(mv);
 }
 
 static void data_table_make(struct mmu_vcpu *mv, enum tlb_mode mode)
@@ -180,7 +196,7 @@ static void install_data(struct mmu_vcpu *mv, enum tlb_mode mode, const struct t
     struct tlb_entry *e = &set->data[mode][i];
     e->ntag_r = f->read ? -page : tlb_empty_tag(i);
     e->ntag_w = f->write ? -page : tlb_empty_tag(i);
-    e->addend = (uint64_t)(uintptr_t)f->host - page;
+    e->host = (uint64_t)(uintptr_t)f->host;
     e->gpa = f->gpa | (f->write_emul ? TLB_GPA_WRITE_EMUL : 0);
     set->data_meta[mode][i] = f->meta;
     set->data_used[mode] |= 1ull << (i / DATA_GROUP);
@@ -195,10 +211,10 @@ static void install_fetch(struct mmu_vcpu *mv, enum tlb_mode mode, const struct 
     gva_t page = f->gva & ~PAGE_MASK;
     unsigned i = tlb_fetch_index(page);
     struct tlb_fetch_entry *e = &set->fetch[mode][i];
-    struct tlb_fetch_entry new = {.ntag = -page, .addend = (uint64_t)(uintptr_t)f->host - page, .gpa = f->gpa};
+    struct tlb_fetch_entry new = {.ntag = -page, .host = (uint64_t)(uintptr_t)f->host, .gpa = f->gpa};
     /* Who remembers the old entry would not hear of its end any more. */
     if (fetch_is_live(e, i) && memcmp(e, &new, sizeof(new)))
-        mv->fetch_epoch++;
+        fetch_changed(mv, set, mode);
     *e = new;
     set->fetch_meta[mode][i] = f->meta;
     set->fetch_used[mode] |= 1ull << (i / FETCH_GROUP);
@@ -238,14 +254,15 @@ static unsigned data_apply(struct tlb_entry *e, unsigned index, enum tlb_action 
     return 0;
 }
 
-static unsigned fetch_apply(struct mmu_vcpu *mv, struct tlb_fetch_entry *e, unsigned index, enum tlb_action action)
+static unsigned fetch_apply(struct mmu_vcpu *mv, struct tlb_set *set, enum tlb_mode mode, unsigned index,
+                            enum tlb_action action)
 {
     if (action == TLB_TEST)
         return 1;
     if (action != TLB_DROP)
         return 0;
-    e->ntag = tlb_empty_tag(index);
-    mv->fetch_epoch++;
+    set->fetch[mode][index].ntag = tlb_empty_tag(index);
+    fetch_changed(mv, set, mode);
     return 1;
 }
 
@@ -281,7 +298,7 @@ static unsigned set_page_apply(struct mmu *mmu, struct tlb_set *set, gva_t page,
             continue;
         struct tlb_fetch_entry *e = &set->fetch[mode][j];
         if (e->ntag == -page && (any_gfn || e->gpa >> PAGE_SHIFT == gfn))
-            n += fetch_apply(set_vcpu(mmu, set), e, j, action);
+            n += fetch_apply(set_vcpu(mmu, set), set, mode, j, action);
     }
     return n;
 }
@@ -315,7 +332,7 @@ static unsigned set_drop_leaf(struct mmu *mmu, struct tlb_set *set, uint64_t dep
         for (unsigned i = low9; i < TLB_FETCH_SIZE; i += 512)
             if ((set->fetch_used[mode] >> (i / FETCH_GROUP) & 1) && set->fetch_meta[mode][i].dep[0] == dep &&
                 fetch_is_live(&set->fetch[mode][i], i))
-                n += fetch_apply(set_vcpu(mmu, set), &set->fetch[mode][i], i, TLB_DROP);
+                n += fetch_apply(set_vcpu(mmu, set), set, mode, i, TLB_DROP);
     }
     return n;
 }
@@ -372,9 +389,11 @@ static unsigned data_scan(struct tlb_entry *t, const struct tlb_meta *meta, uint
     return n;
 }
 
-static unsigned fetch_scan(struct mmu_vcpu *mv, struct tlb_fetch_entry *t, const struct tlb_meta *meta, uint64_t *used,
-                           const struct scan *s)
+static unsigned fetch_scan(struct mmu_vcpu *mv, struct tlb_set *set, enum tlb_mode mode, const struct scan *s)
 {
+    const struct tlb_fetch_entry *t = set->fetch[mode];
+    const struct tlb_meta *meta = set->fetch_meta[mode];
+    uint64_t *used = &set->fetch_used[mode];
     unsigned n = 0;
     for (uint64_t left = *used & s->fetch_groups; left; left &= left - 1) {
         unsigned group = (unsigned)__builtin_ctzll(left);
@@ -383,7 +402,7 @@ static unsigned fetch_scan(struct mmu_vcpu *mv, struct tlb_fetch_entry *t, const
             if (!fetch_is_live(&t[i], i))
                 continue;
             if (scan_matches(s, -t[i].ntag, t[i].gpa, &meta[i]))
-                n += fetch_apply(mv, &t[i], i, s->action);
+                n += fetch_apply(mv, set, mode, i, s->action);
             live |= fetch_is_live(&t[i], i);
         }
         if (!live)
@@ -400,7 +419,7 @@ static unsigned set_scan(struct mmu *mmu, struct tlb_set *set, const struct scan
             n += data_scan(set->data[mode], set->data_meta[mode], &set->data_used[mode], s);
     for (unsigned mode = 0; mode < 2; mode++)
         if (set->fetch_used[mode])
-            n += fetch_scan(set_vcpu(mmu, set), set->fetch[mode], set->fetch_meta[mode], &set->fetch_used[mode], s);
+            n += fetch_scan(set_vcpu(mmu, set), set, mode, s);
     return n;
 }
 
@@ -467,9 +486,9 @@ void tlb_set_clear(struct mmu_vcpu *mv, struct tlb_set *set)
             for (unsigned i = first; i < first + FETCH_GROUP; i++)
                 set->fetch[mode][i].ntag = tlb_empty_tag(i);
         }
+        fetch_changed(mv, set, mode);
     }
     memset(set->dep_filter, 0, sizeof(set->dep_filter));
-    mv->fetch_epoch++;
 }
 
 void tlb_flush_all(struct mmu *mmu)

@@ -226,7 +226,8 @@ void lin_probe_read(struct vcpu *v, const struct insn *i, uint64_t lin, unsigned
 static void *lookup_sys(const struct vcpu *v, uint64_t lin, unsigned size, bool write)
 {
     const struct tlb_entry *e = &v->mv->data[TLB_SUPER][tlb_index(lin)];
-    return lin + (write ? e->ntag_w : e->ntag_r) <= PAGE_SIZE - size ? (void *)(uintptr_t)(lin + e->addend) : NULL;
+    uint64_t off = lin + (write ? e->ntag_w : e->ntag_r);
+    return off <= PAGE_SIZE - size ? (void *)(uintptr_t)(e->host + off) : NULL;
 }
 
 uint64_t lin_load_sys(struct vcpu *v, const struct insn *i, uint64_t lin, unsigned size)

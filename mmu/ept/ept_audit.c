@@ -144,7 +144,7 @@ static void check_tlb_entry(void *ctx, struct mmu_vcpu *mv, const struct tlb_set
     gva_t gva = data ? -data->ntag_r : -fetch->ntag;
     gpa_t gpa = (data ? data->gpa : fetch->gpa) & ~PAGE_MASK;
     bool write = data && (data->ntag_w == data->ntag_r || (data->gpa & TLB_GPA_WRITE_EMUL));
-    const void *host = (const void *)(uintptr_t)(gva + (data ? data->addend : fetch->addend));
+    const void *host = (const void *)(uintptr_t)((data ? data->host : fetch->host) + (gva & PAGE_MASK));
     const char *what = NULL;
     struct ept_walk w;
     ept_walk(c->e, set->key.as, gpa, 0, NULL, true, &w);

@@ -374,7 +374,7 @@ static void visit_tlb(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set,
     uint64_t tag = fetch ? fetch->ntag : data->ntag_r != tlb_empty_tag(index) ? data->ntag_r : data->ntag_w;
     uint64_t gva = -tag;
     const char *what =
-        tlb_trouble(shadow_of(pass->a->mmu), meta, data, index, gva + (data ? data->addend : fetch->addend));
+        tlb_trouble(shadow_of(pass->a->mmu), meta, data, index, (data ? data->host : fetch->host) + (gva & PAGE_MASK));
     if (what)
         audit_fail(pass->a, 7, "TLB entry gva 0x%llx of vCPU %u: %s", (unsigned long long)gva, mv->index, what);
 }

@@ -309,7 +309,8 @@ static void set_tlb(struct bed *b)
     for (unsigned p = 0; p < DATA_PAGES; p++) {
         uint64_t gva = (uintptr_t)b->data + p * PAGE_SIZE;
         struct tlb_entry *e = &b->tlb[tlb_index(gva)];
-        e->ntag_r = e->ntag_w = -gva; /* and addend 0 */
+        e->ntag_r = e->ntag_w = -gva;
+        e->host = gva;
     }
     b->mv.cur_data = b->tlb;
 }

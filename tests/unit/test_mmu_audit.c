@@ -192,7 +192,7 @@ END_TEST
 
 START_TEST(tlb_entry_that_points_elsewhere_is_invariant_7)
 {
-    r->v->cur_data[tlb_index(GVA)].addend += 4096;
+    r->v->cur_data[tlb_index(GVA)].host += 4096;
     expect_named(7, "another frame");
 }
 END_TEST

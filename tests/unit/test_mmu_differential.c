@@ -305,7 +305,7 @@ static struct outcome access_one(struct machine *m, unsigned cpu, gva_t gva, uns
         host = tlb_lookup_write(v, gva, 8);
     else if (access == ACCESS_FETCH) {
         const struct tlb_fetch_entry *e = tlb_lookup_fetch(v, gva);
-        host = e ? (uint8_t *)(uintptr_t)(gva + e->addend) : NULL;
+        host = e ? (uint8_t *)(uintptr_t)(e->host + (gva & PAGE_MASK)) : NULL;
         o.gpa = e ? (e->gpa & ~PAGE_MASK) | (gva & PAGE_MASK) : 0;
     }
     if (host && access != ACCESS_FETCH)
