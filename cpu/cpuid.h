@@ -52,7 +52,10 @@ struct cpu_model {
     X(SSE, "sse", CPUID_1_EDX, 25, true)                                                                               \
     X(SSE2, "sse2", CPUID_1_EDX, 26, true)                                                                             \
     X(SSE3, "pni", CPUID_1_ECX, 0, true)                                                                               \
+    X(SSSE3, "ssse3", CPUID_1_ECX, 9, false)                                                                           \
     X(CX16, "cx16", CPUID_1_ECX, 13, true)                                                                             \
+    X(SSE41, "sse4_1", CPUID_1_ECX, 19, false)                                                                         \
+    X(SSE42, "sse4_2", CPUID_1_ECX, 20, false)                                                                         \
     X(X2APIC, "x2apic", CPUID_1_ECX, 21, true)                                                                         \
     X(POPCNT, "popcnt", CPUID_1_ECX, 23, true)                                                                         \
     X(TSC_DEADLINE, "tsc_deadline_timer", CPUID_1_ECX, 24, true)                                                       \

@@ -425,6 +425,8 @@ static void set_flags(const struct decoder *d, struct insn *out)
         out->flags |= INSN_VEX;
     if (d->vex_l)
         out->flags |= INSN_VEX_L;
+    if (d->w)
+        out->flags |= INSN_W;
     if (d->form->props & PROP_ENDS || (d->form->props & PROP_ENDS_REP && repeated))
         out->flags |= INSN_ENDS;
 }

@@ -77,7 +77,8 @@ enum insn_flags {
     INSN_ENDS = 1 << 8,     /* ends a block (branches, far transfers, MOV CR, STI, port I/O, HLT, REP strings, ...) */
     INSN_OSZ = 1 << 9,      /* 66 prefix present */
     INSN_VEX = 1 << 10,
-    INSN_VEX_L = 1 << 11 /* 256-bit */
+    INSN_VEX_L = 1 << 11, /* 256-bit */
+    INSN_W = 1 << 12      /* REX.W or VEX.W */
 };
 
 struct insn {

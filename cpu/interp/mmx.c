@@ -19,8 +19,9 @@ static inline SIMD mm_get(const struct vcpu *v, unsigned n)
     X(PACKUSWB)                                                                                                        \
     X(PACKSSDW)                                                                                                        \
     X(PUNPCKHBW)                                                                                                       \
-    X(PUNPCKHWD) X(PUNPCKHDQ) X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW) X(PSLLD) X(PSLLQ) X(PSRAW) X(PSRAD) X(PMADDWD)       \
-        X(PMULUDQ) X(PSADBW)
+    X(PUNPCKHWD)                                                                                                       \
+    X(PUNPCKHDQ) X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW) X(PSLLD) X(PSLLQ) X(PSRAW) X(PSRAD) X(PMADDWD) X(PMULUDQ)         \
+        X(PSADBW) X(PSHUFB) X(PHADDW) X(PHADDD) X(PHADDSW) X(PHSUBW) X(PHSUBD) X(PHSUBSW) X(PMADDUBSW)
 /* Of a memory operand they read the lower half only. */
 #define HALF_NAMED(X) X(PUNPCKLBW) X(PUNPCKLWD) X(PUNPCKLDQ)
 
@@ -171,6 +172,9 @@ MMX_LOAD(pinsrw_m, 16, mmx_set(v, i->reg, insert_word(mm_get(v, i->reg), (unsign
 MMX_REG(pextrw, v->gpr[i->reg] = mm_get(v, i->rm).w[i->imm & 3])
 MMX_REG(pmovmskb, v->gpr[i->reg] = byte_signs(v->fpu.st[i->rm].mant))
 
+MMX_REG(palignr_r, mmx_set(v, i->reg, m_PALIGNR(mm_get(v, i->reg), mm_get(v, i->rm), (unsigned)i->imm).q[0]))
+MMX_LOAD(palignr_m, 64, mmx_set(v, i->reg, m_PALIGNR(mm_get(v, i->reg), (SIMD){.q = {m}}, (unsigned)i->imm).q[0]))
+
 static void maskmovq(struct vcpu *v, const struct insn *i)
 {
     mmx_need(v, i);
@@ -202,6 +206,8 @@ op_fn *bind_mmx(const struct insn *i)
         return movdq2q;
     case OP_PSHUFW:
         return reg ? pshufw_r : pshufw_m;
+    case OP_PALIGNR:
+        return reg ? palignr_r : palignr_m;
     case OP_PINSRW:
         return reg ? pinsrw_r : pinsrw_m;
     case OP_PEXTRW:

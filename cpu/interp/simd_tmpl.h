@@ -1,6 +1,7 @@
 /*
  * Integer SIMD operations over one vector type. Include with SIMD naming the type (union simd8 or simd16) and
- * FN(name) making the functions' names: SIMD FN(OP)(SIMD a, SIMD b), a being the destination operand.
+ * FN(name) making the functions' names: SIMD FN(OP)(SIMD a, SIMD b), a being the destination operand. SIMD_HAS_SSE4
+ * adds simd_ops4.def.
  *
  * Plain loops over lanes: compilers turn them into the host's own vector instructions.
  */
@@ -12,11 +13,15 @@
         SIMD r;                                                                                                        \
         for (unsigned k = 0; k < LANES(lane); k++) {                                                                   \
             const __typeof__(r.lane[0]) x = a.lane[k], y = b.lane[k];                                                  \
+            (void)x;                                                                                                   \
             r.lane[k] = (__typeof__(r.lane[0]))(__VA_ARGS__);                                                          \
         }                                                                                                              \
         return r;                                                                                                      \
     }
 #include "cpu/interp/simd_ops.def"
+#ifdef SIMD_HAS_SSE4
+#include "cpu/interp/simd_ops4.def"
+#endif
 #undef V
 
 /* The lower half of the result comes from a, the upper from b. */
@@ -106,7 +111,54 @@ static inline SIMD FN(PSADBW)(SIMD a, SIMD b)
     return r;
 }
 
+/* ---- SSSE3 ---- */
+
+static inline SIMD FN(PSHUFB)(SIMD a, SIMD b)
+{
+    SIMD r;
+    for (unsigned k = 0; k < LANES(b); k++)
+        r.b[k] = b.b[k] & 0x80 ? 0 : a.b[b.b[k] & (LANES(b) - 1)];
+    return r;
+}
+
+/* Neighbours of a, then neighbours of b. */
+#define NEIGHBOURS(name, lane, ...)                                                                                    \
+    static inline SIMD FN(name)(SIMD a, SIMD b)                                                                        \
+    {                                                                                                                  \
+        SIMD r;                                                                                                        \
+        for (unsigned k = 0; k < LANES(lane); k++) {                                                                   \
+            const SIMD s = k < LANES(lane) / 2 ? a : b;                                                                \
+            const __typeof__(r.lane[0]) x = s.lane[2 * k % LANES(lane)], y = s.lane[2 * k % LANES(lane) + 1];          \
+            r.lane[k] = (__typeof__(r.lane[0]))(__VA_ARGS__);                                                          \
+        }                                                                                                              \
+        return r;                                                                                                      \
+    }
+NEIGHBOURS(PHADDW, w, x + y)
+NEIGHBOURS(PHADDD, d, x + y)
+NEIGHBOURS(PHADDSW, sw, saturate_s16(x + y))
+NEIGHBOURS(PHSUBW, w, x - y)
+NEIGHBOURS(PHSUBD, d, x - y)
+NEIGHBOURS(PHSUBSW, sw, saturate_s16(x - y))
+
+static inline SIMD FN(PMADDUBSW)(SIMD a, SIMD b)
+{
+    SIMD r;
+    for (unsigned k = 0; k < LANES(w); k++)
+        r.sw[k] = (int16_t)saturate_s16(a.b[2 * k] * b.sb[2 * k] + a.b[2 * k + 1] * b.sb[2 * k + 1]);
+    return r;
+}
+
+/* Bytes n and up of b with a above it. */
+static inline SIMD FN(PALIGNR)(SIMD a, SIMD b, unsigned n)
+{
+    SIMD r;
+    for (unsigned k = 0; k < LANES(b); k++)
+        r.b[k] = k + n < LANES(b) ? b.b[k + n] : k + n < 2 * LANES(b) ? a.b[k + n - LANES(b)] : 0;
+    return r;
+}
+
 #undef LANES
 #undef PACK
+#undef NEIGHBOURS
 #undef UNPACK
 #undef SHIFT

@@ -1,7 +1,7 @@
 /*
- * Binding of MMX, SSE, SSE2 and SSE3 instructions, and of those that save and restore their state.
+ * Binding of MMX, SSE and AVX instructions, and of those that save and restore their state.
  */
-#include "cpu/interp/sse.h"
+#include "cpu/interp/vec.h"
 
 void sse_unavailable(struct vcpu *v, const struct insn *i)
 {
@@ -25,11 +25,18 @@ void sse_store_masked(struct vcpu *v, const struct insn *i, const uint8_t *bytes
     }
 }
 
+void avx_unavailable(struct vcpu *v, const struct insn *i)
+{
+    bool enabled = (v->cr4 & CR4_OSXSAVE) && !(~v->xcr0 & 6);
+    vcpu_raise(v, i, enabled ? EXC_NM : EXC_UD);
+}
+
 op_fn *bind_sse(const struct insn *i, unsigned mode)
 {
     op_fn *fn;
     if ((fn = bind_sse_move(i, ea_kind(i, mode))) || (fn = bind_sse_int(i)) || (fn = bind_mmx(i)) ||
-        (fn = bind_sse_float(i)) || (fn = bind_sse_convert(i)))
+        (fn = bind_sse_float(i)) || (fn = bind_sse_convert(i)) || (fn = bind_sse4(i)) || (fn = bind_sse4_float(i)) ||
+        (fn = bind_sse_string(i)))
         return fn;
     return bind_xsave(i);
 }

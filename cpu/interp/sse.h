@@ -11,6 +11,7 @@
 #include "cpu/interp/x87.h"
 
 union simd8 {
+    int64_t sq[1];
     uint64_t q[1];
     uint32_t d[2];
     uint16_t w[4];
@@ -21,6 +22,7 @@ union simd8 {
 };
 
 union simd16 {
+    int64_t sq[2];
     uint64_t q[2];
     uint32_t d[4];
     uint16_t w[8];
@@ -41,6 +43,10 @@ static inline int saturate_u8(int x)
 static inline int saturate_s16(int x)
 {
     return x > 32767 ? 32767 : x < -32768 ? -32768 : x;
+}
+static inline int saturate_u16(int x)
+{
+    return x > 65535 ? 65535 : x < 0 ? 0 : x;
 }
 
 /* The sign bits of eight bytes, in the order of the bytes. */

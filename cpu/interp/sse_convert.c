@@ -40,8 +40,9 @@ FROM_INT(FROM_INT_HANDLERS)
     F(cvtss2si_64, "cvtss2siq", uint64_t, 32)                                                                          \
     F(cvtsd2si_32, "cvtsd2sil", uint32_t, 64)                                                                          \
     F(cvtsd2si_64, "cvtsd2siq", uint64_t, 64)                                                                          \
-    F(cvttss2si_32, "cvttss2sil", uint32_t, 32) F(cvttss2si_64, "cvttss2siq", uint64_t, 32)                            \
-        F(cvttsd2si_32, "cvttsd2sil", uint32_t, 64) F(cvttsd2si_64, "cvttsd2siq", uint64_t, 64)
+    F(cvttss2si_32, "cvttss2sil", uint32_t, 32)                                                                        \
+    F(cvttss2si_64, "cvttss2siq", uint64_t, 32) F(cvttsd2si_32, "cvttsd2sil", uint32_t, 64)                            \
+        F(cvttsd2si_64, "cvttsd2siq", uint64_t, 64)
 #define TO_INT_HANDLERS(name, text, type, bits)                                                                        \
     HOST_TO_INT(host_##name, text, type)                                                                               \
     static void name##_r(struct vcpu *v, const struct insn *i)                                                         \

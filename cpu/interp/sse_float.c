@@ -48,6 +48,14 @@ void float_done_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, u
         vcpu_raise(v, i, v->cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD);
 }
 
+void float_done_wide_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, const struct simd32 *result,
+                              bool wide, enum float_tiny tiny)
+{
+    if (!(v->mxcsr & MXCSR_UM) && wide && has_tiny(&result->half[1], tiny))
+        flags |= MXCSR_UE;
+    float_done_unmasked(v, i, flags, result->half[0], tiny);
+}
+
 /* ---- operands ---- */
 
 /* A source in memory of `size` bytes, 16 of them aligned. */
@@ -72,9 +80,10 @@ always_inline union simd16 float_load(struct vcpu *v, const struct insn *i, unsi
     FOUR(F, SUB, "sub", TINY_)                                                                                         \
     FOUR(F, MUL, "mul", TINY_)                                                                                         \
     FOUR(F, DIV, "div", TINY_)                                                                                         \
-    FOUR(F, SQRT, "sqrt", TINY_NO) FOUR(F, MIN, "min", TINY_NO) FOUR(F, MAX, "max", TINY_NO)                           \
-        F(HADDPS, "haddps", 16, TINY_PS) F(HADDPD, "haddpd", 16, TINY_PD) F(HSUBPS, "hsubps", 16, TINY_PS)             \
-            F(HSUBPD, "hsubpd", 16, TINY_PD) F(ADDSUBPS, "addsubps", 16, TINY_PS) F(ADDSUBPD, "addsubpd", 16, TINY_PD) \
+    FOUR(F, SQRT, "sqrt", TINY_NO)                                                                                     \
+    FOUR(F, MIN, "min", TINY_NO) FOUR(F, MAX, "max", TINY_NO) F(HADDPS, "haddps", 16, TINY_PS)                         \
+        F(HADDPD, "haddpd", 16, TINY_PD) F(HSUBPS, "hsubps", 16, TINY_PS) F(HSUBPD, "hsubpd", 16, TINY_PD)             \
+            F(ADDSUBPS, "addsubps", 16, TINY_PS) F(ADDSUBPD, "addsubpd", 16, TINY_PD)                                  \
                 F(CVTPS2PD, "cvtps2pd", 8, TINY_NEVER) F(CVTPD2PS, "cvtpd2ps", 16, TINY_PS)                            \
                     F(CVTSS2SD, "cvtss2sd", 4, TINY_NEVER) F(CVTSD2SS, "cvtsd2ss", 8, TINY_SS)                         \
                         F(CVTDQ2PS, "cvtdq2ps", 16, TINY_NEVER) F(CVTPS2DQ, "cvtps2dq", 16, TINY_NEVER)                \
@@ -124,7 +133,8 @@ static const struct two_forms plain[OP_COUNT] = {ARITHMETIC(ENTRY) APPROXIMATE(E
     CMP_ONE(name, text, 1)                                                                                             \
     CMP_ONE(name, text, 2)                                                                                             \
     CMP_ONE(name, text, 3)                                                                                             \
-    CMP_ONE(name, text, 4) CMP_ONE(name, text, 5) CMP_ONE(name, text, 6)                                               \
+    CMP_ONE(name, text, 4)                                                                                             \
+    CMP_ONE(name, text, 5) CMP_ONE(name, text, 6)                                                                      \
         CMP_ONE(name, text, 7) static uint32_t host_##name(union simd16 *a, union simd16 b, unsigned n, uint32_t csr)  \
     {                                                                                                                  \
         switch (n & 7) {                                                                                               \

@@ -6,6 +6,7 @@
 #define CPU_INTERP_SSE_FLOAT_H
 
 #include "cpu/interp/sse_host.h"
+#include "cpu/interp/vec.h"
 
 #define MXCSR_FLAGS 0x003fu
 #define MXCSR_PRE   0x0007u /* IE, DE, ZE: detected before computing */
@@ -27,6 +28,19 @@ static inline uint32_t float_csr(const struct vcpu *v)
 /* The rare side of float_done() (sse_float.c). */
 void float_done_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, union simd16 result,
                          enum float_tiny tiny) __attribute__((noinline));
+
+/* The same for a result of one or two halves. */
+void float_done_wide_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, const struct simd32 *result,
+                              bool wide, enum float_tiny tiny) __attribute__((noinline));
+
+static inline void float_done_wide(struct vcpu *v, const struct insn *i, uint32_t out, const struct simd32 *result,
+                                   bool wide, enum float_tiny tiny)
+{
+    if (unlikely((v->mxcsr & MXCSR_MASKS) != MXCSR_MASKS))
+        float_done_wide_unmasked(v, i, out & MXCSR_FLAGS, result, wide, tiny);
+    else
+        v->mxcsr |= out & MXCSR_FLAGS;
+}
 
 /* `out` is MXCSR after the operation. Returns if the result may be stored. */
 static inline void float_done(struct vcpu *v, const struct insn *i, uint32_t out, const union simd16 *result,

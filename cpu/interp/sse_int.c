@@ -2,103 +2,62 @@
  * Integer instructions on XMM registers (SDM volume 2: exception types 4 and 7), the logic of PS and PD included, which
  * is the same; and shuffles, which know no types either.
  */
-#include "cpu/interp/sse.h"
+#include "cpu/interp/simd16.h"
 
-#define SIMD     union simd16
-#define FN(name) x_##name
-#include "cpu/interp/simd_tmpl.h"
-
-/* ---- operations that only XMM registers have ---- */
-
-static inline SIMD x_PUNPCKLQDQ(SIMD a, SIMD b)
-{
-    return (SIMD){.q = {a.q[0], b.q[0]}};
-}
-static inline SIMD x_PUNPCKHQDQ(SIMD a, SIMD b)
-{
-    return (SIMD){.q = {a.q[1], b.q[1]}};
-}
-static inline SIMD x_MOVSLDUP(SIMD a, SIMD b)
-{
-    return (SIMD){.d = {b.d[0], b.d[0], b.d[2], b.d[2]}};
-}
-static inline SIMD x_MOVSHDUP(SIMD a, SIMD b)
-{
-    return (SIMD){.d = {b.d[1], b.d[1], b.d[3], b.d[3]}};
-}
-
-/* As C expressions of a and b over other operations. */
-#define x_ANDPS    x_PAND
-#define x_ANDPD    x_PAND
-#define x_ANDNPS   x_PANDN
-#define x_ANDNPD   x_PANDN
-#define x_ORPS     x_POR
-#define x_ORPD     x_POR
-#define x_XORPS    x_PXOR
-#define x_XORPD    x_PXOR
-#define x_UNPCKLPS x_PUNPCKLDQ
-#define x_UNPCKLPD x_PUNPCKLQDQ
-#define x_UNPCKHPS x_PUNPCKHDQ
-#define x_UNPCKHPD x_PUNPCKHQDQ
-
-#define OWN_NAMED(X)                                                                                                   \
-    X(PACKSSWB)                                                                                                        \
-    X(PACKUSWB)                                                                                                        \
-    X(PACKSSDW)                                                                                                        \
-    X(PUNPCKLBW)                                                                                                       \
-    X(PUNPCKLWD) X(PUNPCKLDQ) X(PUNPCKHBW) X(PUNPCKHWD) X(PUNPCKHDQ) X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW) X(PSLLD)      \
-        X(PSLLQ) X(PSRAW) X(PSRAD) X(PMADDWD) X(PMULUDQ) X(PSADBW) X(PUNPCKLQDQ) X(PUNPCKHQDQ) X(MOVSLDUP) X(MOVSHDUP) \
-            X(ANDPS) X(ANDPD) X(ANDNPS) X(ANDNPD) X(ORPS) X(ORPD) X(XORPS) X(XORPD) X(UNPCKLPS) X(UNPCKLPD)            \
-                X(UNPCKHPS) X(UNPCKHPD)
-
-#define HANDLERS(name)                                                                                                 \
+/* One source of 16 aligned bytes in memory. */
+#define HANDLERS(name, ...)                                                                                            \
     static void name##_r(struct vcpu *v, const struct insn *i)                                                         \
     {                                                                                                                  \
         sse_need(v, i);                                                                                                \
-        xmm_set(v, i->reg, x_##name(xmm_get(v, i->reg), xmm_get(v, i->rm)));                                           \
+        const SIMD a = xmm_get(v, i->reg), b = xmm_get(v, i->rm);                                                      \
+        const unsigned n = (unsigned)i->imm;                                                                           \
+        (void)a, (void)n;                                                                                              \
+        xmm_set(v, i->reg, __VA_ARGS__);                                                                               \
         NEXT(v, i);                                                                                                    \
     }                                                                                                                  \
     static void name##_m(struct vcpu *v, const struct insn *i)                                                         \
     {                                                                                                                  \
         sse_need(v, i);                                                                                                \
-        union simd16 m = sse_load16(v, i);                                                                             \
-        xmm_set(v, i->reg, x_##name(xmm_get(v, i->reg), m));                                                           \
+        const SIMD b = sse_load16(v, i), a = xmm_get(v, i->reg);                                                       \
+        const unsigned n = (unsigned)i->imm;                                                                           \
+        (void)a, (void)n;                                                                                              \
+        xmm_set(v, i->reg, __VA_ARGS__);                                                                               \
         NEXT_MEM(v, i);                                                                                                \
     }
-#define V(name, lane, ...) HANDLERS(name)
+#define C                     xmm_get(v, 0)
+#define V(name, lane, ...)    HANDLERS(name, x_##name(a, b))
+#define VEC(name, shift, ...) HANDLERS(name, __VA_ARGS__)
+#define LOW(name, ...)        HANDLERS(name, __VA_ARGS__)
+#define SHIFTS_BY(X)          X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW) X(PSLLD) X(PSLLQ) X(PSRAW) X(PSRAD)
+#define BY_REGISTER(name)     HANDLERS(name, x_##name(a, b))
 #include "cpu/interp/simd_ops.def"
+#include "cpu/interp/simd_ops4.def"
+#include "cpu/interp/simd_vec.def"
+SHIFTS_BY(BY_REGISTER)
 #undef V
-OWN_NAMED(HANDLERS)
+#undef VEC
+#undef LOW
 
 struct two_forms {
     op_fn *r, *m;
 };
 
-#define ENTRY(name) [OP_##name] = {name##_r, name##_m},
+#define ENTRY(name)           [OP_##name] = {name##_r, name##_m},
+#define V(name, lane, ...)    ENTRY(name)
+#define VEC(name, shift, ...) ENTRY(name)
+#define LOW(name, ...)        ENTRY(name)
 static const struct two_forms plain[OP_COUNT] = {
-#define V(name, lane, ...) ENTRY(name)
 #include "cpu/interp/simd_ops.def"
+#include "cpu/interp/simd_ops4.def"
+#include "cpu/interp/simd_vec.def"
+    SHIFTS_BY(ENTRY)};
 #undef V
-    OWN_NAMED(ENTRY)};
+#undef VEC
+#undef LOW
 
 /* ---- shifts by an immediate ---- */
 
-static inline SIMD x_PSRLDQ_n(SIMD a, uint64_t n)
-{
-    SIMD r;
-    for (unsigned k = 0; k < 16; k++)
-        r.b[k] = k + n < 16 ? a.b[k + n] : 0;
-    return r;
-}
-static inline SIMD x_PSLLDQ_n(SIMD a, uint64_t n)
-{
-    SIMD r;
-    for (unsigned k = 0; k < 16; k++)
-        r.b[k] = k >= n ? a.b[k - n] : 0;
-    return r;
-}
-
-#define SHIFTS(X)           X(PSRLW) X(PSRLD) X(PSRLQ) X(PSLLW) X(PSLLD) X(PSLLQ) X(PSRAW) X(PSRAD) X(PSRLDQ) X(PSLLDQ)
+#define SHIFTS(X)           SHIFTS_BY(X) X(PSRLDQ) X(PSLLDQ)
 #define SHIFT_HANDLER(name) SSE_REG(name##_i, xmm_set(v, i->rm, x_##name##_n(xmm_get(v, i->rm), i->imm)))
 SHIFTS(SHIFT_HANDLER)
 
@@ -109,59 +68,6 @@ static op_fn *bind_shift_imm(unsigned op)
     case OP_##name:                                                                                                    \
         return name##_i;
         SHIFTS(SHIFT_CASE)
-    default:
-        return NULL;
-    }
-}
-
-/* ---- shuffles by an immediate ---- */
-
-static inline SIMD x_PSHUFD(SIMD a, SIMD b, unsigned n)
-{
-    return (SIMD){.d = {b.d[n & 3], b.d[n >> 2 & 3], b.d[n >> 4 & 3], b.d[n >> 6 & 3]}};
-}
-static inline SIMD x_PSHUFLW(SIMD a, SIMD b, unsigned n)
-{
-    SIMD r = b;
-    for (unsigned k = 0; k < 4; k++)
-        r.w[k] = b.w[n >> 2 * k & 3];
-    return r;
-}
-static inline SIMD x_PSHUFHW(SIMD a, SIMD b, unsigned n)
-{
-    SIMD r = b;
-    for (unsigned k = 0; k < 4; k++)
-        r.w[4 + k] = b.w[4 + (n >> 2 * k & 3)];
-    return r;
-}
-static inline SIMD x_SHUFPS(SIMD a, SIMD b, unsigned n)
-{
-    return (SIMD){.d = {a.d[n & 3], a.d[n >> 2 & 3], b.d[n >> 4 & 3], b.d[n >> 6 & 3]}};
-}
-static inline SIMD x_SHUFPD(SIMD a, SIMD b, unsigned n)
-{
-    return (SIMD){.q = {a.q[n & 1], b.q[n >> 1 & 1]}};
-}
-
-#define SHUFFLES(X) X(PSHUFD) X(PSHUFLW) X(PSHUFHW) X(SHUFPS) X(SHUFPD)
-#define SHUFFLE_HANDLERS(name)                                                                                         \
-    SSE_REG(name##_r, xmm_set(v, i->reg, x_##name(xmm_get(v, i->reg), xmm_get(v, i->rm), (unsigned)i->imm)))           \
-    static void name##_m(struct vcpu *v, const struct insn *i)                                                         \
-    {                                                                                                                  \
-        sse_need(v, i);                                                                                                \
-        union simd16 m = sse_load16(v, i);                                                                             \
-        xmm_set(v, i->reg, x_##name(xmm_get(v, i->reg), m, (unsigned)i->imm));                                         \
-        NEXT_MEM(v, i);                                                                                                \
-    }
-SHUFFLES(SHUFFLE_HANDLERS)
-
-static op_fn *bind_shuffle(const struct insn *i, bool reg)
-{
-    switch (i->op) {
-#define SHUFFLE_CASE(name)                                                                                             \
-    case OP_##name:                                                                                                    \
-        return reg ? name##_r : name##_m;
-        SHUFFLES(SHUFFLE_CASE)
     default:
         return NULL;
     }
@@ -190,12 +96,12 @@ op_fn *bind_sse_int(const struct insn *i)
         return NULL;
     if (i->enc == ENC_MI)
         return bind_shift_imm(i->op);
-    if ((fn = reg ? plain[i->op].r : plain[i->op].m) || (fn = bind_shuffle(i, reg)))
+    if ((fn = reg ? plain[i->op].r : plain[i->op].m))
         return fn;
     switch (i->op) {
     case OP_PINSRW:
         return reg ? pinsrw_r : pinsrw_m;
-    case OP_PEXTRW: /* the form with a memory operand is of SSE4.1 */
+    case OP_PEXTRW: /* the form with a memory operand is in sse4.c */
         return i->enc == ENC_RMI ? pextrw : NULL;
     case OP_PMOVMSKB:
         return pmovmskb;

@@ -1,6 +1,6 @@
 /*
- * The host processor as oracle for x87, MMX and SSE: an instruction is executed by the handler that the binder chooses,
- * and by the host itself from the same registers and memory; both must end in the same state.
+ * The host processor as oracle for x87, MMX, SSE and AVX: an instruction is executed by the handler that the binder
+ * chooses, and by the host itself from the same registers and memory; both must end in the same state.
  *
  * State goes in and comes out as an FXSAVE image, which is taken apart here and not by the code under test. The
  * pointers FIP, FDP and FOP are not compared: processors differ in when they store them. A SIMD exception (#XM) arrives
@@ -29,11 +29,13 @@ struct oracle_state {
     uint64_t mem;   /* where rsi and rdi point */
     uint32_t mxcsr; /* the process's own */
     uint32_t faulted;
-    uint64_t after; /* where execution goes on after #XM */
+    uint64_t after;       /* where execution goes on after #XM */
+    uint8_t high[16][16]; /* upper halves of the YMM registers, if the host has them */
 } __attribute__((aligned(64)));
 
 _Static_assert(offsetof(struct oracle_state, gpr) == 512 && offsetof(struct oracle_state, rflags) == 544 &&
-                   offsetof(struct oracle_state, mem) == 552 && offsetof(struct oracle_state, mxcsr) == 560,
+                   offsetof(struct oracle_state, mem) == 552 && offsetof(struct oracle_state, mxcsr) == 560 &&
+                   offsetof(struct oracle_state, high) == 576,
                "the assembly's offsets");
 
 /* void stub(struct oracle_state *): 16 bytes at oracle_stub_insn are replaced by the instruction and NOPs. */
@@ -48,6 +50,52 @@ __asm__(".pushsection .text\n"
         "fnclex\n\tfninit\n\tldmxcsr 560(%rbp)\n\tcld\n\tpop %rbp\n\tpop %rbx\n\tret\n"
         "oracle_stub_end:\n"
         ".popsection\n");
+/* The same with the upper halves of YMM registers. */
+__asm__(".pushsection .text\n"
+        "oracle_wide:\n\tpush %rbx\n\tpush %rbp\n\tmov %rdi, %rbp\n\tfxrstor64 (%rbp)\n\t"
+        "vinsertf128 $1, 576(%rbp), %ymm0, %ymm0\n"
+        "vinsertf128 $1, 592(%rbp), %ymm1, %ymm1\n"
+        "vinsertf128 $1, 608(%rbp), %ymm2, %ymm2\n"
+        "vinsertf128 $1, 624(%rbp), %ymm3, %ymm3\n"
+        "vinsertf128 $1, 640(%rbp), %ymm4, %ymm4\n"
+        "vinsertf128 $1, 656(%rbp), %ymm5, %ymm5\n"
+        "vinsertf128 $1, 672(%rbp), %ymm6, %ymm6\n"
+        "vinsertf128 $1, 688(%rbp), %ymm7, %ymm7\n"
+        "vinsertf128 $1, 704(%rbp), %ymm8, %ymm8\n"
+        "vinsertf128 $1, 720(%rbp), %ymm9, %ymm9\n"
+        "vinsertf128 $1, 736(%rbp), %ymm10, %ymm10\n"
+        "vinsertf128 $1, 752(%rbp), %ymm11, %ymm11\n"
+        "vinsertf128 $1, 768(%rbp), %ymm12, %ymm12\n"
+        "vinsertf128 $1, 784(%rbp), %ymm13, %ymm13\n"
+        "vinsertf128 $1, 800(%rbp), %ymm14, %ymm14\n"
+        "vinsertf128 $1, 816(%rbp), %ymm15, %ymm15\n"
+        "mov 552(%rbp), %rsi\n\tmov %rsi, %rdi\n\tpush 544(%rbp)\n\tpopfq\n\t"
+        "mov 512(%rbp), %rax\n\tmov 520(%rbp), %rcx\n\tmov 528(%rbp), %rdx\n\tmov 536(%rbp), %rbx\n"
+        "oracle_wide_insn:\n\t.fill 16, 1, 0x90\n\t"
+        "fxsave64 (%rbp)\n\t"
+        "vextractf128 $1, %ymm0, 576(%rbp)\n"
+        "vextractf128 $1, %ymm1, 592(%rbp)\n"
+        "vextractf128 $1, %ymm2, 608(%rbp)\n"
+        "vextractf128 $1, %ymm3, 624(%rbp)\n"
+        "vextractf128 $1, %ymm4, 640(%rbp)\n"
+        "vextractf128 $1, %ymm5, 656(%rbp)\n"
+        "vextractf128 $1, %ymm6, 672(%rbp)\n"
+        "vextractf128 $1, %ymm7, 688(%rbp)\n"
+        "vextractf128 $1, %ymm8, 704(%rbp)\n"
+        "vextractf128 $1, %ymm9, 720(%rbp)\n"
+        "vextractf128 $1, %ymm10, 736(%rbp)\n"
+        "vextractf128 $1, %ymm11, 752(%rbp)\n"
+        "vextractf128 $1, %ymm12, 768(%rbp)\n"
+        "vextractf128 $1, %ymm13, 784(%rbp)\n"
+        "vextractf128 $1, %ymm14, 800(%rbp)\n"
+        "vextractf128 $1, %ymm15, 816(%rbp)\n"
+
+        "oracle_wide_after:\n\tpushfq\n\tpop 544(%rbp)\n\tvzeroupper\n\t"
+        "mov %rax, 512(%rbp)\n\tmov %rcx, 520(%rbp)\n\tmov %rdx, 528(%rbp)\n\tmov %rbx, 536(%rbp)\n\t"
+        "fnclex\n\tfninit\n\tldmxcsr 560(%rbp)\n\tcld\n\tpop %rbp\n\tpop %rbx\n\tret\n"
+        "oracle_wide_end:\n"
+        ".popsection\n");
+extern const uint8_t oracle_wide[], oracle_wide_insn[], oracle_wide_after[], oracle_wide_end[];
 extern const uint8_t oracle_stub[], oracle_stub_insn[], oracle_stub_after[], oracle_stub_end[];
 
 struct oracle {
@@ -55,6 +103,7 @@ struct oracle {
     uint8_t *code;
     uint8_t *mem; /* the host's copy of the memory operand */
     uint64_t rng;
+    bool wide; /* the host has YMM registers */
     unsigned cases, faults;
 };
 
@@ -89,13 +138,18 @@ static inline void oracle_open(struct oracle *o)
     memset(o, 0, sizeof *o);
     rig_open(&o->rig);
     rig_long(&o->rig);
-    o->rig.v->cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT;
+    o->rig.v->cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
+    o->rig.v->xcr0 = 7;
+    o->wide = __builtin_cpu_supports("avx");
     vcpu_refresh(o->rig.v);
     o->rng = 1;
     o->code = mmap(NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ck_assert_ptr_ne(o->code, MAP_FAILED);
     o->mem = o->code + 4096;
-    memcpy(o->code, oracle_stub, (size_t)(oracle_stub_end - oracle_stub));
+    if (o->wide)
+        memcpy(o->code, oracle_wide, (size_t)(oracle_wide_end - oracle_wide));
+    else
+        memcpy(o->code, oracle_stub, (size_t)(oracle_stub_end - oracle_stub));
     sigaction(SIGFPE, &sa, NULL);
 }
 
@@ -265,8 +319,10 @@ static inline void oracle_load(struct oracle *o, const struct oracle_state *s)
         memcpy(&f->st[(f->top + n) & 7].mant, s->fx + 32 + 16 * n, 8);
         memcpy(&f->st[(f->top + n) & 7].exp, s->fx + 40 + 16 * n, 2);
     }
-    for (unsigned n = 0; n < 16; n++)
+    for (unsigned n = 0; n < 16; n++) {
         memcpy(v->xmm[n].q, s->fx + 160 + 16 * n, 16);
+        memcpy(v->xmm[n].q + 2, s->high[n], 16);
+    }
     for (unsigned n = 0; n < 4; n++)
         v->gpr[n] = s->gpr[n];
     v->gpr[REG_RSI] = v->gpr[REG_RDI] = RIG_DATA;
@@ -288,8 +344,10 @@ static inline void oracle_store(struct oracle *o, struct oracle_state *s)
         memcpy(s->fx + 32 + 16 * n, &f->st[(f->top + n) & 7].mant, 8);
         memcpy(s->fx + 40 + 16 * n, &f->st[(f->top + n) & 7].exp, 2);
     }
-    for (unsigned n = 0; n < 16; n++)
+    for (unsigned n = 0; n < 16; n++) {
         memcpy(s->fx + 160 + 16 * n, v->xmm[n].q, 16);
+        memcpy(s->high[n], v->xmm[n].q + 2, 16);
+    }
     for (unsigned n = 0; n < 4; n++)
         s->gpr[n] = v->gpr[n];
     s->rflags = vcpu_rflags(v) & FLAGS_ARITH;
@@ -324,14 +382,15 @@ static inline void oracle_emulate(struct oracle *o, struct oracle_state *s, cons
 
 static inline void oracle_native(struct oracle *o, struct oracle_state *s, const uint8_t *bytes, unsigned len)
 {
-    uint8_t *at = o->code + (oracle_stub_insn - oracle_stub);
+    uint8_t *at = o->code + (o->wide ? oracle_wide_insn - oracle_wide : oracle_stub_insn - oracle_stub);
     void (*stub)(struct oracle_state *);
     memset(at, 0x90, 16);
     memcpy(at, bytes, len);
     s->mem = (uintptr_t)o->mem;
     s->mxcsr = 0x1f80;
     s->faulted = 0;
-    s->after = (uintptr_t)(o->code + (oracle_stub_after - oracle_stub));
+    s->after =
+        (uintptr_t)o->code + (uintptr_t)(o->wide ? oracle_wide_after - oracle_wide : oracle_stub_after - oracle_stub);
     *(void **)&stub = o->code;
     stub(s);
     s->rflags &= FLAGS_ARITH;
@@ -355,6 +414,8 @@ static inline void oracle_dump(const char *what, const struct oracle_state *s)
     for (unsigned n = 0; n < 24; n++) {
         const uint8_t *p = s->fx + 32 + 16 * n;
         fprintf(stderr, "  %s%u ", n < 8 ? "st" : "xmm", n < 8 ? n : n - 8);
+        for (int k = 15; n >= 8 && k >= 0; k--)
+            fprintf(stderr, "%02x", s->high[n - 8][k]);
         for (int k = 15; k >= 0; k--)
             fprintf(stderr, "%02x", p[k]);
         fprintf(stderr, n % 2 ? "\n" : "  ");
@@ -388,9 +449,9 @@ static inline void oracle_check(struct oracle *o, const struct oracle_state *in,
         native.fx[2 + k] &= (uint8_t) ~(fsw_undefined >> 8 * k);
     }
     forget_precision(&emulated, &native);
-    bool same = !memcmp(emulated.fx, native.fx, FX_SIZE) && !memcmp(emulated.gpr, native.gpr, sizeof native.gpr) &&
-                emulated.rflags == native.rflags && emulated.faulted == native.faulted &&
-                !memcmp(after, o->mem, ORACLE_MEM);
+    bool same = !memcmp(emulated.fx, native.fx, FX_SIZE) && !memcmp(emulated.high, native.high, sizeof native.high) &&
+                !memcmp(emulated.gpr, native.gpr, sizeof native.gpr) && emulated.rflags == native.rflags &&
+                emulated.faulted == native.faulted && !memcmp(after, o->mem, ORACLE_MEM);
     o->cases++;
     o->faults += native.faulted;
     if (same)
@@ -399,7 +460,7 @@ static inline void oracle_check(struct oracle *o, const struct oracle_state *in,
     char text[96];
     insn_decode(&insn, bytes, len, MODE_CODE64 | MODE_PE | MODE_LONG | MODE_FLAT, 0);
     fprintf(stderr, "%s, memory ", insn_print(&insn, 0, text, sizeof text));
-    for (int k = 15; k >= 0; k--)
+    for (int k = 31; k >= 0; k--)
         fprintf(stderr, "%02x", before[k]);
     fprintf(stderr, "\n");
     oracle_dump("before", in);
@@ -430,6 +491,8 @@ static inline void oracle_randomize(struct oracle *o, struct oracle_state *s)
     }
     for (unsigned n = 0; n < 16; n++)
         oracle_vector(o, s->fx + 160 + 16 * n);
+    for (unsigned n = 0; n < 16; n++)
+        oracle_vector(o, s->high[n]);
     uint32_t mxcsr = (uint32_t)oracle_random(o) & 0xe07f;
     mxcsr |= oracle_below(o, 4) ? 0x1f80 : (uint32_t)oracle_random(o) & 0x1f80;
     memcpy(s->fx + 24, &mxcsr, 4);
