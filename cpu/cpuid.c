@@ -36,7 +36,8 @@ bool cpu_has(const struct vcpu *v, enum cpu_feature f)
 }
 
 /* The feature behind each gate; a gate without a row is open. */
-#define GATED(X) X(MMX) X(FXSR) X(SSE) X(SSE2) X(SSE3) X(SSSE3) X(SSE41) X(SSE42) X(XSAVE) X(XSAVEOPT)
+#define GATED(X)                                                                                                       \
+    X(MMX) X(FXSR) X(SSE) X(SSE2) X(SSE3) X(SSSE3) X(SSE41) X(SSE42) X(AES) X(PCLMUL) X(SHA) X(XSAVE) X(XSAVEOPT)
 
 uint64_t cpu_model_gates(const struct cpu_model *m)
 {

@@ -52,6 +52,7 @@ struct cpu_model {
     X(SSE, "sse", CPUID_1_EDX, 25, true)                                                                               \
     X(SSE2, "sse2", CPUID_1_EDX, 26, true)                                                                             \
     X(SSE3, "pni", CPUID_1_ECX, 0, true)                                                                               \
+    X(PCLMUL, "pclmulqdq", CPUID_1_ECX, 1, false)                                                                      \
     X(SSSE3, "ssse3", CPUID_1_ECX, 9, false)                                                                           \
     X(CX16, "cx16", CPUID_1_ECX, 13, true)                                                                             \
     X(SSE41, "sse4_1", CPUID_1_ECX, 19, false)                                                                         \
@@ -59,6 +60,7 @@ struct cpu_model {
     X(X2APIC, "x2apic", CPUID_1_ECX, 21, true)                                                                         \
     X(POPCNT, "popcnt", CPUID_1_ECX, 23, true)                                                                         \
     X(TSC_DEADLINE, "tsc_deadline_timer", CPUID_1_ECX, 24, true)                                                       \
+    X(AES, "aes", CPUID_1_ECX, 25, false)                                                                              \
     X(XSAVE, "xsave", CPUID_1_ECX, 26, true)                                                                           \
     X(RDRAND, "rdrand", CPUID_1_ECX, 30, false)                                                                        \
     X(FSGSBASE, "fsgsbase", CPUID_7_EBX, 0, true)                                                                      \
@@ -67,6 +69,7 @@ struct cpu_model {
     X(ERMS, "erms", CPUID_7_EBX, 9, true)                                                                              \
     X(RDSEED, "rdseed", CPUID_7_EBX, 18, false)                                                                        \
     X(SMAP, "smap", CPUID_7_EBX, 20, true)                                                                             \
+    X(SHA, "sha_ni", CPUID_7_EBX, 29, false)                                                                           \
     X(UMIP, "umip", CPUID_7_ECX, 2, true)                                                                              \
     X(PKU, "pku", CPUID_7_ECX, 3, true)                                                                                \
     X(LA57, "la57", CPUID_7_ECX, 16, false)                                                                            \

@@ -36,7 +36,7 @@ op_fn *bind_sse(const struct insn *i, unsigned mode)
     op_fn *fn;
     if ((fn = bind_sse_move(i, ea_kind(i, mode))) || (fn = bind_sse_int(i)) || (fn = bind_mmx(i)) ||
         (fn = bind_sse_float(i)) || (fn = bind_sse_convert(i)) || (fn = bind_sse4(i)) || (fn = bind_sse4_float(i)) ||
-        (fn = bind_sse_string(i)))
+        (fn = bind_sse_string(i)) || (fn = bind_sse_crypto(i)))
         return fn;
     return bind_xsave(i);
 }

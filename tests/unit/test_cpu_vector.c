@@ -189,7 +189,8 @@ static unsigned check_gate(struct oracle *o, unsigned gate)
 static const struct {
     unsigned gate, rows;
     const char *name;
-} extensions[] = {{GATE_SSSE3, 32, "SSSE3"}, {GATE_SSE41, 49, "SSE4.1"}, {GATE_SSE42, 7, "SSE4.2"}};
+} extensions[] = {{GATE_SSSE3, 32, "SSSE3"}, {GATE_SSE41, 49, "SSE4.1"},    {GATE_SSE42, 7, "SSE4.2"},
+                  {GATE_AES, 6, "AES"},      {GATE_PCLMUL, 1, "PCLMULQDQ"}, {GATE_SHA, 7, "SHA"}};
 
 START_TEST(every_row_of_an_extension_agrees_with_the_host)
 {
