@@ -31,6 +31,7 @@ struct cpu_model {
 /* One row a feature: identifier, name, register, bit, offered by the model "base". */
 #define CPU_FEATURES(X)                                                                                                \
     X(FPU, "fpu", CPUID_1_EDX, 0, true)                                                                                \
+    X(VME, "vme", CPUID_1_EDX, 1, true)                                                                                \
     X(DE, "de", CPUID_1_EDX, 2, true)                                                                                  \
     X(PSE, "pse", CPUID_1_EDX, 3, true)                                                                                \
     X(TSC, "tsc", CPUID_1_EDX, 4, true)                                                                                \

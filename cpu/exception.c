@@ -2,10 +2,12 @@
  * Exceptions and interrupts: raising them, and delivering them through the IDT (SDM volume 3, chapter 6).
  *
  * Delivery checks everything before it changes anything: a fault on the way leaves the state of the interrupted
- * instruction, and is combined with the first event by the double-fault rules (table 6-5).
+ * instruction (or, from half-way through a task switch on, that of the new task), and is combined with the first event
+ * by the double-fault rules (table 6-5).
  */
 #include "core/trace.h"
 #include "cpu/system.h"
+#include "cpu/task.h"
 
 struct event {
     enum event_kind kind;
@@ -94,11 +96,6 @@ static void gate_read(struct vcpu *v, const struct event *ev, struct gate *g)
         vcpu_raise_error(v, NULL, EXC_GP, gate_error(ev));
     if (!(attr & SEG_ATTR_P))
         vcpu_raise_error(v, NULL, EXC_NP, gate_error(ev));
-    if (g->type == SYS_TASK_GATE) {
-        log_emit(v->log, LOG_UNIMP, "cpu%u: vector 0x%02x goes through a task gate (hardware task switch)", v->index,
-                 ev->vector);
-        vcpu_raise_error(v, NULL, EXC_GP, gate_error(ev));
-    }
     g->sel = (uint16_t)(low >> 16);
     g->ist = wide ? low >> 32 & 7 : 0;
     g->offset = (low & 0xffff) | (low >> 32 & 0xffff0000) | high << 32;
@@ -115,6 +112,8 @@ static unsigned handler_code(struct vcpu *v, const struct gate *g, struct descri
     desc_read(v, NULL, g->sel, EXC_GP, cs);
     unsigned attr = desc_attr(cs->raw);
     if (!attr_is_code(attr) || ATTR_DPL(attr) > v->cpl)
+        vcpu_raise_error(v, NULL, EXC_GP, err);
+    if (v->rflags & FLAG_VM && (attr & ATTR_CONFORMING || ATTR_DPL(attr))) /* virtual-8086 mode is left to CPL 0 */
         vcpu_raise_error(v, NULL, EXC_GP, err);
     if (mode_is_long(v) && (!(attr & SEG_ATTR_L) || (attr & SEG_ATTR_DB)))
         vcpu_raise_error(v, NULL, EXC_GP, err);
@@ -181,18 +180,29 @@ static void inner_stack(struct vcpu *v, unsigned cpl, struct frame_stack *s, str
     s->err_sel = ss;
 }
 
+/* Out of virtual-8086 mode these are pushed too, in this order, and are null in the handler. */
+static const int v86_saved[] = {SEG_GS, SEG_FS, SEG_DS, SEG_ES};
+
 static void deliver_protected(struct vcpu *v, const struct event *ev)
 {
     struct gate g;
     struct descriptor cs, ssd;
     struct frame_stack s;
     gate_read(v, ev, &g);
+    if (g.type == SYS_TASK_GATE)
+        return task_event(
+            v, g.sel,
+            &(struct task_event){
+                .rip = ev->rip, .flags = flags_to_push(v, ev), .has_error = ev->has_error, .error = ev->error});
     unsigned cpl = handler_code(v, &g, &cs), n = 0;
     bool inner = cpl != v->cpl;
-    uint64_t frame[6];
+    uint64_t frame[10];
     frame_stack_current(v, &s);
     if (inner) {
         inner_stack(v, cpl, &s, &ssd);
+        if (v->rflags & FLAG_VM)
+            for (unsigned k = 0; k < ARRAY_LEN(v86_saved); k++)
+                frame[n++] = v->seg[v86_saved[k]].sel;
         frame[n++] = v->seg[SEG_SS].sel;
         frame[n++] = v->gpr[REG_RSP];
     }
@@ -206,6 +216,9 @@ static void deliver_protected(struct vcpu *v, const struct event *ev)
     frame_push(v, NULL, &s, frame, n, g.type & 8 ? 4 : 2);
     if (inner)
         segment_set(v, SEG_SS, s.ss.sel, ssd.raw);
+    if (v->rflags & FLAG_VM)
+        for (unsigned k = 0; k < ARRAY_LEN(v86_saved); k++)
+            segment_set_null(v, v86_saved[k], 0);
     frame_set_rsp(v, s.rsp);
     enter_handler(v, &g, cs.raw, cpl);
 }

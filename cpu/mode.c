@@ -93,6 +93,8 @@ void vcpu_refresh(struct vcpu *v)
     const struct segment *ss = &v->seg[SEG_SS];
     if (!(v->cr0 & CR0_PE))
         v->cpl = 0;
+    else if (v->rflags & FLAG_VM)
+        v->cpl = 3;
     else
         v->cpl = ss->unusable ? v->seg[SEG_CS].sel & 3u : ATTR_DPL(ss->attr);
     vcpu_mode_changed(v);

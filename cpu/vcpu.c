@@ -184,9 +184,9 @@ void vcpu_set_a20(struct vcpu *v, bool enabled)
 
 /* ---- flags ---- */
 
-/* Bits of RFLAGS that exist, the arithmetic ones aside. VM is never set: virtual-8086 mode is not implemented. */
+/* Bits of RFLAGS that exist, the arithmetic ones aside. */
 #define FLAGS_KEPT                                                                                                     \
-    (FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID)
+    (FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID)
 
 uint64_t vcpu_rflags(const struct vcpu *v)
 {

@@ -196,6 +196,8 @@ static void check_loaded(struct vcpu *v, struct snap_reader *r)
     if (!!(v->efer & EFER_LMA) != ((v->efer & EFER_LME) && (v->cr0 & CR0_PG)) ||
         ((v->cr0 & CR0_PG) && !(v->cr0 & CR0_PE)) || (v->efer & EFER_LMA && !(v->cr4 & CR4_PAE)))
         snap_fail(r, "cpu%u: control registers contradict each other", v->index);
+    if (v->rflags & FLAG_VM && (!(v->cr0 & CR0_PE) || v->efer & EFER_LMA || v->cpl != 3))
+        snap_fail(r, "cpu%u: virtual-8086 mode where there can be none", v->index);
 }
 
 void vcpu_load(struct vcpu *v, struct snap_reader *r)

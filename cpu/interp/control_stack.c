@@ -163,7 +163,6 @@ static void popf(struct vcpu *v, const struct insn *i)
     uint64_t flags = vme ? popf_vme(v, i, f) : (v->rflags & ~mask) | (f & mask);
     stack_adjust(v, i->opsize);
     vcpu_set_rflags(v, (flags & ~FLAG_RF) | (f & FLAGS_ARITH));
-    v->rflags |= flags & FLAG_VM; /* which only task switches and IRET change */
     block_end(v, i, v->mode & MODE_CODE64 ? next : (uint32_t)next, 2);
 }
 

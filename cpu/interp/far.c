@@ -1,8 +1,10 @@
 /*
- * Far jumps, calls and returns, with call gates (SDM volume 2: JMP, CALL, RET; volume 3, 5.8).
+ * Far jumps, calls and returns, with call gates; to tasks they go through cpu/task.c (SDM volume 2: JMP, CALL, RET;
+ * volume 3, 5.8).
  */
 #include "cpu/optable.h"
 #include "cpu/system.h"
+#include "cpu/task.h"
 
 /* ---- code segments ---- */
 
@@ -81,11 +83,10 @@ struct call_gate {
     struct descriptor cs;
 };
 
-static _Noreturn void raise_task(struct vcpu *v, const struct insn *i, uint16_t sel)
+static bool leads_to_task(const struct vcpu *v, uint64_t raw)
 {
-    log_emit(v->log, LOG_UNIMP, "cpu%u: hardware task switch to selector 0x%04x at rip 0x%llx", v->index, sel,
-             (unsigned long long)insn_rip(v, i));
-    vcpu_raise_error(v, i, EXC_GP, sel & 0xfffcu);
+    unsigned type = desc_attr(raw) & ATTR_TYPE;
+    return !mode_is_long(v) && (type == SYS_TASK_GATE || type == SYS_TSS || type == SYS_TSS16);
 }
 
 /* The system descriptor behind `sel` must be a call gate; reads it and the code segment behind it. */
@@ -93,16 +94,13 @@ static void call_gate_read(struct vcpu *v, const struct insn *i, uint16_t sel, u
 {
     unsigned attr = desc_attr(raw), type = attr & ATTR_TYPE, dpl = ATTR_DPL(attr);
     bool legacy = !mode_is_long(v);
-    if (type != SYS_CALL &&
-        !(legacy && (type == SYS_CALL16 || type == SYS_TASK_GATE || type == SYS_TSS || type == SYS_TSS16)))
+    if (type != SYS_CALL && !(legacy && type == SYS_CALL16))
         vcpu_raise_error(v, i, EXC_GP, sel & 0xfffcu);
     if (dpl < v->cpl || dpl < (sel & 3u))
         vcpu_raise_error(v, i, EXC_GP, sel & 0xfffcu);
     uint64_t high = legacy ? 0 : desc_read_high(v, i, sel, EXC_GP);
     if (!(attr & SEG_ATTR_P))
         vcpu_raise_error(v, i, EXC_NP, sel & 0xfffcu);
-    if (type != SYS_CALL && type != SYS_CALL16)
-        raise_task(v, i, sel);
     g->sel = (uint16_t)(raw >> 16);
     g->type = type;
     g->count = legacy ? raw >> 32 & 31 : 0;
@@ -126,6 +124,8 @@ static bool gate_goes_inward(const struct vcpu *v, const struct call_gate *g)
 static void gate_jump(struct vcpu *v, const struct insn *i, const struct far_pointer *p, uint64_t raw)
 {
     struct call_gate g;
+    if (leads_to_task(v, raw))
+        return task_transfer(v, i, TASK_JMP, p->sel, raw);
     call_gate_read(v, i, p->sel, raw, &g);
     if (gate_goes_inward(v, &g)) /* a jump cannot change CPL */
         vcpu_raise_error(v, i, EXC_GP, g.sel & 0xfffcu);
@@ -169,6 +169,8 @@ static void gate_call_inward(struct vcpu *v, const struct insn *i, const struct 
 static void gate_call(struct vcpu *v, const struct insn *i, const struct far_pointer *p, uint64_t raw)
 {
     struct call_gate g;
+    if (leads_to_task(v, raw))
+        return task_transfer(v, i, TASK_CALL, p->sel, raw);
     call_gate_read(v, i, p->sel, raw, &g);
     check_rip(v, i, g.cs.raw, g.off);
     desc_set_accessed(v, i, &g.cs);

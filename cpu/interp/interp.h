@@ -152,6 +152,7 @@ void lin_probe_read(struct vcpu *v, const struct insn *i, uint64_t lin, unsigned
 /* Implicit supervisor accesses (descriptor tables, TSS, IDT): whatever CPL is. */
 uint64_t lin_load_sys(struct vcpu *v, const struct insn *i, uint64_t lin, unsigned size);
 void lin_store_sys(struct vcpu *v, const struct insn *i, uint64_t lin, uint64_t value, unsigned size);
+void lin_probe_sys(struct vcpu *v, const struct insn *i, uint64_t lin, unsigned len, bool write);
 
 #define MEM_ACCESSORS(bits)                                                                                            \
     static inline uint##bits##_t lin_load##bits(struct vcpu *v, const struct insn *i, uint64_t lin)                    \

@@ -249,3 +249,8 @@ void lin_store_sys(struct vcpu *v, const struct insn *i, uint64_t lin, uint64_t 
     else
         access_bytes(v, i, lin, &value, size, ACCESS_WRITE | ACCESS_IMPLICIT);
 }
+
+void lin_probe_sys(struct vcpu *v, const struct insn *i, uint64_t lin, unsigned len, bool write)
+{
+    check_range(v, i, lin, len, (write ? ACCESS_WRITE : ACCESS_READ) | ACCESS_IMPLICIT);
+}

@@ -182,23 +182,30 @@ static void op_pause(struct vcpu *v, const struct insn *i)
 
 /* ---- flags ---- */
 
-static void check_iopl(struct vcpu *v, const struct insn *i)
+/* CLI and STI without the right to change IF: VIF in its place (true) where virtual-8086 mode extensions (VME) or
+ * protected-mode virtual interrupts (PVI) give the program one, else #GP(0). */
+static bool changes_vif(struct vcpu *v, const struct insn *i)
 {
-    if (v->cr0 & CR0_PE && v->cpl > flags_iopl(v))
+    if (!(v->cr0 & CR0_PE) || v->cpl <= flags_iopl(v))
+        return false;
+    if (!(v->cr4 & (v->rflags & FLAG_VM ? CR4_VME : CR4_PVI)) || v->cpl != 3)
         vcpu_raise_error(v, i, EXC_GP, 0);
+    return true;
 }
 
 static void op_cli(struct vcpu *v, const struct insn *i)
 {
-    check_iopl(v, i);
-    v->rflags &= ~FLAG_IF;
+    v->rflags &= ~(changes_vif(v, i) ? FLAG_VIF : FLAG_IF);
     NEXT_OR_END(v, i, false);
 }
 
 static void op_sti(struct vcpu *v, const struct insn *i)
 {
-    check_iopl(v, i);
-    if (!(v->rflags & FLAG_IF)) {
+    if (changes_vif(v, i)) {
+        if (v->rflags & FLAG_VIP)
+            vcpu_raise_error(v, i, EXC_GP, 0);
+        v->rflags |= FLAG_VIF;
+    } else if (!(v->rflags & FLAG_IF)) {
         v->rflags |= FLAG_IF;
         v->int_shadow = true;
     }

@@ -315,14 +315,14 @@ START_TEST(a_16_bit_gate_pushes_words)
 }
 END_TEST
 
-START_TEST(a_task_gate_is_a_protection_fault)
+START_TEST(a_task_gate_that_names_no_tss_is_a_protection_fault)
 {
     struct cpu_rig r;
     rig_open(&r);
     rig_protected(&r);
     rig_poke(&r, RIG_IDT + 8 * 0x40 + 5, 0x85, 1);
     vcpu_deliver(r.v, EVENT_INTERRUPT, 0x40, false, 0);
-    rig_expect_fault32(&r, EXC_GP, 0x40 * 8 + 2 + 1);
+    rig_expect_fault32(&r, EXC_GP, SEL_CODE32_0 + 1);
     rig_close(&r);
 }
 END_TEST
@@ -433,7 +433,7 @@ static Suite *suite(void)
         protected_mode_frame_to_an_inner_level_has_the_old_stack,
         a_bad_stack_in_the_tss_is_an_invalid_tss_fault,
         a_16_bit_gate_pushes_words,
-        a_task_gate_is_a_protection_fault,
+        a_task_gate_that_names_no_tss_is_a_protection_fault,
         real_mode_pushes_three_words_and_goes_through_the_vector_table,
         real_mode_without_a_vector_table_shuts_down,
         with_tf_each_instruction_is_followed_by_a_trap,
