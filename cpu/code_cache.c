@@ -3,6 +3,7 @@
 #include "core/stats.h"
 #include "core/trace.h"
 #include "cpu/interp/interp.h"
+#include "cpu/optable.h"
 
 #include <stdlib.h>
 
@@ -281,10 +282,10 @@ static unsigned decode_run(const struct code_cache *c, struct insn *insn, const 
     unsigned n = 0, off = 0;
     while (n < max && off < avail) {
         struct insn *i = &insn[n];
-        if (insn_decode(i, bytes + off, avail - off, mode & 0xffff, off) == DECODE_MORE)
+        if (insn_decode_gated(i, bytes + off, avail - off, mode & 0xffff, off, c->gates) == DECODE_MORE)
             break;
         i->idx = (uint8_t)n++;
-        i->fn = interp_bind_gated(i, mode & 0xffff, c->gates);
+        i->fn = interp_bind(i, mode & 0xffff);
         off += i->len;
         if (i->flags & INSN_ENDS)
             break;

@@ -83,7 +83,8 @@ void control_write_cr3(struct vcpu *v, const struct insn *i, uint64_t value)
 
 static uint64_t cr4_offered(const struct vcpu *v)
 {
-    uint64_t m = CR4_TSD | CR4_PCE;
+    uint64_t m = v->model->generation >= CPU_PENTIUM3 ? CR4_PCE : 0;
+    m |= cpu_has(v, CPU_FEATURE_TSC) ? CR4_TSD : 0;
     m |= cpu_has(v, CPU_FEATURE_VME) ? CR4_VME | CR4_PVI : 0;
     m |= cpu_has(v, CPU_FEATURE_DE) ? CR4_DE : 0;
     m |= cpu_has(v, CPU_FEATURE_PSE) ? CR4_PSE : 0;

@@ -28,7 +28,8 @@ struct decoder {
     uint8_t w, r, x, b;
     uint8_t kind; /* prefix that selects forms: PP_NP, PP_P66, PP_PF3, PP_PF2 */
     uint8_t map, opcode, modrm;
-    const struct op_form *form;
+    uint64_t gates;                     /* forms that exist: bits by enum op_gate */
+    const struct op_form *form, *gated; /* chosen; what would be but for its gate */
 };
 
 /* ---- bytes ---- */
@@ -219,9 +220,14 @@ static const struct op_form *find_form(struct decoder *d)
         return NULL;
     if (f->modrm)
         d->modrm = next8(d);
-    for (; f->key == key; f--)
-        if (f->modes & d->md && prefix_fits(d, f->prefix) && modrm_fits(d, f->modrm))
+    for (; f->key == key; f--) {
+        if (!(f->modes & d->md) || !prefix_fits(d, f->prefix) || !modrm_fits(d, f->modrm))
+            continue;
+        if (d->gates >> f->gate & 1)
             found = f;
+        else
+            d->gated = f;
+    }
     return found;
 }
 
@@ -463,8 +469,9 @@ static bool is_legal(const struct decoder *d, const struct insn *out)
 
 static enum decode_result undefined(const struct decoder *d, struct insn *out, unsigned off)
 {
+    const struct op_form *form = d->form ? d->form : d->gated;
     *out = (struct insn){.op = OP_UD,
-                         .form = (uint16_t)(d->form && !d->lock ? d->form - optable_forms : 0),
+                         .form = (uint16_t)(form && !d->lock ? form - optable_forms : 0),
                          .flags = INSN_ENDS,
                          .off = (uint16_t)off,
                          .len = (uint8_t)d->pos,
@@ -513,12 +520,14 @@ static void decode_form(struct decoder *d, struct insn *out, unsigned off)
         out->disp = (int32_t)((uint32_t)out->disp + off + out->len);
 }
 
-enum decode_result insn_decode(struct insn *out, const uint8_t *bytes, size_t avail, unsigned mode, unsigned off)
+enum decode_result insn_decode_gated(struct insn *out, const uint8_t *bytes, size_t avail, unsigned mode, unsigned off,
+                                     uint64_t gates)
 {
     bool code64 = mode & MODE_CODE64, real = !(mode & MODE_PE) || mode & MODE_VM;
     struct decoder d = {.bytes = bytes,
                         .avail = avail,
                         .mode = mode,
+                        .gates = gates,
                         .code64 = code64,
                         .code16 = !code64 && !(mode & MODE_CODE32),
                         .md = code64 ? MD_64
@@ -543,4 +552,9 @@ enum decode_result insn_decode(struct insn *out, const uint8_t *bytes, size_t av
     if (!d.form || !is_legal(&d, out))
         return undefined(&d, out, off);
     return DECODE_OK;
+}
+
+enum decode_result insn_decode(struct insn *out, const uint8_t *bytes, size_t avail, unsigned mode, unsigned off)
+{
+    return insn_decode_gated(out, bytes, avail, mode, off, ~0ull);
 }

@@ -191,11 +191,16 @@ static bool read_computed(struct vcpu *v, uint32_t index, uint64_t *value)
     }
 }
 
+static bool read_any(struct vcpu *v, uint32_t index, uint64_t *value)
+{
+    if (is_apic_msr(index))
+        return apic_read(v, index, value);
+    return read_plain(v, index, value) || read_computed(v, index, value) || mtrr_read(v, index, value);
+}
+
 bool msr_read(struct vcpu *v, uint32_t index, uint64_t *value)
 {
-    bool ok = is_apic_msr(index)
-                  ? apic_read(v, index, value)
-                  : read_plain(v, index, value) || read_computed(v, index, value) || mtrr_read(v, index, value);
+    bool ok = model_has_msr(v->model, index) && read_any(v, index, value);
     if (!ok)
         log_emit(v->log, LOG_UNIMP, "cpu%u: RDMSR 0x%x at rip 0x%llx: #GP", v->index, index,
                  (unsigned long long)v->rip);
@@ -335,12 +340,17 @@ static bool write_other(struct vcpu *v, uint32_t index, uint64_t value)
     }
 }
 
+static bool write_any(struct vcpu *v, uint32_t index, uint64_t value)
+{
+    if (is_apic_msr(index))
+        return apic_write(v, index, value);
+    int mtrr = mtrr_write(v, index, value);
+    return mtrr > 0 || (mtrr == 0 && (write_syscall(v, index, value) || write_other(v, index, value)));
+}
+
 bool msr_write(struct vcpu *v, uint32_t index, uint64_t value)
 {
-    int mtrr = is_apic_msr(index) ? 0 : mtrr_write(v, index, value);
-    bool ok = is_apic_msr(index)
-                  ? apic_write(v, index, value)
-                  : mtrr > 0 || (mtrr == 0 && (write_syscall(v, index, value) || write_other(v, index, value)));
+    bool ok = model_has_msr(v->model, index) && write_any(v, index, value);
     if (!ok)
         log_emit(v->log, LOG_UNIMP, "cpu%u: WRMSR 0x%x value 0x%llx at rip 0x%llx: #GP", v->index, index,
                  (unsigned long long)value, (unsigned long long)v->rip);

@@ -145,9 +145,11 @@ enum op_props {
     PROP_IS4 = 1 << 11      /* VEX: a register number in bits 7:4 of imm8 */
 };
 
-/* CPUID features that offer a form. The decoder does not look at them: the CPU model decides. */
+/* CPUID features that offer a form (cpu/model.c). insn_decode() takes them all as offered, insn_decode_gated() does
+ * not. */
 enum op_gate {
     GATE_BASE,
+    GATE_P6, /* no feature bit: processors from the Pentium Pro on */
     GATE_X87,
     GATE_CMOV,
     GATE_CX8,
@@ -195,7 +197,8 @@ enum op_gate {
     GATE_AVX,
     GATE_AVX2,
     GATE_FMA,
-    GATE_F16C
+    GATE_F16C,
+    GATE_COUNT
 };
 
 /* What may go wrong, apart from undefined encodings. The SSE classes are the manual's exception types (volume 2,
@@ -236,6 +239,12 @@ extern const char *const optable_op_names[OP_COUNT];
 
 /* Last row for an opcode of a map (enum op_map), 0 if there is none: the rows of an opcode are neighbours. */
 unsigned optable_last_form(unsigned map, unsigned opcode);
+
+/* As insn_decode(), for a processor on which only forms exist whose gate is in `gates` (bit n: enum op_gate). Of
+ * several rows that fit the first one that is offered counts; if none is, the result is DECODE_UD with `form` set to
+ * the row. */
+enum decode_result insn_decode_gated(struct insn *out, const uint8_t *bytes, size_t avail, unsigned mode, unsigned off,
+                                     uint64_t gates);
 
 static inline const struct op_form *insn_form(const struct insn *i)
 {

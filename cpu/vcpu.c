@@ -52,7 +52,7 @@ struct vcpu *vcpu_create(const struct vcpu_config *cfg)
     v->log = cfg->log;
     v->trace = cfg->trace;
     v->model = cfg->model;
-    code_cache_set_gates(v->code, cpu_model_gates(v->model));
+    code_cache_set_gates(v->code, v->model->gates);
     v->cpu_count = cfg->cpu_count ? cfg->cpu_count : 1;
     v->rng_state = cfg->rng_seed;
     v->a20_mask = ~0ull;

@@ -1,11 +1,24 @@
 /*
  * From a decoded instruction to the handler that executes it.
  */
+#include "cpu/cpuid.h"
 #include "cpu/interp/interp.h"
 #include "cpu/optable.h"
 
+/* An encoding of an instruction that the CPU model does not offer is named: a guest that trusts to luck instead of
+ * CPUID is a common reason for an unexpected #UD. */
+static void report_gated(struct vcpu *v, const struct insn *i)
+{
+    const struct op_form *f = insn_form(i);
+    if (i->form && !(v->model->gates >> f->gate & 1))
+        log_emit(v->log, LOG_UNIMP, "instruction at rip 0x%llx: %s needs CPU feature %s, which -cpu %s does not offer",
+                 (unsigned long long)insn_rip(v, i), optable_op_names[f->op],
+                 cpu_feature_name(cpu_gate_feature(f->gate)), v->model->name);
+}
+
 static void op_undefined(struct vcpu *v, const struct insn *i)
 {
+    report_gated(v, i);
     vcpu_raise(v, i, EXC_UD);
 }
 
@@ -25,20 +38,26 @@ static void op_unimplemented(struct vcpu *v, const struct insn *i)
     vcpu_raise(v, i, EXC_UD);
 }
 
-op_fn *interp_bind(const struct insn *i, unsigned mode)
+static op_fn *find_handler(const struct insn *i, unsigned mode)
 {
     op_fn *fn;
+    if ((fn = bind_integer(i, mode)) || (fn = bind_string(i, mode)) || (fn = bind_control(i, mode)) ||
+        (fn = bind_system(i, mode)) || (fn = bind_x87(i, mode)))
+        return fn;
+    return bind_sse(i, mode);
+}
+
+bool interp_implements(const struct insn *i, unsigned mode)
+{
+    return i->op == OP_UD || i->op == OP_GP0 || find_handler(i, mode);
+}
+
+op_fn *interp_bind(const struct insn *i, unsigned mode)
+{
     if (i->op == OP_UD)
         return op_undefined;
     if (i->op == OP_GP0)
         return op_too_long;
-    if ((fn = bind_integer(i, mode)) || (fn = bind_string(i, mode)) || (fn = bind_control(i, mode)) ||
-        (fn = bind_system(i, mode)) || (fn = bind_x87(i, mode)) || (fn = bind_sse(i, mode)))
-        return fn;
-    return op_unimplemented;
-}
-
-op_fn *interp_bind_gated(const struct insn *i, unsigned mode, uint64_t gates)
-{
-    return gates >> insn_form(i)->gate & 1 ? interp_bind(i, mode) : op_undefined;
+    op_fn *fn = find_handler(i, mode);
+    return fn ? fn : op_unimplemented;
 }

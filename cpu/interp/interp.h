@@ -229,8 +229,8 @@ op_fn *bind_x87(const struct insn *i, unsigned mode);
 op_fn *bind_sse(const struct insn *i, unsigned mode);
 /* Never NULL: what nothing implements is named on LOG_UNIMP and raises #UD. */
 op_fn *interp_bind(const struct insn *i, unsigned mode);
-/* As interp_bind() for a CPU that offers the forms in `gates` (cpu_model_gates()). */
-op_fn *interp_bind_gated(const struct insn *i, unsigned mode, uint64_t gates);
+/* False for what interp_bind() leaves to the report. */
+bool interp_implements(const struct insn *i, unsigned mode);
 
 /* ---- system helpers that several files share (cpu/exception.c, cpu/segment.c) ---- */
 /* Delivers an event at a boundary; may raise further faults by nesting rules; sets VCPU_SHUTDOWN on a triple fault.

@@ -163,6 +163,12 @@ static void op_fence(struct vcpu *v, const struct insn *i)
     NEXT(v, i);
 }
 
+/* Everything is serial here; the block ends so that what was prefetched is decoded anew. */
+static void op_serialize(struct vcpu *v, const struct insn *i)
+{
+    end(v, i);
+}
+
 /* ---- waiting ---- */
 
 static void op_hlt(struct vcpu *v, const struct insn *i)
@@ -387,7 +393,11 @@ op_fn *bind_system_control(const struct insn *i, unsigned mode)
     case OP_WBINVD:
         return op_wbinvd;
     case OP_CLFLUSH:
+    case OP_CLFLUSHOPT:
+    case OP_CLWB:
         return op_clflush;
+    case OP_SERIALIZE:
+        return op_serialize;
     case OP_LFENCE:
     case OP_MFENCE:
     case OP_SFENCE:

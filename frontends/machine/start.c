@@ -2,6 +2,7 @@
  * Putting a machine together, starting it, resetting it, taking it apart: the one place where the floors meet.
  */
 #include "core/alloc.h"
+#include "cpu/cpuid.h"
 #include "frontends/machine/hostside.h"
 #include "frontends/machine/machine.h"
 
@@ -114,7 +115,10 @@ static bool build_cpus(struct machine *m, struct error *e)
     const char *bad = NULL, *spec = m->cfg.cpu ? m->cfg.cpu : "base";
     m->model = cpu_model_parse(spec, &bad);
     if (!m->model)
-        return error_set(e, "-cpu %s: '%s' is not a known model or feature", spec, bad ? bad : spec);
+        return error_set(e, "-cpu %s: '%s' is not a known model, or a feature that is not known or not offered", spec,
+                         bad ? bad : spec);
+    if (m->model->note[0])
+        fprintf(stderr, "umbra: note: -cpu %s: %s\n", spec, m->model->note);
     m->cpu = calloc(m->cpu_count, sizeof *m->cpu);
     for (unsigned k = 0; m->cpu && k < m->cpu_count; k++) {
         struct vcpu_config cfg = {.index = k,
