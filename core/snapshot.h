@@ -22,6 +22,8 @@ struct snap_reader;
 struct snap_writer *snap_writer_open(const char *path, char *err, size_t err_len);
 /* A writer that only computes a digest of the sections (used by -digest); nothing is stored. */
 struct snap_writer *snap_writer_digest(void);
+/* A writer into memory of its own; to be finished with snap_writer_read_back(). */
+struct snap_writer *snap_writer_memory(void);
 void snap_begin(struct snap_writer *w, const char *name, uint32_t version);
 void snap_end(struct snap_writer *w);
 void snap_put_u8(struct snap_writer *w, uint8_t v);
@@ -36,8 +38,12 @@ int snap_writer_close(struct snap_writer *w, char *err, size_t err_len);
 /* 64-bit digest of all that was put (names and versions included). For a digest writer; frees w. */
 uint64_t snap_writer_digest_close(struct snap_writer *w);
 
+/* Finishes a memory writer, frees it, and opens what was put. NULL with `err` filled. */
+struct snap_reader *snap_writer_read_back(struct snap_writer *w, char *err, size_t err_len);
 /* Opens and verifies magic, section bounds and CRCs. NULL with `err` on failure. */
 struct snap_reader *snap_reader_open(const char *path, char *err, size_t err_len);
+/* The same for an open file, which the reader takes over, also where it fails. `name` is for the error. */
+struct snap_reader *snap_reader_open_fd(int fd, const char *name, char *err, size_t err_len);
 void snap_reader_close(struct snap_reader *r);
 /* Moves to the section. False (and a sticky error) if it is missing. `*version` is set. */
 bool snap_find(struct snap_reader *r, const char *name, uint32_t *version);

@@ -219,10 +219,9 @@ static bool verify(struct snap_reader *r)
     }
 }
 
-static bool open_file(struct snap_reader *r, const char *path)
+static bool measure_file(struct snap_reader *r)
 {
     struct stat st;
-    r->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (r->fd < 0 || fstat(r->fd, &st)) {
         snap_fail(r, "%s", strerror(errno));
         return false;
@@ -235,20 +234,27 @@ static bool open_file(struct snap_reader *r, const char *path)
     return true;
 }
 
-struct snap_reader *snap_reader_open(const char *path, char *err, size_t err_len)
+struct snap_reader *snap_reader_open_fd(int fd, const char *name, char *err, size_t err_len)
 {
     struct snap_reader *r = calloc(1, sizeof *r);
     if (!r) {
-        snprintf(err, err_len, "cannot read snapshot '%s': out of memory", path);
+        snprintf(err, err_len, "cannot read snapshot '%s': out of memory", name);
+        if (fd >= 0)
+            close(fd);
         return NULL;
     }
-    r->fd = -1;
-    if (!open_file(r, path) || !verify(r)) {
-        snprintf(err, err_len, "cannot read snapshot '%s': %s", path, r->error);
+    r->fd = fd;
+    if (!measure_file(r) || !verify(r)) {
+        snprintf(err, err_len, "cannot read snapshot '%s': %s", name, r->error);
         snap_reader_close(r);
         return NULL;
     }
     return r;
+}
+
+struct snap_reader *snap_reader_open(const char *path, char *err, size_t err_len)
+{
+    return snap_reader_open_fd(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), path, err, err_len);
 }
 
 void snap_reader_close(struct snap_reader *r)

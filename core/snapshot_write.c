@@ -1,3 +1,5 @@
+#define _GNU_SOURCE /* memfd_create */
+
 #include "core/snapshot.h"
 
 #include "core/snapshot_format.h"
@@ -6,13 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <xxhash.h>
 #include <zlib.h>
 
 struct snap_writer {
-    FILE *file; /* NULL: a digest only */
-    char *path, *tmp;
+    FILE *file;         /* NULL: a digest only */
+    char *path, *tmp;   /* NULL: in memory */
     XXH3_state_t *hash; /* NULL: a file */
     bool in_section;
     uint64_t section_len;
@@ -65,6 +68,15 @@ static struct snap_writer *writer_new(const char *path)
     return w;
 }
 
+static void put_head(struct snap_writer *w)
+{
+    uint8_t head[SNAP_FILE_HEAD];
+    memcpy(head, SNAP_MAGIC, 8);
+    snap_store_le(head + 8, SNAP_FORMAT, 4);
+    raw_write(w, head, sizeof head);
+    w->header_crc = (uint32_t)crc32(0, head, sizeof head);
+}
+
 struct snap_writer *snap_writer_open(const char *path, char *err, size_t err_len)
 {
     struct snap_writer *w = writer_new(path);
@@ -78,11 +90,23 @@ struct snap_writer *snap_writer_open(const char *path, char *err, size_t err_len
         writer_free(w);
         return NULL;
     }
-    uint8_t head[SNAP_FILE_HEAD];
-    memcpy(head, SNAP_MAGIC, 8);
-    snap_store_le(head + 8, SNAP_FORMAT, 4);
-    raw_write(w, head, sizeof head);
-    w->header_crc = (uint32_t)crc32(0, head, sizeof head);
+    put_head(w);
+    return w;
+}
+
+struct snap_writer *snap_writer_memory(void)
+{
+    struct snap_writer *w = calloc(1, sizeof *w);
+    int fd = w ? memfd_create("snapshot", MFD_CLOEXEC) : -1;
+    if (fd >= 0)
+        w->file = fdopen(fd, "w+b");
+    if (!w || !w->file) {
+        if (fd >= 0)
+            close(fd);
+        free(w);
+        return NULL;
+    }
+    put_head(w);
     return w;
 }
 
@@ -206,8 +230,8 @@ static void put_final_section(struct snap_writer *w)
 
 int snap_writer_close(struct snap_writer *w, char *err, size_t err_len)
 {
-    if (w->hash)
-        fail(w, "a digest has no file");
+    if (w->hash || (w->file && !w->path))
+        fail(w, "a digest, or what is in memory, has no file");
     if (w->in_section)
         fail(w, "a section was left open");
     if (w->file) {
@@ -219,7 +243,7 @@ int snap_writer_close(struct snap_writer *w, char *err, size_t err_len)
             fail(w, strerror(errno));
         if (!w->error[0] && rename(w->tmp, w->path))
             fail(w, strerror(errno));
-        if (w->error[0])
+        if (w->error[0] && w->tmp)
             unlink(w->tmp);
     }
     int rc = w->error[0] ? -1 : 0;
@@ -229,12 +253,33 @@ int snap_writer_close(struct snap_writer *w, char *err, size_t err_len)
     return rc;
 }
 
+struct snap_reader *snap_writer_read_back(struct snap_writer *w, char *err, size_t err_len)
+{
+    int fd = -1;
+    if (w->in_section)
+        fail(w, "a section was left open");
+    if (!w->file || w->path)
+        fail(w, "not in memory");
+    if (!w->error[0])
+        put_final_section(w);
+    if (!w->error[0] && (fflush(w->file) || (fd = dup(fileno(w->file))) < 0))
+        fail(w, strerror(errno));
+    bool ok = !w->error[0];
+    if (!ok)
+        snprintf(err, err_len, "cannot write snapshot in memory: %s", w->error);
+    if (w->file)
+        fclose(w->file);
+    writer_free(w);
+    return ok ? snap_reader_open_fd(fd, "in memory", err, err_len) : NULL;
+}
+
 uint64_t snap_writer_digest_close(struct snap_writer *w)
 {
     uint64_t digest = w->hash ? XXH3_64bits_digest(w->hash) : 0;
     if (w->file) {
         fclose(w->file);
-        unlink(w->tmp);
+        if (w->tmp)
+            unlink(w->tmp);
     }
     writer_free(w);
     return digest;

@@ -411,6 +411,12 @@ uint64_t host_chaos_next(const struct host_chaos *c)
     return c->next;
 }
 
+void host_chaos_start_at(struct host_chaos *c, uint64_t now)
+{
+    c->next = now;
+    arm(c);
+}
+
 uint64_t host_chaos_run_until(struct host_chaos *c, uint64_t now)
 {
     uint64_t fired = 0;

@@ -60,6 +60,8 @@ void host_chaos_add_stats(const struct host_chaos *c, struct stats *stats);
 enum host_chaos_op host_chaos_run_one(struct host_chaos *c);
 /* Virtual time of the next event, in ns; the first one is one random interval after 0. */
 uint64_t host_chaos_next(const struct host_chaos *c);
+/* Nothing before virtual time `now` is made up for: the next event is one random interval after it. */
+void host_chaos_start_at(struct host_chaos *c, uint64_t now);
 /* Fires all that are due at virtual time `now`, and arms the next one behind it; how many. */
 uint64_t host_chaos_run_until(struct host_chaos *c, uint64_t now);
 

@@ -122,3 +122,16 @@ struct host_mm *host_mm_fork_range(struct host_mm *mm, hva_t hva, uint64_t len)
         subscribe_mirrors(child);
     return child;
 }
+
+struct host_sharing host_mm_sharing(struct host_mm *mm)
+{
+    struct host_sharing n = {0};
+    host_mm_lock(mm);
+    for_each_hpte(&mm->hptes, hva, HVA_BASE, HVA_END) {
+        hpte_t e = *hpte_lookup(&mm->hptes, hva);
+        if (hpte_is_resident(e))
+            *(frame_pool_refs(mm->pool, hpte_frame(e)) > 1 ? &n.shared : &n.own) += 1;
+    }
+    host_mm_unlock(mm);
+    return n;
+}

@@ -24,7 +24,7 @@ struct frame_pool {
     int fd;
     uint8_t *base;   /* 2 MiB aligned, so that aligned runs may become huge pages of the operating system */
     uint64_t frames; /* frame number `frames` itself is the shared zero frame, outside all accounts */
-    uint64_t used;
+    uint64_t used, peak;
     uint64_t words;  /* of the bitmap, a multiple of HUGE_WORDS */
     uint64_t *taken; /* bit per frame; bits beyond `frames` are set */
     uint64_t low;    /* no word below this one has a free frame */
@@ -131,13 +131,20 @@ static pfn_t take_lowest(struct frame_pool *p)
     return p->low * WORD_BITS + bit;
 }
 
+static void count_used(struct frame_pool *p, uint64_t frames)
+{
+    p->used += frames;
+    if (p->used > p->peak)
+        p->peak = p->used;
+}
+
 pfn_t frame_pool_alloc(struct frame_pool *p)
 {
     pthread_mutex_lock(&p->lock);
     pfn_t pfn = take_lowest(p);
     if (pfn != PFN_NONE) {
         p->refs[pfn] = 1;
-        p->used++;
+        count_used(p, 1);
     }
     pthread_mutex_unlock(&p->lock);
     return pfn;
@@ -169,7 +176,7 @@ pfn_t frame_pool_alloc_huge(struct frame_pool *p)
     if (first != PFN_NONE) {
         for (unsigned i = 0; i < HUGE_FRAMES; i++)
             p->refs[first + i] = 1;
-        p->used += HUGE_FRAMES;
+        count_used(p, HUGE_FRAMES);
     }
     pthread_mutex_unlock(&p->lock);
     return first;
@@ -316,13 +323,23 @@ pfn_t frame_pool_zero_frame(const struct frame_pool *p)
     return p->frames;
 }
 
-uint64_t frame_pool_used(const struct frame_pool *p)
+static uint64_t read_count(const struct frame_pool *p, const uint64_t *count)
 {
     pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&p->lock;
     pthread_mutex_lock(lock);
-    uint64_t used = p->used;
+    uint64_t n = *count;
     pthread_mutex_unlock(lock);
-    return used;
+    return n;
+}
+
+uint64_t frame_pool_used(const struct frame_pool *p)
+{
+    return read_count(p, &p->used);
+}
+
+uint64_t frame_pool_peak(const struct frame_pool *p)
+{
+    return read_count(p, &p->peak);
 }
 
 uint64_t frame_pool_capacity(const struct frame_pool *p)

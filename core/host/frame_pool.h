@@ -47,6 +47,8 @@ bool frame_pool_get_tagged(struct frame_pool *p, pfn_t pfn, enum frame_tag_kind 
 /* Asked by the holder of a reference before it writes: true if that is the only one; the frame's tags are gone then. */
 bool frame_pool_own(struct frame_pool *p, pfn_t pfn);
 uint64_t frame_pool_used(const struct frame_pool *p);
+/* The most that were ever in use at a time. */
+uint64_t frame_pool_peak(const struct frame_pool *p);
 uint64_t frame_pool_capacity(const struct frame_pool *p);
 /* The shared frame of zeros: read-only memory, outside `used` and `capacity`. get and put on it do nothing. */
 pfn_t frame_pool_zero_frame(const struct frame_pool *p);

@@ -81,6 +81,12 @@ struct host_mm *host_mm_fork(struct host_mm *mm);
 /* A child of [hva, hva + len) alone, without KSM; NULL also for a range that is not wholly mapped. */
 struct host_mm *host_mm_fork_range(struct host_mm *mm, hva_t hva, uint64_t len);
 
+/* Resident pages whose frame is this mm's alone, and those that share theirs: with other mms, or merged. */
+struct host_sharing {
+    uint64_t own, shared;
+};
+struct host_sharing host_mm_sharing(struct host_mm *mm);
+
 /* ---- soft-dirty ---- */
 
 /* Forgets which pages of the range were written; the next write to each is seen (Linux: clear_refs, value 4). */

@@ -3,6 +3,7 @@
  */
 #include "core/log.h"
 #include "frontends/cli/console.h"
+#include "frontends/cli/forks.h"
 #include "frontends/cli/options.h"
 #include "frontends/debugger/debugger.h"
 #include "frontends/gdbstub/gdbstub.h"
@@ -102,7 +103,22 @@ static int run_machine(struct machine *m, const struct options *o, struct consol
     return why == MACHINE_PAUSED && !save_paused(m, o) ? EXIT_BAD_INPUT : exit_status(m, c, why);
 }
 
-static int run(struct options *o, struct console *c, struct error *e)
+/* Reads the list, and makes room for what it asks for. True: there is nothing to fork, or all is well. */
+static bool prepare_forks(struct options *o, struct fork_list *l, struct error *e)
+{
+    *l = (struct fork_list){0};
+    if (o->debug)
+        o->machine.max_forks = 1; /* "host fork" */
+    if (!o->fork_at)
+        return true;
+    if (!fork_list_read(l, o->fork_run, e) || !forks_prepare(o, e))
+        return false;
+    o->machine.stop_text = o->fork_at;
+    o->machine.max_forks = forks_batch(o, l);
+    return true;
+}
+
+static int run(struct options *o, const struct fork_list *forks, struct console *c, struct error *e)
 {
     console_host(c, &o->machine.host);
     struct machine *m = machine_create(&o->machine, e);
@@ -121,7 +137,9 @@ static int run(struct options *o, struct console *c, struct error *e)
     if (o->gdb && !stub)
         log_error("%s", e->text);
     else
-        status = o->debug ? run_debugger(m, o, c, e) : run_machine(m, o, c, stub);
+        status = o->debug     ? run_debugger(m, o, c, e)
+                 : o->fork_at ? forks_run(m, o, forks, c)
+                              : run_machine(m, o, c, stub);
     gdbstub_close(stub);
     machine_destroy(m);
     return status;
@@ -158,6 +176,7 @@ int main(int argc, char **argv)
     struct options o;
     struct console c;
     struct error e = {""};
+    struct fork_list forks = {0};
     if (!options_parse(&o, argc, argv, &e) || !log_open(&o, &e)) {
         log_error("%s", e.text);
         return EXIT_BAD_INPUT;
@@ -168,11 +187,13 @@ int main(int argc, char **argv)
         printf("umbra %s\n", UMBRA_VERSION);
     if (o.help || o.version)
         return 0;
-    if (!console_open(&c, &o, &e)) {
+    if (!prepare_forks(&o, &forks, &e) || !console_open(&c, &o, &e)) {
         log_error("%s", e.text);
+        fork_list_free(&forks);
         return EXIT_BAD_INPUT;
     }
-    int status = run(&o, &c, &e);
+    int status = run(&o, &forks, &c, &e);
+    fork_list_free(&forks);
     if (!console_close(&c)) {
         log_error("output could not be written: %s", strerror(errno));
         status = EXIT_INTERNAL;

@@ -356,6 +356,33 @@ static bool opt_host_chaos(struct options *o, const char *name, const char *arg,
     return true;
 }
 
+static bool opt_fork_at(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->fork_at = arg;
+    return *arg || bad_value(name, arg, "a text that the serial port will send", e);
+}
+
+static bool opt_fork_run(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->fork_run = arg;
+    return true;
+}
+
+static bool opt_fork_out(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->fork_out = arg;
+    return true;
+}
+
+static bool opt_fork_jobs(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    uint64_t n;
+    if (!number_parse(arg, &n) || n < 1 || n > MACHINE_FORKS_MAX)
+        return bad_value(name, arg, "a number of machines, from 1 to 1024", e);
+    o->fork_jobs = (unsigned)n;
+    return true;
+}
+
 static bool opt_gdb(struct options *o, const char *name, const char *arg, struct error *e)
 {
     o->gdb = arg;
@@ -463,6 +490,10 @@ static const struct option_row rows[] = {
     {"ksm", "on|off", opt_ksm, "let pages with equal content share a frame (default off)"},
     {"host-chaos", "seed=S,rate=R,ops=LIST", opt_host_chaos,
      "host events from a seed: all, or swap+ksm+cow+migrate+mprotect+huge+age+dontneed"},
+    {"fork-at", "TEXT", opt_fork_at, "when COM1 has sent TEXT, fork a machine for each line of -fork-run"},
+    {"fork-run", "FILE", opt_fork_run, "the lines: each is typed into a forked machine of its own"},
+    {"fork-out", "DIR", opt_fork_out, "where the forked machines' output goes: child-1.serial, ..."},
+    {"fork-jobs", "N", opt_fork_jobs, "forked machines that exist at a time (default all, at most 64)"},
     {"accel", "interp", opt_accel, "execution engine"},
     {"serial", "stdio|file:F|null", opt_serial, "where COM1 goes"},
     {"debugcon", "stdio|file:F|null", opt_debugcon, "where port 0xe9 goes"},
@@ -515,8 +546,8 @@ void options_print_help(FILE *out)
     fprintf(
         out,
         "\nexit codes: 0 power-off, 2 bad input, 4 triple fault, 6 wall-clock timeout, 8 instruction or virtual-time\n"
-        "limit, 10 halted for ever, 12 internal error, 14 paused for lack of host memory; odd codes come from "
-        "isa-debug-exit\n");
+        "limit, 10 halted for ever, 12 internal error, 14 paused for lack of host memory, 16 forked machines ended\n"
+        "differently; odd codes come from isa-debug-exit\n");
 }
 
 static const struct option_row *row_find(const char *arg)
@@ -550,6 +581,20 @@ static bool debug_check(const struct options *o, struct error *e)
     return !o->stopped || o->gdb || error_set(e, "-S: nothing could start the machine: give -s or -gdb as well");
 }
 
+/* What goes together with forking, and what does not. */
+static bool fork_check(const struct options *o, struct error *e)
+{
+    bool given = o->fork_at || o->fork_run || o->fork_out || o->fork_jobs;
+    if (!given)
+        return true;
+    if (!o->fork_at || !o->fork_run || !o->fork_out)
+        return error_set(e, "-fork-at TEXT, -fork-run FILE and -fork-out DIR go together: %s is missing",
+                         !o->fork_at    ? "-fork-at"
+                         : !o->fork_run ? "-fork-run"
+                                        : "-fork-out");
+    return (!o->debug && !o->gdb) || error_set(e, "-fork-at: forked machines cannot be debugged");
+}
+
 static bool options_check(struct options *o, struct error *e)
 {
     if (o->help || o->version)
@@ -559,7 +604,7 @@ static bool options_check(struct options *o, struct error *e)
         o->version = true;
         return true;
     }
-    if (!debug_check(o, e))
+    if (!debug_check(o, e) || !fork_check(o, e))
         return false;
     if (!o->machine.kernel)
         return error_set(e, "nothing to boot: give -kernel FILE (-help lists the options)");

@@ -27,6 +27,9 @@ struct options {
     const char *debug_script, *symbols; /* -x, -symbols */
     const char *gdb;                    /* where the gdb stub listens, or NULL */
     bool stopped;                       /* -S */
+    const char *fork_at, *fork_run;     /* the text to fork at, and the file of lines; both or none */
+    const char *fork_out;               /* directory of the children's files */
+    unsigned fork_jobs;                 /* children that exist at a time; 0: the default */
 };
 
 /* Fills *o (strings point into argv). False with an error that names the argument. */

@@ -30,7 +30,8 @@ struct hostside {
     const struct vclock *clock;
     struct host_mm *mm;
     struct swap_store *swap; /* counted; NULL: none */
-    struct ksm *ksm;         /* owned; NULL: off */
+    struct ksm *ksm;         /* NULL: off */
+    bool owns_ksm;           /* not that of a forked machine's parent */
     uint64_t next_scan;
     struct host_chaos *chaos; /* NULL: none */
     struct host_chaos_config chaos_cfg;
@@ -114,7 +115,8 @@ static bool build_swap(struct hostside *h, const struct machine_config *c, struc
 {
     char why[256] = "";
     /* Every page of guest memory, even if none can be compressed, with the store's own rounding. */
-    uint64_t room = c->swap_bytes ? c->swap_bytes : c->ram_bytes + c->ram_bytes / 4 + (1 << 20);
+    uint64_t room = c->ram_bytes + c->ram_bytes / 4 + (1 << 20);
+    room = c->swap_bytes ? c->swap_bytes : room * (1 + c->max_forks);
     struct swap_config cfg = {.memory_bytes = room};
     if (c->swap_file)
         cfg = (struct swap_config){
@@ -128,6 +130,7 @@ static bool build_swap(struct hostside *h, const struct machine_config *c, struc
 static void build_ksm(struct hostside *h, const struct machine *m)
 {
     h->ksm = ksm_create(m->pool);
+    h->owns_ksm = true;
     ksm_add(h->ksm, h->mm);
     host_mm_set_mergeable(h->mm, m->low_hva, m->low_ram, true);
     if (m->high_ram)
@@ -197,7 +200,15 @@ bool hostside_build_child(struct machine *m, const struct machine *parent, struc
     h->swap = parent->hostside->swap;
     if (h->swap)
         swap_store_get(h->swap);
-    return set_limit(m, e);
+    h->ksm = parent->hostside->ksm; /* host_mm_fork() has added the memory to it */
+    return set_limit(m, e) && (!m->cfg.host_chaos || build_chaos(h, m->cfg.host_chaos, e));
+}
+
+void hostside_start_child(struct hostside *h)
+{
+    h->next_scan = clock_now(h->clock) + KSM_SCAN_UNITS;
+    if (h->chaos)
+        host_chaos_start_at(h->chaos, clock_now(h->clock));
 }
 
 void hostside_free(struct hostside *h)
@@ -206,7 +217,8 @@ void hostside_free(struct hostside *h)
         return;
     async_stop(h);
     host_chaos_destroy(h->chaos);
-    ksm_destroy(h->ksm);
+    if (h->owns_ksm)
+        ksm_destroy(h->ksm);
     swap_store_put(h->swap);
     host_mm_set_reclaim_hook(h->mm, NULL, NULL);
     free(h);

@@ -20,8 +20,11 @@ struct stats;
 /* Once the guest's memory is reserved, and before anything is put into it. Sets m->hostside, also where nothing is
  * asked for. */
 bool hostside_build(struct machine *m, struct error *e);
-/* For a machine whose m->mm was forked from that of `parent`: it has the parent's swap store and limit. */
+/* For a machine whose m->mm was forked from that of `parent`, which outlives it: it has the parent's swap store, KSM
+ * and limit. */
 bool hostside_build_child(struct machine *m, const struct machine *parent, struct error *e);
+/* Once the child's clock is the parent's: what is due by time is counted from now on. */
+void hostside_start_child(struct hostside *h);
 /* Before the host_mm and after all who use it. NULL is allowed. */
 void hostside_free(struct hostside *h);
 void hostside_add_stats(const struct hostside *h, struct stats *stats);

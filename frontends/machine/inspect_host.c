@@ -155,10 +155,10 @@ static bool host_age(struct machine *m, const uint64_t *gfn, const char *mode, c
 static bool host_fork(struct machine *m, const uint64_t *gfn, const char *mode, const struct inspect_out *out,
                       struct error *e)
 {
-    uint64_t resident = host_mm_resident(m->mm), free_frames = frame_pool_capacity(m->pool) - frame_pool_used(m->pool);
-    if (free_frames < resident)
-        return error_set(e, "%" PRIu64 " frames are free; copies of %" PRIu64 " resident pages might not fit",
-                         free_frames, resident);
+    uint64_t resident = host_mm_resident(m->mm), all = m->cfg.ram_bytes >> PAGE_SHIFT;
+    if (frame_pool_capacity(m->pool) < all + resident)
+        return error_set(e, "there are %" PRIu64 " frames; copies of %" PRIu64 " resident pages might not fit",
+                         frame_pool_capacity(m->pool), resident);
     struct host_mm *child = host_mm_fork(m->mm);
     if (!child)
         return error_set(e, "out of memory");

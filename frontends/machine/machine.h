@@ -24,7 +24,7 @@
 
 /* What something inside an instruction asks for; acted on at the next boundary. */
 struct machine_requests {
-    bool reset, power_off, debug_exit, quit;
+    bool reset, power_off, debug_exit, quit, marker;
     uint8_t debug_exit_code;
     char **save_path; /* owned, and so are the strings; all at one boundary */
     size_t saves;
@@ -50,6 +50,10 @@ struct machine {
     unsigned cpu_count;
     struct board board;
     struct script *script;
+    struct machine *parent; /* of a forked machine: pool, kernel and initrd are the parent's */
+    unsigned forks;         /* children that exist */
+    size_t marker_matched;  /* bytes of stop_text that the output ends with */
+    bool marker_seen;
     struct debug *debug; /* attached, or NULL */
     struct file kernel, initrd;
     struct e820_entry e820[E820_MAX];
@@ -72,6 +76,10 @@ bool machine_build_memory(struct machine *m, struct error *e);
 /* frontends/machine/start.c: puts the kernel into memory and the boot vCPU at its entry. Also after a reset. */
 bool machine_boot(struct machine *m, struct error *e);
 void machine_reset(struct machine *m);
+/* frontends/machine/start.c: everything that a machine is made of. A forked one has m->parent. */
+bool machine_build(struct machine *m, struct error *e);
+/* frontends/machine/state.c: takes the parent's state over, memory apart. */
+bool machine_copy_state(struct machine *m, const struct machine *parent, struct error *e);
 /* -audit events: what was touched after every MMU event, everything every AUDIT_FULL_EVENTS of them. ctx is the
  * machine. */
 void machine_audit_event(void *ctx);

@@ -1,14 +1,17 @@
 /*
  * The machine's memory: frame pool, host address space, memslots, and the map that the guest is told.
  */
+#include "core/host/host_ops.h"
 #include "devices/layout.h"
 #include "frontends/machine/hostside.h"
 #include "frontends/machine/machine.h"
+#include "mmu/engine.h"
 
-#define LOW_END    0xa0000ull
-#define EBDA       0x9fc00ull
-#define HIGH_START 0x100000ull
-#define FOUR_GIB   0x100000000ull
+#define LOW_END      0xa0000ull
+#define EBDA         0x9fc00ull
+#define HIGH_START   0x100000ull
+#define SPARE_FRAMES 1024ull
+#define FOUR_GIB     0x100000000ull
 
 static void e820_add(struct machine *m, uint64_t base, uint64_t len, uint32_t type)
 {
@@ -51,20 +54,51 @@ static bool slots_build(struct machine *m, struct error *e)
            (!m->high_ram || slot(m, FOUR_GIB, m->high_ram, high, MEMSLOT_RAM, e));
 }
 
-bool machine_build_memory(struct machine *m, struct error *e)
+/* The slots as the parent has them now. */
+static bool slots_copy(struct machine *m, const struct mem *from, struct error *e)
+{
+    for (size_t i = 0; i < memslot_count(from); i++) {
+        const struct memslot *s = memslot_at(from, i);
+        if (mem_slot_add(m->mem, s->as, s->base << PAGE_SHIFT, s->pages << PAGE_SHIFT, s->hva, s->kind))
+            return error_set(e, "cannot map guest memory at 0x%llx", (unsigned long long)s->base << PAGE_SHIFT);
+    }
+    return true;
+}
+
+/* Room for all of its memory, for that of each child, and for what host operations need in between. */
+static bool own_host_memory(struct machine *m, struct error *e)
 {
     char why[128] = "";
-    uint64_t ram = m->cfg.ram_bytes;
-    m->low_ram = ram < LAYOUT_LOW_RAM_MAX ? ram : LAYOUT_LOW_RAM_MAX;
-    m->high_ram = ram - m->low_ram;
-    m->pool = frame_pool_create((ram >> PAGE_SHIFT) + 1024, why, sizeof why);
+    uint64_t frames = (m->cfg.ram_bytes >> PAGE_SHIFT) + SPARE_FRAMES;
+    m->pool = frame_pool_create(frames * (1 + m->cfg.max_forks), why, sizeof why);
     if (!m->pool)
         return error_set(e, "no memory for the guest: %s", why);
     m->mm = host_mm_create(m->pool);
+    return m->mm || error_set(e, "out of memory");
+}
+
+static bool forked_host_memory(struct machine *m, struct error *e)
+{
+    m->pool = m->parent->pool;
+    m->low_hva = m->parent->low_hva;
+    m->high_hva = m->parent->high_hva;
+    m->mm = host_mm_fork(m->parent->mm);
+    return m->mm || error_set(e, "out of memory");
+}
+
+bool machine_build_memory(struct machine *m, struct error *e)
+{
+    uint64_t ram = m->cfg.ram_bytes;
+    m->low_ram = ram < LAYOUT_LOW_RAM_MAX ? ram : LAYOUT_LOW_RAM_MAX;
+    m->high_ram = ram - m->low_ram;
+    if (!(m->parent ? forked_host_memory : own_host_memory)(m, e))
+        return false;
     struct mem_config cfg = {.mm = m->mm, .mmio = &m->mmio, .log = &m->log, .trace = &m->trace};
-    m->mem = m->mm ? mem_create(&cfg) : NULL;
+    m->mem = mem_create(&cfg);
     if (!m->mem)
         return error_set(e, "out of memory");
     e820_build(m);
+    if (m->parent)
+        return hostside_build_child(m, m->parent, e) && slots_copy(m, m->parent->mem, e);
     return reserve(m, e) && hostside_build(m, e) && slots_build(m, e);
 }

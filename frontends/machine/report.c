@@ -34,6 +34,8 @@ const char *machine_exit_text(enum machine_exit why)
         return "the guest is paused: the host has no room for its memory";
     case MACHINE_HOST_FAILED:
         return "the host lost a page of the guest's memory";
+    case MACHINE_MARKER:
+        return "the serial port has sent the text that was waited for";
     }
     return "";
 }
@@ -44,6 +46,7 @@ int machine_exit_code(const struct machine *m, enum machine_exit why)
     case MACHINE_POWER_OFF:
     case MACHINE_RESET:
     case MACHINE_STOPPED:
+    case MACHINE_MARKER:
         return EXIT_POWER_OFF;
     case MACHINE_DEBUG_EXIT:
         return m->exit_code;

@@ -70,6 +70,11 @@ static bool act_requests(struct machine *m, enum machine_exit *why)
         *why = MACHINE_SCRIPT_FAILED;
         return false;
     }
+    if (m->want.marker) {
+        m->want.marker = false;
+        *why = MACHINE_MARKER;
+        return false;
+    }
     if (m->want.quit) {
         m->want.quit = false;
         *why = MACHINE_STOPPED;

@@ -2,6 +2,7 @@
 
 #include "core/snapshot.h"
 #include "frontends/machine/file.h"
+#include "frontends/machine/text_match.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -184,22 +185,13 @@ void script_start(struct script *s)
     script_advance(s);
 }
 
-/* Longest prefix of the text that the output ends with, after one more byte (naive failure function: texts are short).
- */
-static size_t match_step(const struct script_line *l, size_t matched, uint8_t byte)
-{
-    for (size_t k = matched + 1; k > 0; k--)
-        if ((uint8_t)l->text[k - 1] == byte && !memcmp(l->text, l->text + matched - (k - 1), k - 1))
-            return k;
-    return 0;
-}
-
 void script_output(struct script *s, uint8_t byte)
 {
     if (s->at >= s->count || s->lines[s->at].verb != SCRIPT_WAIT)
         return;
-    s->matched = match_step(&s->lines[s->at], s->matched, byte);
-    if (s->matched < s->lines[s->at].len)
+    const struct script_line *l = &s->lines[s->at];
+    s->matched = text_match_step(l->text, l->len, s->matched, byte);
+    if (s->matched < l->len)
         return;
     s->matched = 0;
     s->at++;

@@ -5,6 +5,7 @@
 #include "cpu/cpuid.h"
 #include "frontends/machine/hostside.h"
 #include "frontends/machine/machine.h"
+#include "frontends/machine/text_match.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -56,6 +57,17 @@ static void want_save(void *ctx, const char *path)
     machine_attention(m);
 }
 
+static void watch_marker(struct machine *m, uint8_t byte)
+{
+    const char *text = m->cfg.stop_text;
+    if (!text || m->marker_seen)
+        return;
+    m->marker_matched = text_match_step(text, strlen(text), m->marker_matched, byte);
+    m->marker_seen = m->want.marker = !text[m->marker_matched];
+    if (m->marker_seen)
+        machine_attention(m);
+}
+
 static void serial_tx(void *ctx, uint8_t byte)
 {
     struct machine *m = ctx;
@@ -63,6 +75,7 @@ static void serial_tx(void *ctx, uint8_t byte)
         m->cfg.host.serial_tx(m->cfg.host.ctx, byte);
     if (m->script)
         script_output(m->script, byte);
+    watch_marker(m, byte);
 }
 
 static void debug_tx(void *ctx, uint8_t byte)
@@ -184,6 +197,11 @@ static void build_stats(struct machine *m)
 
 static bool build_files(struct machine *m, struct error *e)
 {
+    if (m->parent) {
+        m->kernel = m->parent->kernel;
+        m->initrd = m->parent->initrd;
+        return true;
+    }
     if (!file_read(&m->kernel, m->cfg.kernel, e))
         return false;
     if (boot_detect(&m->kernel) == BOOT_UNKNOWN)
@@ -201,7 +219,7 @@ static bool build_script(struct machine *m, struct error *e)
     return m->script != NULL;
 }
 
-static bool build(struct machine *m, struct error *e)
+bool machine_build(struct machine *m, struct error *e)
 {
     clock_init(&m->clock);
     trace_init(&m->trace, &m->clock);
@@ -217,7 +235,7 @@ static bool build(struct machine *m, struct error *e)
     build_stats(m);
     if (m->cfg.audit_events)
         mmu_set_event_hook(m->mmu, machine_audit_event, m);
-    return machine_boot(m, e);
+    return m->parent ? machine_copy_state(m, m->parent, e) : machine_boot(m, e);
 }
 
 struct machine *machine_create(const struct machine_config *cfg, struct error *e)
@@ -228,7 +246,7 @@ struct machine *machine_create(const struct machine_config *cfg, struct error *e
         return NULL;
     }
     m->cfg = *cfg;
-    if (build(m, e))
+    if (machine_build(m, e))
         return m;
     machine_destroy(m);
     return NULL;
@@ -250,16 +268,20 @@ void machine_destroy(struct machine *m)
     hostside_free(m->hostside);
     if (m->mm)
         host_mm_destroy(m->mm);
-    if (m->pool)
-        frame_pool_destroy(m->pool);
-    file_free(&m->kernel);
-    file_free(&m->initrd);
+    if (!m->parent) {
+        if (m->pool)
+            frame_pool_destroy(m->pool);
+        file_free(&m->kernel);
+        file_free(&m->initrd);
+    }
     bus_fini(&m->ports);
     bus_fini(&m->mmio);
     input_fini(&m->input);
     stats_fini(&m->stats);
     trace_fini(&m->trace);
     machine_forget_saves(m);
+    if (m->parent)
+        m->parent->forks--;
     free(m);
 }
 

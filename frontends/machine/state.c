@@ -101,8 +101,8 @@ static void input_section_save(const struct machine *m, struct snap_writer *w)
     snap_end(w);
 }
 
-/* What the guest can see, and what it will. */
-static void guest_state_save(const struct machine *m, struct snap_writer *w)
+/* What the guest can see, memory apart, and what it will. */
+static void small_state_save(const struct machine *m, struct snap_writer *w)
 {
     clock_section_save(m, w);
     for (unsigned k = 0; k < m->cpu_count; k++)
@@ -110,6 +110,11 @@ static void guest_state_save(const struct machine *m, struct snap_writer *w)
     board_save(&m->board, w);
     input_section_save(m, w);
     turn_save(m, w);
+}
+
+static void guest_state_save(const struct machine *m, struct snap_writer *w)
+{
+    small_state_save(m, w);
     mem_save(m->mem, w);
 }
 
@@ -127,7 +132,7 @@ bool machine_save(struct machine *m, const char *path, struct error *e)
     return true;
 }
 
-static void guest_state_load(struct machine *m, struct snap_reader *r)
+static void small_state_load(struct machine *m, struct snap_reader *r)
 {
     if (snap_expect(r, "clock", 1))
         clock_load(&m->clock, r);
@@ -137,7 +142,19 @@ static void guest_state_load(struct machine *m, struct snap_reader *r)
     if (snap_expect(r, "input", 1))
         input_load(&m->input, r);
     turn_load(m, r);
-    mem_load(m->mem, r);
+}
+
+/* What was cached of the state before. */
+static void caches_drop(struct machine *m)
+{
+    mmu_zap_all(m->mmu);
+    code_cache_reset(m->code);
+}
+
+static void refresh(struct machine *m)
+{
+    for (unsigned k = 0; k < m->cpu_count; k++)
+        vcpu_refresh(m->cpu[k]);
 }
 
 bool machine_load(struct machine *m, const char *path, struct error *e)
@@ -148,9 +165,9 @@ bool machine_load(struct machine *m, const char *path, struct error *e)
         return error_set(e, "cannot load '%s': %s", path, why);
     config_load(m, r);
     if (!snap_reader_error(r)) {
-        code_cache_reset(m->code);
-        mmu_zap_all(m->mmu);
-        guest_state_load(m, r);
+        caches_drop(m);
+        small_state_load(m, r);
+        mem_load(m->mem, r);
         script_section_load(m, r);
     }
     const char *bad = snap_reader_error(r);
@@ -161,11 +178,39 @@ bool machine_load(struct machine *m, const char *path, struct error *e)
     snap_reader_close(r);
     if (bad)
         return false;
-    mmu_zap_all(m->mmu);
-    code_cache_reset(m->code);
-    for (unsigned k = 0; k < m->cpu_count; k++)
-        vcpu_refresh(m->cpu[k]);
+    caches_drop(m);
+    refresh(m);
     return true;
+}
+
+static struct snap_reader *copy_small_state(const struct machine *m, struct error *e)
+{
+    char why[256] = "out of memory";
+    struct snap_writer *w = snap_writer_memory();
+    if (w) {
+        small_state_save(m, w);
+        script_section_save(m, w);
+    }
+    struct snap_reader *r = w ? snap_writer_read_back(w, why, sizeof why) : NULL;
+    if (!r)
+        error_set(e, "%s", why);
+    return r;
+}
+
+bool machine_copy_state(struct machine *m, const struct machine *parent, struct error *e)
+{
+    struct snap_reader *r = copy_small_state(parent, e);
+    if (!r)
+        return false;
+    small_state_load(m, r);
+    script_section_load(m, r);
+    const char *bad = snap_reader_error(r);
+    if (bad)
+        error_set(e, "%s", bad);
+    snap_reader_close(r);
+    caches_drop(m);
+    refresh(m);
+    return !bad;
 }
 
 uint64_t machine_digest(const struct machine *m)

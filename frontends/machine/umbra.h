@@ -58,6 +58,8 @@ struct machine_config {
     const char *swap_file;     /* where it goes, path or NULL: memory */
     bool ksm;                  /* equal pages share a frame */
     const char *host_chaos;    /* core/host/chaos.h's text, or NULL */
+    const char *stop_text;     /* the run stops when COM1 has sent this (MACHINE_MARKER), once; or NULL */
+    unsigned max_forks;        /* children of machine_fork() that may exist at a time: room for their memory */
     struct machine_host host;
 };
 
@@ -77,7 +79,8 @@ enum machine_exit {
     MACHINE_AUDIT_FAILED,
     MACHINE_SCRIPT_FAILED, /* savevm could not write its file */
     MACHINE_PAUSED,        /* the host has no room to go on; nothing is lost, machine_run() tries again */
-    MACHINE_HOST_FAILED    /* a page of guest memory is lost */
+    MACHINE_HOST_FAILED,   /* a page of guest memory is lost */
+    MACHINE_MARKER         /* stop_text was seen; machine_run() goes on */
 };
 
 struct machine;
@@ -91,7 +94,8 @@ enum {
     EXIT_LIMIT = 8,
     EXIT_HALTED = 10,
     EXIT_INTERNAL = 12,
-    EXIT_PAUSED = 14
+    EXIT_PAUSED = 14,
+    EXIT_MIXED = 16 /* forked children ended in different ways */
 };
 
 struct machine *machine_create(const struct machine_config *cfg, struct error *e);
@@ -113,6 +117,28 @@ void machine_serial_input(struct machine *m, const void *bytes, size_t len);
 bool machine_save(struct machine *m, const char *path, struct error *e);
 /* Into a machine made from the same configuration. A damaged or foreign file is refused with a reason. */
 bool machine_load(struct machine *m, const char *path, struct error *e);
+
+/* What a forked child has of its own. */
+struct machine_fork_config {
+    struct machine_host host;
+    FILE *log_out; /* borrowed */
+};
+
+#define MACHINE_FORKS_MAX 1024
+
+/* Forks a machine that stands still between two calls of machine_run(): a child with the same guest state, whose memory
+ * is the parent's, frame by frame, until one side writes. The child runs exactly as the parent would have run on, its
+ * input script included; events of -host-chaos start anew, and the two have KSM and the swap store in common. At most
+ * max_forks children exist at a time; they cannot fork themselves, and are destroyed before their parent. Of the
+ * machines of one family one runs at a time, in any order. NULL with an error. */
+struct machine *machine_fork(struct machine *parent, const struct machine_fork_config *cfg, struct error *e);
+
+/* Frames of 4 KiB. */
+struct machine_frames {
+    uint64_t own, shared; /* that hold this machine's memory alone; that hold other memory too */
+    uint64_t used, peak;  /* of it and all its forks together: now, and the most there ever were */
+};
+struct machine_frames machine_frames(const struct machine *m);
 
 void machine_print_stats(const struct machine *m, FILE *out);
 /* Registers, last exceptions, page walks of rip and CR2. */

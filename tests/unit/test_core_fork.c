@@ -191,6 +191,32 @@ START_TEST(protections_and_limit_pass_to_the_child)
 }
 END_TEST
 
+START_TEST(sharing_is_counted_page_by_page_and_the_pool_knows_its_peak)
+{
+    for (unsigned i = 0; i < 8; i++)
+        write_page(rig.mm, page(i), i);
+    gup_of(rig.mm, page(20), false); /* the zero page is nobody's */
+    struct host_sharing n = host_mm_sharing(rig.mm);
+    ck_assert(n.own == 8 && n.shared == 0);
+    struct host_mm *a = host_mm_fork(rig.mm), *b = host_mm_fork(rig.mm);
+    n = host_mm_sharing(a);
+    ck_assert(n.own == 0 && n.shared == 8);
+    write_page(a, page(1), 100);
+    write_page(a, page(30), 101);
+    n = host_mm_sharing(a);
+    ck_assert(n.own == 2 && n.shared == 7);
+    ck_assert_uint_eq(frame_pool_used(rig.pool), 10);
+    host_mm_destroy(a);
+    n = host_mm_sharing(b);
+    ck_assert(n.own == 0 && n.shared == 8);
+    host_mm_destroy(b);
+    n = host_mm_sharing(rig.mm);
+    ck_assert(n.own == 8 && n.shared == 0);
+    ck_assert_uint_eq(frame_pool_used(rig.pool), 8);
+    ck_assert_uint_eq(frame_pool_peak(rig.pool), 10);
+}
+END_TEST
+
 /* ---- migration ---- */
 
 START_TEST(migration_moves_the_content_to_another_frame_and_frees_the_old_one)
@@ -338,6 +364,7 @@ static Suite *suite(void)
     tcase_add_test(t, a_shared_frame_swapped_out_by_both_takes_one_slot);
     tcase_add_test(t, a_child_of_a_range_has_nothing_else);
     tcase_add_test(t, protections_and_limit_pass_to_the_child);
+    tcase_add_test(t, sharing_is_counted_page_by_page_and_the_pool_knows_its_peak);
     tcase_add_test(t, migration_moves_the_content_to_another_frame_and_frees_the_old_one);
     tcase_add_test(t, a_read_only_page_stays_read_only_when_it_moves);
     tcase_add_test(t, what_is_shared_or_not_there_does_not_move);

@@ -221,6 +221,30 @@ START_TEST(payloads_larger_than_any_buffer_survive)
 }
 END_TEST
 
+START_TEST(what_is_put_into_memory_is_got_back_and_leaves_no_file)
+{
+    uint8_t bytes[10];
+    struct snap_writer *w = snap_writer_memory();
+    ck_assert_ptr_nonnull(w);
+    put_sample(w);
+    struct snap_reader *r = snap_writer_read_back(w, err, sizeof err);
+    ck_assert_msg(r != NULL, "%s", err);
+    ck_assert(snap_expect(r, "blob", 0x01020304));
+    snap_get_bytes(r, bytes, sizeof bytes);
+    ck_assert_mem_eq(bytes, "some bytes", sizeof bytes);
+    ck_assert(snap_expect(r, "cpu0", 3));
+    ck_assert_uint_eq(snap_get_u8(r), 0x11);
+    ck_assert_uint_eq(snap_left(r), 14);
+    snap_reader_close(r);
+    w = snap_writer_memory();
+    snap_begin(w, "open", 1);
+    ck_assert_ptr_null(snap_writer_read_back(w, err, sizeof err));
+    ck_assert_ptr_nonnull(strstr(err, "left open"));
+    w = snap_writer_memory();
+    ck_assert_int_eq(snap_writer_close(w, err, sizeof err), -1);
+}
+END_TEST
+
 static uint64_t digest_of(const char *name, uint32_t version, const char *data, const char *second)
 {
     struct snap_writer *w = snap_writer_digest();
@@ -263,6 +287,7 @@ static Suite *suite(void)
     tcase_add_test(t, a_directory_or_a_missing_file_is_a_clean_error);
     tcase_add_test(t, a_name_used_twice_is_refused);
     tcase_add_test(t, payloads_larger_than_any_buffer_survive);
+    tcase_add_test(t, what_is_put_into_memory_is_got_back_and_leaves_no_file);
     tcase_add_test(t, digest_depends_on_names_versions_content_and_borders);
     suite_add_tcase(s, t);
     return s;
