@@ -276,6 +276,7 @@ static Suite *suite(void)
 {
     Suite *s = suite_create("core/snapshot");
     TCase *t = tcase_create("snapshot");
+    tcase_set_timeout(t, 60); /* its files are synced */
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, what_was_put_is_got_back_in_any_order_of_sections);
     tcase_add_test(t, every_flipped_bit_of_a_file_is_a_clean_error);
