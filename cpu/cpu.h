@@ -13,6 +13,7 @@
 #include "core/clock.h"
 #include "core/irq.h"
 #include "core/log.h"
+#include "core/topology.h"
 #include "core/types.h"
 #include "cpu/insn.h"
 #include "mmu/mmu.h"
@@ -166,8 +167,8 @@ struct vcpu_debug {
     /* Called after each data access while watches_data (then the soft TLB is bypassed; vcpu_refresh() arms it). */
     void (*on_access)(void *ctx, uint64_t lin, unsigned len, bool write);
     bool watches_data;
-    uint64_t from;    /* icount, or UINT64_MAX */
-    uint64_t rep_lin; /* the run loop's own: address of a REP instruction that was left unfinished, or UINT64_MAX */
+    uint64_t from;      /* icount, or UINT64_MAX */
+    unsigned from_cpu;  /* whose boundary that is */
 };
 
 /* A look-up of a block that went well, valid while the fetch translation and the code cache are unchanged. */
@@ -188,8 +189,8 @@ struct vcpu_config {
     const struct log *log;
     struct trace *trace; /* never NULL */
     const struct cpu_model *model;
-    uint64_t rng_seed; /* of RDRAND, when offered */
-    unsigned cpu_count;
+    uint64_t rng_seed;            /* of RDRAND, when offered */
+    struct cpu_topology topology; /* all zero: one processor */
 };
 
 struct vcpu {
@@ -230,10 +231,13 @@ struct vcpu {
     bool shadow_is_movss; /* the shadow also holds debug traps and NMI */
     bool nmi_blocked;
     bool intr_pin, nmi_pending, init_pending, sipi_pending, smi_pending;
+    uint8_t sipi_vector; /* of sipi_pending */
+    bool turn_over;      /* the last vcpu_run() met something that gives up the rest of the turn, whatever it returned */
     bool pending_single_step;
     uint8_t bp_exec, bp_data, bp_io; /* DR0..DR3 armed for execution, data, I/O: bits; follow from DR7 and CR4.DE */
     uint64_t pending_dbg;            /* DR6 bits of a pending debug exception */
     struct vcpu_debug *debug;        /* a debugger's; NULL: none is attached */
+    uint64_t debug_rep_lin;          /* under it: address of a REP instruction that was left unfinished, or UINT64_MAX */
     const struct cpu_intc *intc;
 
     /* A fault being raised (vcpu_raise to the run loop). */
@@ -246,7 +250,9 @@ struct vcpu {
     } fault;
 
     /* Wiring and diagnosis. */
-    unsigned index, cpu_count;
+    unsigned index;
+    uint32_t apic_id; /* wired */
+    struct cpu_topology topology;
     struct mem *mem;
     struct bus *ports;
     struct code_cache *code;
@@ -308,6 +314,8 @@ enum vcpu_exit {
 enum vcpu_exit vcpu_run(struct vcpu *v, uint64_t units);
 /* Makes vcpu_run() return at the next boundary. Callable from devices (same thread). */
 void vcpu_request_stop(struct vcpu *v);
+/* The instruction that is executing gives up the rest of the turn (it sent an IPI). */
+void vcpu_end_turn(struct vcpu *v);
 /* Halted vCPU with something to wake it? */
 bool vcpu_has_wakeup(const struct vcpu *v);
 

@@ -9,14 +9,18 @@
 #define CLFLUSH_LINE 64
 #define XSAVE_LEGACY 576 /* x87, SSE and the header */
 
-/* ---- topology: one package, a core each vCPU, no threads ---- */
+/* ---- topology: what the leaves say of APIC IDs ---- */
 
-static unsigned core_bits(const struct vcpu *v)
+/* APIC IDs set aside for a package. */
+static uint32_t package_ids(const struct vcpu *v)
 {
-    unsigned bits = 0;
-    while (1u << bits < v->cpu_count)
-        bits++;
-    return bits;
+    return 1u << topology_socket_shift(&v->topology);
+}
+
+/* APIC IDs set aside for a core. */
+static uint32_t core_ids(const struct vcpu *v)
+{
+    return 1u << topology_thread_bits(&v->topology);
 }
 
 /* ---- leaves ---- */
@@ -36,19 +40,19 @@ static void leaf_0(const struct vcpu *v, uint32_t out[4])
 
 static void leaf_1(const struct vcpu *v, uint32_t out[4])
 {
-    uint32_t logical = 1u << core_bits(v);
+    uint32_t logical = package_ids(v);
     out[0] = cpu_signature(v->model);
-    out[1] = v->index << 24 | logical << 16 | (cpu_has(v, CPU_FEATURE_CLFLUSH) ? CLFLUSH_LINE / 8 << 8 : 0);
+    out[1] = v->apic_id << 24 | logical << 16 | (cpu_has(v, CPU_FEATURE_CLFLUSH) ? CLFLUSH_LINE / 8 << 8 : 0);
     out[2] = v->model->word[CPUID_1_ECX] | (v->cr4 & CR4_OSXSAVE ? 1u << 27 : 0);
-    out[3] = v->model->word[CPUID_1_EDX] | (v->cpu_count > 1 ? 1u << 28 : 0);
+    out[3] = v->model->word[CPUID_1_EDX] | (logical > 1 ? 1u << 28 : 0);
 }
 
 /* Deterministic cache parameters: type, level, line 64, ways, sets. */
 static void cache(uint32_t out[4], const struct vcpu *v, unsigned type, unsigned level, unsigned ways, unsigned sets,
                   bool shared)
 {
-    uint32_t cores = (1u << core_bits(v)) - 1;
-    out[0] = type | level << 5 | 1u << 8 | (shared ? cores << 14 : 0) | cores << 26;
+    uint32_t sharing = shared ? package_ids(v) : core_ids(v), cores = package_ids(v) / core_ids(v);
+    out[0] = type | level << 5 | 1u << 8 | (sharing - 1) << 14 | (cores - 1) << 26;
     out[1] = (CLFLUSH_LINE - 1) | (ways - 1) << 22;
     out[2] = sets - 1;
     out[3] = 0;
@@ -86,16 +90,17 @@ static void leaf_7(const struct vcpu *v, uint32_t subleaf, uint32_t out[4])
 static void leaf_b(const struct vcpu *v, uint32_t subleaf, uint32_t out[4])
 {
     if (subleaf == 0) { /* threads */
-        out[1] = 1;
+        out[0] = topology_thread_bits(&v->topology);
+        out[1] = v->topology.threads;
         out[2] = 1u << 8;
     } else if (subleaf == 1) { /* cores */
-        out[0] = core_bits(v);
-        out[1] = v->cpu_count;
+        out[0] = topology_socket_shift(&v->topology);
+        out[1] = v->topology.cores * v->topology.threads;
         out[2] = 2u << 8 | 1;
     } else {
         out[2] = subleaf & 0xff;
     }
-    out[3] = v->index;
+    out[3] = v->apic_id;
 }
 
 /* State components beyond the header: number, bytes, offset in the standard format. */

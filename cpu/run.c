@@ -248,11 +248,17 @@ static void run_blocks(struct vcpu *v, uint64_t end)
 
 /* ---- under a debugger ---- */
 
+/* The boundary at which the debugger let go. */
+static bool is_debug_start(const struct vcpu *v)
+{
+    return v->clock->icount == v->debug->from && v->index == v->debug->from_cpu;
+}
+
 static bool debug_stops(const struct vcpu *v)
 {
     struct vcpu_debug *d = v->debug;
     uint64_t lin = fetch_linear(v, v->rip);
-    if (v->clock->icount == d->from || lin == d->rep_lin || !d->is_break(d->ctx, lin))
+    if (is_debug_start(v) || lin == v->debug_rep_lin || !d->is_break(d->ctx, lin))
         return false;
     d->on_break(d->ctx, lin);
     return true;
@@ -273,7 +279,7 @@ static void debug_note_rep(struct vcpu *v, const struct block *b, unsigned n, ui
 {
     const struct insn *last = &b->insn[n - 1];
     bool unfinished = last->flags & (INSN_REP | INSN_REPNE) && v->rip == rip + last->off;
-    v->debug->rep_lin = unfinished ? fetch_linear(v, v->rip) : UINT64_MAX;
+    v->debug_rep_lin = unfinished ? fetch_linear(v, v->rip) : UINT64_MAX;
 }
 
 /* One block, or the part of it before a breakpoint or the end of the units. Nothing if the fetch met what the debugger
@@ -282,7 +288,7 @@ static void debug_run_block(struct vcpu *v, uint64_t left)
 {
     const struct block *b = find_block(v);
     uint64_t rip = v->rip;
-    if (v->attn & ATTN_STOP && v->clock->icount != v->debug->from)
+    if (v->attn & ATTN_STOP && !is_debug_start(v))
         return;
     unsigned n = v->attn ? 1 : debug_run_length(v, b);
     v->block = b;
@@ -341,7 +347,7 @@ static void take_init_or_sipi(struct vcpu *v)
     if (v->init_pending)
         vcpu_reset(v, true);
     if (sipi && v->activity == VCPU_WAIT_SIPI) {
-        uint8_t vector = v->intc->sipi_vector(v->intc->ctx);
+        uint8_t vector = v->sipi_vector;
         v->activity = VCPU_RUNNING;
         vcpu_set_segment(v, SEG_CS, (uint16_t)(vector << 8), (uint64_t)vector << 12, 0xffff, v->seg[SEG_CS].attr);
         v->rip = 0;
@@ -429,6 +435,7 @@ static enum vcpu_exit exit_reason(struct vcpu *v, uint64_t end)
 {
     uint32_t attn = v->attn;
     v->attn = 0;
+    v->turn_over = attn & ATTN_TURN || v->activity != VCPU_RUNNING;
     if (v->activity == VCPU_SHUTDOWN)
         return VCPU_EXIT_SHUTDOWN;
     if (attn & ATTN_STOP)
@@ -473,6 +480,11 @@ enum vcpu_exit vcpu_run(struct vcpu *v, uint64_t units)
         step_over(v, end);
     release_blocks(v);
     return exit_reason(v, end);
+}
+
+void vcpu_end_turn(struct vcpu *v)
+{
+    v->attn |= ATTN_BOUNDARY | ATTN_TURN;
 }
 
 void vcpu_request_stop(struct vcpu *v)

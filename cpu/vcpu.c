@@ -53,7 +53,9 @@ struct vcpu *vcpu_create(const struct vcpu_config *cfg)
     v->trace = cfg->trace;
     v->model = cfg->model;
     code_cache_set_gates(v->code, v->model->gates);
-    v->cpu_count = cfg->cpu_count ? cfg->cpu_count : 1;
+    v->topology = cfg->topology.sockets ? cfg->topology : topology_flat(1);
+    v->apic_id = topology_apic_id(&v->topology, v->index);
+    v->debug_rep_lin = UINT64_MAX;
     v->rng_state = cfg->rng_seed;
     v->a20_mask = ~0ull;
     v->mv->rip = rip_of;
@@ -143,6 +145,16 @@ void vcpu_set_intc(struct vcpu *v, const struct cpu_intc *intc)
     v->intc = intc;
 }
 
+/* Ignored by a processor that does not wait, nor will at the next boundary; the first of several is the one that counts.
+ */
+static void sipi_set(struct vcpu *v)
+{
+    if (v->sipi_pending || (!v->init_pending && v->activity != VCPU_WAIT_SIPI))
+        return;
+    v->sipi_pending = true;
+    v->sipi_vector = v->intc->sipi_vector(v->intc->ctx);
+}
+
 static void pin_set(void *ctx, unsigned n, bool level)
 {
     struct vcpu *v = ctx;
@@ -161,8 +173,8 @@ static void pin_set(void *ctx, unsigned n, bool level)
             v->init_pending = true;
             v->sipi_pending = false;
             break;
-        case CPU_PIN_SIPI: /* ignored by a processor that does not wait, nor will at the next boundary */
-            v->sipi_pending = v->init_pending || v->activity == VCPU_WAIT_SIPI;
+        case CPU_PIN_SIPI:
+            sipi_set(v);
             break;
         default:
             break;

@@ -8,7 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define CPU_SECTION_VERSION 1
+#define CPU_SECTION_VERSION 2
 
 /* ---- the saved form: one list of fields, walked by both directions ---- */
 
@@ -136,6 +136,7 @@ static void io_events(const struct state_io *io, struct vcpu *v)
                           &v->sipi_pending, &v->smi_pending,     &v->pending_single_step};
     for (unsigned k = 0; k < ARRAY_LEN(flag); k++)
         io_bool(io, flag[k]);
+    IO(v->sipi_vector);
     IO(v->pending_dbg);
     IO(v->rng_state);
 }

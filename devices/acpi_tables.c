@@ -168,12 +168,18 @@ static uint8_t *madt_entry(struct builder *b, uint8_t type, uint8_t len)
     return e;
 }
 
+uint32_t acpi_apic_id(const struct acpi_tables_config *cfg, unsigned cpu)
+{
+    return cfg->topology.sockets ? topology_apic_id(&cfg->topology, cpu) : cpu;
+}
+
 static void madt_cpu(struct builder *b, unsigned cpu)
 {
     uint8_t *e = madt_entry(b, 0, 8);
     if (!e)
         return;
-    e[2] = e[3] = (uint8_t)cpu;
+    e[2] = (uint8_t)cpu;
+    e[3] = (uint8_t)acpi_apic_id(b->cfg, cpu);
     put(e + 4, 1, 4); /* enabled */
 }
 

@@ -8,11 +8,13 @@
 #ifndef DEVICES_ACPI_TABLES_H
 #define DEVICES_ACPI_TABLES_H
 
+#include "core/topology.h"
 #include "core/types.h"
 
 struct acpi_tables_config {
     gpa_t base;         /* 16-aligned, below 4 GiB; the RSDP comes first (LAYOUT_ACPI_TABLES is where kernels search) */
-    unsigned cpu_count; /* APIC IDs 0..cpu_count-1, at most 255 */
+    unsigned cpu_count;           /* at most 255 */
+    struct cpu_topology topology; /* gives the APIC IDs; all zero: 0..cpu_count-1 */
     uint32_t pci_window; /* first address of the PCI memory window: at or above the end of RAM below 4 GiB */
     unsigned com_ports;  /* COM1.. that exist, 0..4 */
     bool keyboard;       /* an 8042 with a keyboard on it; without one systems had better not probe */
@@ -27,6 +29,9 @@ struct acpi_image {
 /* False when memory is short. */
 bool acpi_tables_build(const struct acpi_tables_config *cfg, struct acpi_image *image);
 void acpi_image_fini(struct acpi_image *image);
+
+/* APIC ID of the processor with that index. */
+uint32_t acpi_apic_id(const struct acpi_tables_config *cfg, unsigned cpu);
 
 /* The DSDT's body alone (without header) into buf; returns its length, or 0 if it does not fit. */
 size_t acpi_dsdt_build(const struct acpi_tables_config *cfg, uint8_t *buf, size_t cap);

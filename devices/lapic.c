@@ -352,16 +352,19 @@ static bool is_addressed(const struct lapic *a, const struct apic_msg *m)
     return m->logical ? matches_logical(a, m) : m->dest == a->id;
 }
 
-/* Lowest priority: the enabled target with the lowest processor priority; among equals the lowest index, for
+/* Lowest priority: of two candidates the enabled one with the lower processor priority; among equals the first, for
  * repeatability. */
+static struct lapic *lower_priority(struct lapic *best, struct lapic *a)
+{
+    return lapic_is_software_enabled(a) && (!best || lapic_ppr(a) < lapic_ppr(best)) ? a : best;
+}
+
 static struct lapic *pick_lowest(struct lapic_set *s, const struct apic_msg *m)
 {
     struct lapic *best = NULL;
-    for (unsigned i = 0; i < s->cfg.cpu_count; i++) {
-        struct lapic *a = &s->apic[i];
-        if (is_addressed(a, m) && lapic_is_software_enabled(a) && (!best || lapic_ppr(a) < lapic_ppr(best)))
-            best = a;
-    }
+    for (unsigned i = 0; i < s->cfg.cpu_count; i++)
+        if (is_addressed(&s->apic[i], m))
+            best = lower_priority(best, &s->apic[i]);
     return best;
 }
 
@@ -397,16 +400,49 @@ void lapic_self_ipi(struct lapic *a, uint8_t vector)
         accept_fixed(a, vector, false);
 }
 
+#define SHORTHAND_SELF   1
+#define SHORTHAND_ALL    2
+#define SHORTHAND_OTHERS 3
+
 /* A shorthand names its targets without regard to the destination field. */
+static bool is_meant(const struct lapic *a, unsigned shorthand, const struct lapic *to)
+{
+    bool meant = shorthand == SHORTHAND_SELF ? to == a : shorthand == SHORTHAND_ALL || to != a;
+    return meant && lapic_is_enabled(to);
+}
+
 static void send_shorthand(struct lapic *a, unsigned shorthand, uint8_t mode, uint8_t vector)
 {
     struct lapic_set *s = a->set;
+    struct lapic *best = NULL;
     for (unsigned i = 0; i < s->cfg.cpu_count; i++) {
         struct lapic *to = &s->apic[i];
-        bool meant = shorthand == 1 ? to == a : shorthand == 2 || to != a;
-        if (meant && lapic_is_enabled(to))
+        if (!is_meant(a, shorthand, to))
+            continue;
+        if (mode == APIC_LOWEST)
+            best = lower_priority(best, to);
+        else
             accept(to, mode, vector, false);
     }
+    if (best)
+        accept(best, mode, vector, false);
+}
+
+/* SDM volume 3, table 10-3: with "self" and "all including self" fixed interrupts only. The others are sent all the same,
+ * as processors happen to do. */
+static void check_shorthand(const struct lapic *a, unsigned shorthand, uint8_t mode)
+{
+    if ((shorthand == SHORTHAND_SELF || shorthand == SHORTHAND_ALL) && mode != APIC_FIXED)
+        device_log(a->set->cfg.log, LOG_GUEST_ERROR,
+                   "lapic %u: IPI with delivery mode %u and a shorthand that includes the sender: not architectural",
+                   a->index, mode);
+}
+
+static void note_sent(const struct lapic *a)
+{
+    const struct lapic_set_config *cfg = &a->set->cfg;
+    if (cfg->ipi_sent)
+        cfg->ipi_sent(cfg->ipi_ctx, a->index);
 }
 
 /* Sends what the ICR says. IPIs are edge-triggered whatever the trigger bit says (SDM 11.6.1). */
@@ -425,7 +461,10 @@ void lapic_send_ipi(struct lapic *a)
         device_log(a->set->cfg.log, LOG_GUEST_ERROR, "lapic %u: IPI with reserved delivery mode %u", a->index, mode);
         return;
     }
+    if (shorthand != SHORTHAND_SELF)
+        note_sent(a);
     if (shorthand) {
+        check_shorthand(a, shorthand, mode);
         send_shorthand(a, shorthand, mode, vector);
         return;
     }
@@ -446,13 +485,16 @@ bool lapic_set_init(struct lapic_set *s, const struct lapic_set_config *cfg)
     s->cfg = *cfg;
     if (!s->cfg.maxphyaddr)
         s->cfg.maxphyaddr = 40;
+    if (!s->cfg.topology.sockets)
+        s->cfg.topology = topology_flat(cfg->cpu_count);
     s->apic = calloc(cfg->cpu_count, sizeof(*s->apic));
     if (!s->apic)
         return false;
     for (unsigned i = 0; i < cfg->cpu_count; i++) {
         struct lapic *a = &s->apic[i];
         a->set = s;
-        a->index = a->id = i;
+        a->index = i;
+        a->id = topology_apic_id(&s->cfg.topology, i);
         timer_init(&a->timer, lapic_timer_expired, a);
     }
     lapic_set_reset(s);

@@ -18,6 +18,7 @@
 #define DEVICES_LAPIC_H
 
 #include "core/irq.h"
+#include "core/topology.h"
 #include "devices/apic_msg.h"
 #include "devices/device.h"
 
@@ -39,7 +40,8 @@ enum lapic_lvt {
 };
 
 struct lapic_set_config {
-    unsigned cpu_count; /* 1..LAPIC_MAX_CPUS; APIC IDs are 0..cpu_count-1, CPU 0 is the bootstrap processor */
+    unsigned cpu_count;           /* 1..LAPIC_MAX_CPUS; CPU 0 is the bootstrap processor */
+    struct cpu_topology topology; /* gives the APIC IDs; all zero: 0..cpu_count-1 */
     struct vclock *clock;
     const struct log *log;
     bool x2apic;                  /* as CPUID says */
@@ -51,6 +53,8 @@ struct lapic_set_config {
     uint64_t (*tsc_to_clock)(void *ctx, unsigned cpu,
                              uint64_t tsc); /* clock time at which that CPU's TSC reaches `tsc`; NULL: equal */
     void *tsc_ctx;
+    void (*ipi_sent)(void *ctx, unsigned cpu); /* that CPU has sent an IPI that others may take; may be NULL */
+    void *ipi_ctx;
 };
 
 struct lapic {
@@ -69,7 +73,7 @@ struct lapic {
     bool lint[2];        /* input levels */
     bool extint_latched; /* an ExtINT message awaits its acknowledge */
     bool intr_level;     /* what the CPU's pin was last driven to */
-    uint8_t sipi_vector;
+    uint8_t sipi_vector; /* of the last SIPI */
     struct irq_line pins; /* of the vCPU; n is an enum cpu_pin */
     struct cpu_intc intc; /* what the vCPU calls */
 };

@@ -1,6 +1,7 @@
 #include "frontends/cli/options.h"
 
 #include "core/log.h"
+#include "frontends/cli/smp.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -202,12 +203,7 @@ static bool opt_cpu(struct options *o, const char *name, const char *arg, struct
 
 static bool opt_smp(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    uint64_t n;
-    if (!number_parse(arg, &n) || n < 1)
-        return bad_value(name, arg, "a number of processors", e);
-    if (n > MACHINE_CPUS_MAX)
-        return error_set(e, "-smp %s: more than %d processor is not supported yet", arg, MACHINE_CPUS_MAX);
-    return true;
+    return smp_parse(arg, &o->machine.smp, e);
 }
 
 static bool opt_accel(struct options *o, const char *name, const char *arg, struct error *e)
@@ -479,7 +475,7 @@ static const struct option_row rows[] = {
     {"append", "TEXT", opt_append, "kernel command line"},
     {"m", "SIZE", opt_memory, "guest RAM: 512, 512M, 2G (default 128M)"},
     {"cpu", "MODEL[,+F][,-F]", opt_cpu, "processor model and feature switches (default base)"},
-    {"smp", "N", opt_smp, "processors"},
+    {"smp", "N[,sockets=S][,cores=C][,threads=T]", opt_smp, "processors (default 1, at most 16)"},
     {"mmu", "shadow[,unsync=on]|ept|walk", opt_mmu,
      "shadow paging (default; unsync: leaf tables as old as the last flush), EPT, or walks (the reference)"},
     {"shadow-pages", "N", opt_shadow_pages, "limit of shadow pages"},

@@ -12,7 +12,7 @@ static bool register_value(const struct debugger *g, const char *name, uint64_t 
     static const char *const gprs[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                          "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
     struct inspect_regs r;
-    machine_get_regs(g->m, machine_current_cpu(g->m), &r);
+    machine_get_regs(g->m, g->cpu, &r);
     for (unsigned n = 0; n < 16; n++) {
         if (!strcmp(name, gprs[n])) {
             *out = r.gpr[n];
@@ -23,7 +23,7 @@ static bool register_value(const struct debugger *g, const char *name, uint64_t 
         const char *name;
         uint64_t value;
     } others[] = {{"rip", r.rip},
-                  {"pc", machine_code_address(g->m, machine_current_cpu(g->m))},
+                  {"pc", machine_code_address(g->m, g->cpu)},
                   {"cr0", r.cr0},
                   {"cr2", r.cr2},
                   {"cr3", r.cr3},

@@ -13,7 +13,7 @@
 
 static bool command_regs(struct debugger *g, int argc, char **argv, struct error *e)
 {
-    machine_print_regs(g->m, machine_current_cpu(g->m), &g->out);
+    machine_print_regs(g->m, g->cpu, &g->out);
     return true;
 }
 
@@ -55,7 +55,7 @@ static bool format_parse(const char *text, struct format *f, struct error *e)
 static size_t peek(const struct debugger *g, bool physical, uint64_t at, void *buf, size_t len)
 {
     return physical ? machine_peek_gpa(g->m, at, buf, len)
-                    : machine_peek_gva(g->m, machine_current_cpu(g->m), at, buf, len);
+                    : machine_peek_gva(g->m, g->cpu, at, buf, len);
 }
 
 static int value_text(const struct format *f, uint64_t value, char *text, size_t size)
@@ -116,7 +116,7 @@ static bool dump_strings(const struct debugger *g, const struct format *f, uint6
 
 static bool dump_code(const struct debugger *g, uint64_t count, uint64_t at, struct error *e)
 {
-    uint64_t now = machine_code_address(g->m, machine_current_cpu(g->m));
+    uint64_t now = machine_code_address(g->m, g->cpu);
     for (uint64_t n = 0; n < count; n++) {
         unsigned len = print_instruction(g, at, at == now);
         if (!len)
@@ -164,7 +164,7 @@ static bool command_xp_plain(struct debugger *g, int argc, char **argv, struct e
 
 static bool command_disassemble(struct debugger *g, int argc, char **argv, struct error *e)
 {
-    uint64_t n = 8, at = machine_code_address(g->m, machine_current_cpu(g->m));
+    uint64_t n = 8, at = machine_code_address(g->m, g->cpu);
     if (argc > 0 && !argument_number(argv[0], COUNT_MAX, &n, e))
         return false;
     if (argc > 1 && !argument_address(g, argv[1], &at, e))
@@ -178,7 +178,7 @@ static bool command_backtrace(struct debugger *g, int argc, char **argv, struct 
     struct inspect_regs r;
     char text[256];
     uint64_t frame[2];
-    unsigned cpu = machine_current_cpu(g->m);
+    unsigned cpu = g->cpu;
     machine_get_regs(g->m, cpu, &r);
     if (!r.long_mode)
         return error_set(e, "backtrace needs long mode");

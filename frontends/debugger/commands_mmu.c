@@ -12,7 +12,7 @@ static bool command_walk(struct debugger *g, int argc, char **argv, struct error
     uint64_t gva;
     if (!argument_address(g, argv[0], &gva, e))
         return false;
-    machine_print_mmu_walk(g->m, machine_current_cpu(g->m), gva, &g->out);
+    machine_print_mmu_walk(g->m, g->cpu, gva, &g->out);
     return true;
 }
 

@@ -15,7 +15,7 @@ static bool check_alive(const struct debugger *g, struct error *e)
 
 static void print_next(const struct debugger *g)
 {
-    print_instruction(g, machine_code_address(g->m, machine_current_cpu(g->m)), true);
+    print_instruction(g, machine_code_address(g->m, g->cpu), true);
 }
 
 static void print_events_first(struct debugger *g)
@@ -58,6 +58,7 @@ static void run_machine(struct debugger *g, uint64_t steps, uint64_t events, str
     g->cfg->take_signal(g->cfg->ctx); /* an old Ctrl-C */
     fflush(stdout);
     debug_run(g->debug, steps, events, stop);
+    g->cpu = stop->cpu;
     if (stop->why == DEBUG_ENDED) {
         g->result->ended = true;
         g->result->why = stop->end;
@@ -97,7 +98,7 @@ static bool command_step(struct debugger *g, int argc, char **argv, struct error
 static bool command_next(struct debugger *g, int argc, char **argv, struct error *e)
 {
     char text[160];
-    unsigned cpu = machine_current_cpu(g->m);
+    unsigned cpu = g->cpu;
     uint64_t at = machine_code_address(g->m, cpu);
     if (!check_alive(g, e))
         return false;
@@ -239,7 +240,7 @@ static void print_point(const struct debugger *g, const struct debug_point *p)
 
 static bool command_info(struct debugger *g, int argc, char **argv, struct error *e)
 {
-    unsigned cpu = machine_current_cpu(g->m);
+    unsigned cpu = g->cpu;
     struct inspect_regs r;
     machine_get_regs(g->m, cpu, &r);
     say(g, "instruction %" PRIu64 ", %" PRIu64 " ns of virtual time, processor %u of %u, CPL %u%s%s",
@@ -250,6 +251,26 @@ static bool command_info(struct debugger *g, int argc, char **argv, struct error
     print_next(g);
     for (size_t k = 0; k < debug_point_count(g->debug); k++)
         print_point(g, debug_point_at(g->debug, k));
+    return true;
+}
+
+static bool command_cpu(struct debugger *g, int argc, char **argv, struct error *e)
+{
+    uint64_t n;
+    if (argc) {
+        if (!argument_number(argv[0], machine_cpu_count(g->m) - 1, &n, e))
+            return false;
+        g->cpu = (unsigned)n;
+        return true;
+    }
+    for (unsigned k = 0; k < machine_cpu_count(g->m); k++) {
+        struct inspect_regs r;
+        char text[256];
+        machine_get_regs(g->m, k, &r);
+        say(g, "%s %u  %s%s%s", k == g->cpu ? "*" : " ", k,
+            address_text(g, machine_code_address(g->m, k), text, sizeof text), r.halted ? ", halted" : "",
+            k == machine_current_cpu(g->m) ? ", its turn" : "");
+    }
     return true;
 }
 
@@ -272,6 +293,7 @@ const struct command run_commands[] = {
     {"break mmu", NULL, "EVENT [gfn=N] [gva=A]", "stop after an event of the MMU", 1, 3, command_break_mmu},
     {"delete", "d", "ID|all", "remove a point", 1, 1, command_delete},
     {"info", "i", "", "where the machine stands, and all points", 0, 0, command_info},
+    {"cpu", NULL, "[N]", "list the processors, or choose the one that commands are about", 0, 1, command_cpu},
     {"mmu step", NULL, "", "run to the next event of the MMU; shows one at a time", 0, 0, command_mmu_step},
     {"quit", "q", "", "leave", 0, 0, command_quit},
     {.name = NULL}};

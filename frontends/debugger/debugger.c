@@ -39,7 +39,7 @@ char *address_text(const struct debugger *g, uint64_t address, char *buf, size_t
 unsigned print_instruction(const struct debugger *g, uint64_t address, bool is_next)
 {
     char where[256], text[160];
-    unsigned len = machine_disassemble(g->m, machine_current_cpu(g->m), address, text, sizeof text);
+    unsigned len = machine_disassemble(g->m, g->cpu, address, text, sizeof text);
     say(g, "%s %s  %s", is_next ? "=>" : "  ", address_text(g, address, where, sizeof where), text);
     return len;
 }

@@ -14,6 +14,7 @@ struct debugger {
     struct debug *debug;
     struct symbols symbols;
     struct debugger_result *result;
+    unsigned cpu;           /* the processor that commands are about: where the machine stopped, or chosen */
     struct inspect_out out; /* standard output */
     bool quit;
 };

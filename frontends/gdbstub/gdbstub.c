@@ -132,7 +132,11 @@ static void report_end(struct gdbstub *s)
 static bool run(struct gdbstub *s, enum gdb_next how)
 {
     s->connected_now = s->interrupted = false;
-    debug_run(s->debug, how == GDB_STEP, 0, &s->last);
+    if (how == GDB_STEP)
+        debug_step_cpu(s->debug, s->step_cpu, &s->last);
+    else
+        debug_run(s->debug, 0, 0, &s->last);
+    s->step_cpu = s->last.cpu;
     if (s->last.why == DEBUG_ENDED) {
         report_end(s);
         return false;

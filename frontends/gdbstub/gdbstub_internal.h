@@ -33,7 +33,8 @@ struct gdbstub {
     bool connected_now, interrupted;
     /* The session. */
     bool swbreak, hwbreak; /* features of the client */
-    unsigned cpu;          /* chosen with H */
+    unsigned cpu;          /* chosen with Hg */
+    unsigned step_cpu;     /* whom the next step is for: Hc, vCont */
     struct gdb_point points[POINTS_MAX];
     size_t point_count;
     struct debug_stop last;

@@ -118,12 +118,12 @@ static unsigned stop_signal(const struct gdbstub *s)
 void gdb_send_stop(struct gdbstub *s)
 {
     char text[160];
-    int n = snprintf(text, sizeof text, "T%02xthread:%x;", stop_signal(s), machine_current_cpu(s->m) + 1);
+    int n = snprintf(text, sizeof text, "T%02xthread:%x;", stop_signal(s), s->last.cpu + 1);
     if (s->last.why == DEBUG_AT_WATCH && !s->over)
         snprintf(text + n, sizeof text - (size_t)n, "%s:%" PRIx64 ";", watch_word(s, s->last.point), s->last.gva);
     else if (s->last.why == DEBUG_AT_BREAK && !s->over)
         snprintf(text + n, sizeof text - (size_t)n, "%s", break_word(s, s->last.point));
-    s->cpu = machine_current_cpu(s->m);
+    s->cpu = s->last.cpu;
     connection_send(&s->c, text);
 }
 
@@ -291,7 +291,7 @@ static bool thread_parse(const char *p, const struct gdbstub *s, unsigned *cpu)
         return false;
     if (n > machine_cpu_count(s->m))
         return false;
-    *cpu = n ? (unsigned)n - 1 : machine_current_cpu(s->m);
+    *cpu = n ? (unsigned)n - 1 : s->last.cpu;
     return true;
 }
 
@@ -302,6 +302,8 @@ static enum gdb_next choose_thread(struct gdbstub *s, const char *p)
         return malformed(s);
     if (*p == 'g')
         s->cpu = cpu;
+    else
+        s->step_cpu = cpu;
     return answer(s, "OK");
 }
 
@@ -403,10 +405,11 @@ static enum gdb_next resume(struct gdbstub *s, const char *p, enum gdb_next next
     return machine_set_regs(s->m, s->cpu, &r, NULL) ? next : malformed(s);
 }
 
-/* vCont;ACTION[:THREAD]...: the machine runs as a whole; it steps if the current processor's action, which is the first
- * that names it or names none, is a step. */
+/* vCont;ACTION[:THREAD]...: the machine runs as a whole. If a processor is to step, it is stepped: the others run only
+ * until it is its turn. */
 static enum gdb_next vcont(struct gdbstub *s, const char *p)
 {
+    enum gdb_next next = GDB_RESUME;
     if (*p != ';')
         return malformed(s);
     while (expect(&p, ';')) {
@@ -420,10 +423,14 @@ static enum gdb_next vcont(struct gdbstub *s, const char *p)
         bool all = !expect(&p, ':');
         if (!all && !begins(&p, "-1") && !number(&p, &thread))
             return malformed(s);
-        if (all || !thread || thread == machine_current_cpu(s->m) + 1)
-            return action == 's' || action == 'S' ? GDB_STEP : GDB_RESUME;
+        if (thread > machine_cpu_count(s->m))
+            return malformed(s);
+        if (next == GDB_RESUME && (action == 's' || action == 'S')) {
+            s->step_cpu = all || !thread ? s->last.cpu : (unsigned)thread - 1;
+            next = GDB_STEP;
+        }
     }
-    return *p ? malformed(s) : GDB_RESUME;
+    return *p ? malformed(s) : next;
 }
 
 static enum gdb_next v_packet(struct gdbstub *s, const char *p)

@@ -36,19 +36,28 @@ static void on_a20(void *ctx, bool open)
     b->cfg.set_a20(b->cfg.ctx, open);
 }
 
+static void on_ipi_sent(void *ctx, unsigned cpu)
+{
+    struct board *b = ctx;
+    vcpu_end_turn(b->cfg.cpus[cpu]);
+}
+
 /* ---- wiring ---- */
 
 static bool init_interrupts(struct board *b)
 {
     const struct board_config *c = &b->cfg;
     struct lapic_set_config lapics = {.cpu_count = c->cpu_count,
+                                      .topology = c->topology,
                                       .clock = c->clock,
                                       .log = c->log,
                                       .x2apic = true,
                                       .extint_ack = pic8259_ack,
                                       .extint_ctx = &b->pic,
                                       .eoi = ioapic_eoi,
-                                      .eoi_ctx = &b->ioapic};
+                                      .eoi_ctx = &b->ioapic,
+                                      .ipi_sent = on_ipi_sent,
+                                      .ipi_ctx = b};
     if (!lapic_set_init(&b->lapics, &lapics))
         return false;
     struct pic8259_config pic = {.intr = lapic_set_lint_line(&b->lapics, 0), .log = c->log};
@@ -248,6 +257,7 @@ bool board_install_tables(struct board *b, uint64_t *rsdp)
     const struct board_config *c = &b->cfg;
     struct acpi_tables_config cfg = {.base = LAYOUT_ACPI_TABLES,
                                      .cpu_count = c->cpu_count,
+                                     .topology = c->topology,
                                      .pci_window = LAYOUT_PCI_MMIO,
                                      .com_ports = 1,
                                      .keyboard = false,

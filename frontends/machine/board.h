@@ -34,6 +34,7 @@ struct board_config {
     struct guest_memory memory;
     struct vcpu **cpus;
     unsigned cpu_count;
+    struct cpu_topology topology;
     uint64_t low_ram, high_ram;
     int64_t rtc_base; /* or MACHINE_RTC_DEFAULT */
     bool debug_console, debug_exit;

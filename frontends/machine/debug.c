@@ -6,6 +6,7 @@
 #include "mmu/shadow/gpte.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,7 @@ struct debug {
     /* The run that is going on. */
     uint64_t stop_icount; /* UINT64_MAX: none */
     uint64_t wanted;      /* events that stop this run whatever the points say */
+    unsigned stop_turn;   /* stop when it is this vCPU's turn; UINT_MAX: never */
     bool stop_wanted;
     struct debug_stop stop;
     /* Events of the stop: recorded from the one that stopped on. */
@@ -170,6 +172,7 @@ static void on_break(void *ctx, uint64_t lin)
     struct debug *d = ctx;
     d->stop_wanted = true;
     d->stop.why = DEBUG_AT_BREAK;
+    d->stop.cpu = d->m->turn;
     d->stop.point = 0;
     for (size_t i = 0; i < d->point_count; i++) {
         struct debug_point *p = &d->points[i];
@@ -186,7 +189,7 @@ static void watch_hit(struct debug *d, struct debug_point *p, uint64_t gva, bool
     p->hits++;
     if (d->stop_wanted && d->stop.why == DEBUG_AT_WATCH)
         return;
-    d->stop = (struct debug_stop){.why = DEBUG_AT_WATCH, .point = p->id, .gva = gva, .write = write};
+    d->stop = (struct debug_stop){.why = DEBUG_AT_WATCH, .cpu = d->m->turn, .point = p->id, .gva = gva, .write = write};
     stop_request(d);
 }
 
@@ -414,7 +417,7 @@ static void on_event(void *ctx, enum trace_id id, const uint64_t arg[4])
         event_note(d, id, arg, point);
     if (!stops || !d->running || d->stop_wanted)
         return;
-    d->stop = (struct debug_stop){.why = DEBUG_AT_EVENT, .point = point};
+    d->stop = (struct debug_stop){.why = DEBUG_AT_EVENT, .cpu = d->m->turn, .point = point};
     stop_request(d);
 }
 
@@ -611,7 +614,7 @@ uint64_t debug_units_left(const struct debug *d)
 
 bool debug_wants_stop(const struct debug *d)
 {
-    return d->stop_wanted || d->m->clock.icount >= d->stop_icount;
+    return d->stop_wanted || d->m->clock.icount >= d->stop_icount || d->m->turn == d->stop_turn;
 }
 
 static void run_begin(struct debug *d, uint64_t steps, uint64_t events)
@@ -623,15 +626,16 @@ static void run_begin(struct debug *d, uint64_t steps, uint64_t events)
     d->stop_wanted = false;
     d->stop = (struct debug_stop){.why = DEBUG_INTERRUPTED};
     d->eye.from = d->has_run ? icount : UINT64_MAX;
+    d->eye.from_cpu = d->m->turn;
     d->has_run = true;
     eye_update(d);
     listen(d);
     d->running = true;
 }
 
-enum debug_why debug_run(struct debug *d, uint64_t steps, uint64_t events, struct debug_stop *stop)
+/* The run that run_begin() has prepared. */
+static enum debug_why run(struct debug *d, struct debug_stop *stop)
 {
-    run_begin(d, steps, events);
     enum machine_exit end = machine_run(d->m);
     d->running = false;
     d->wanted = 0;
@@ -639,11 +643,34 @@ enum debug_why debug_run(struct debug *d, uint64_t steps, uint64_t events, struc
     events_finish(d);
     if (end != MACHINE_STOPPED)
         d->stop = (struct debug_stop){.why = DEBUG_ENDED, .end = end};
-    else if (!d->stop_wanted && d->m->clock.icount >= d->stop_icount)
+    else if (!d->stop_wanted && (d->m->clock.icount >= d->stop_icount || d->m->turn == d->stop_turn))
         d->stop.why = DEBUG_STEPPED;
+    if (d->stop.why == DEBUG_STEPPED || d->stop.why == DEBUG_INTERRUPTED || d->stop.why == DEBUG_ENDED)
+        d->stop.cpu = d->m->turn;
     d->stop_icount = UINT64_MAX;
+    d->stop_turn = UINT_MAX;
     d->stop_wanted = false;
     *stop = d->stop;
+    return stop->why;
+}
+
+enum debug_why debug_run(struct debug *d, uint64_t steps, uint64_t events, struct debug_stop *stop)
+{
+    run_begin(d, steps, events);
+    return run(d, stop);
+}
+
+enum debug_why debug_step_cpu(struct debug *d, unsigned cpu, struct debug_stop *stop)
+{
+    if (d->m->turn != cpu) {
+        run_begin(d, 0, 0);
+        d->stop_turn = cpu;
+        if (run(d, stop) != DEBUG_STEPPED)
+            return stop->why;
+    }
+    debug_run(d, 1, 0, stop);
+    if (stop->why == DEBUG_STEPPED)
+        stop->cpu = cpu;
     return stop->why;
 }
 
@@ -664,12 +691,12 @@ struct debug *debug_attach(struct machine *m)
     d->m = m;
     d->next_id = 1;
     d->stop_icount = UINT64_MAX;
+    d->stop_turn = UINT_MAX;
     d->eye = (struct vcpu_debug){.ctx = d,
                                  .is_break = is_break,
                                  .on_break = on_break,
                                  .on_access = on_access,
-                                 .from = UINT64_MAX,
-                                 .rep_lin = UINT64_MAX};
+                                 .from = UINT64_MAX};
     d->watch.write = on_watched_write;
     d->watch.kind = TRACK_WATCH;
     track_register(m->mem, &d->watch);

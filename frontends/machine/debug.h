@@ -62,6 +62,7 @@ enum debug_why {
 
 struct debug_stop {
     enum debug_why why;
+    unsigned cpu;          /* which vCPU it was; where nothing else is meant, the one that is next */
     int point;             /* break, watch */
     uint64_t gva;          /* watch: the address that was touched */
     bool write;            /* watch */
@@ -84,6 +85,9 @@ const struct debug_point *debug_point_find(const struct debug *d, int id);
 
 /* Runs until a point is met, `steps` units of position have passed (0: no limit), or an event of `events` comes. */
 enum debug_why debug_run(struct debug *d, uint64_t steps, uint64_t events, struct debug_stop *stop);
+
+/* One boundary on for this vCPU; if it is another's turn, the others run until it is not. */
+enum debug_why debug_step_cpu(struct debug *d, unsigned cpu, struct debug_stop *stop);
 
 /* Events of the last stop, from the one that stopped, in order; taking removes. NULL: none left. Valid until the next
  * run. */

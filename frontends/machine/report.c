@@ -117,6 +117,10 @@ void machine_print_report(const struct machine *m, FILE *out)
         struct vcpu *v = m->cpu[k];
         const char *what;
         bool triple = v->activity == VCPU_SHUTDOWN;
+        if (v->activity == VCPU_WAIT_SIPI) {
+            fprintf(out, "umbra: processor %u waits to be started\n", k);
+            continue;
+        }
         gva_t gva = failing_address(v, &what);
         fprintf(out, "umbra: %s, processor %u, instruction %" PRIu64 ", %" PRIu64 " ns\n",
                 triple ? "triple fault" : "state", k, m->clock.icount, clock_now(&m->clock));

@@ -225,6 +225,13 @@ static void turn_use(struct machine *m, uint64_t used, bool gives_up)
         turn_next(m);
 }
 
+/* Those that have nothing to do have no turn. One at least has. */
+static void turn_skip_idle(struct machine *m)
+{
+    while (cpu_is_idle(m->cpu[m->turn]))
+        turn_next(m);
+}
+
 static uint64_t chunk_units(const struct machine *m)
 {
     uint64_t now = clock_now(&m->clock), icount = m->clock.icount;
@@ -266,14 +273,13 @@ static bool triple_fault(struct machine *m, enum machine_exit *why)
 
 static bool run_turn(struct machine *m, enum machine_exit *why)
 {
-    while (cpu_is_idle(m->cpu[m->turn]))
-        turn_next(m);
+    struct vcpu *v = m->cpu[m->turn];
     uint64_t before = clock_now(&m->clock);
-    enum vcpu_exit exit = vcpu_run(m->cpu[m->turn], chunk_units(m));
+    enum vcpu_exit exit = vcpu_run(v, chunk_units(m));
     uint64_t used = clock_now(&m->clock) - before;
     if (exit == VCPU_EXIT_SHUTDOWN)
         return triple_fault(m, why);
-    turn_use(m, used, exit == VCPU_EXIT_TURN || exit == VCPU_EXIT_IDLE);
+    turn_use(m, used, v->turn_over);
     return true;
 }
 
@@ -281,10 +287,15 @@ static bool step(struct machine *m, enum machine_exit *why)
 {
     clock_run_due(&m->clock);
     input_deliver_due(&m->input, m->clock.icount);
+    if (!all_idle(m))
+        turn_skip_idle(m);
     if (!act_requests(m, why) || !check_debug(m, why) || !check_limits(m, why) || !hostside_step(m, why) ||
         !check_audit(m, why) || !check_poll(m, why))
         return false;
-    return all_idle(m) ? idle(m, why) : run_turn(m, why);
+    if (all_idle(m))
+        return idle(m, why);
+    turn_skip_idle(m); /* a reset, for one, changes who is idle */
+    return run_turn(m, why);
 }
 
 /* The last word of -audit: everything once more. */

@@ -144,7 +144,7 @@ static bool build_cpus(struct machine *m, struct error *e)
                                   .trace = &m->trace,
                                   .model = m->model,
                                   .rng_seed = RNG_SEED64 + k,
-                                  .cpu_count = m->cpu_count};
+                                  .topology = m->cfg.smp};
         m->cpu[k] = vcpu_create(&cfg);
         if (!m->cpu[k])
             return error_set(e, "out of memory");
@@ -161,6 +161,7 @@ static bool build_board(struct machine *m, struct error *e)
                                .log = &m->log,
                                .cpus = m->cpu,
                                .cpu_count = m->cpu_count,
+                               .topology = m->cfg.smp,
                                .low_ram = m->low_ram,
                                .high_ram = m->high_ram,
                                .rtc_base = m->cfg.rtc_base,
@@ -227,7 +228,9 @@ bool machine_build(struct machine *m, struct error *e)
     input_init(&m->input);
     bus_init(&m->ports, "port", 0x10000, &m->log);
     bus_init(&m->mmio, "mmio", 0, &m->log);
-    m->cpu_count = 1;
+    if (!m->cfg.smp.sockets)
+        m->cfg.smp = topology_flat(1);
+    m->cpu_count = m->cfg.smp.sockets * m->cfg.smp.cores * m->cfg.smp.threads;
     m->turn_left = MACHINE_TURN_UNITS;
     if (!build_log(m, e) || !build_files(m, e) || !machine_build_memory(m, e) || !build_mmu(m, e) ||
         !build_cpus(m, e) || !build_board(m, e) || !build_script(m, e))
@@ -309,11 +312,8 @@ void machine_reset(struct machine *m)
     m->resets++;
     m->turn = 0;
     m->turn_left = MACHINE_TURN_UNITS;
-    for (unsigned k = 0; k < m->cpu_count; k++) {
+    for (unsigned k = 0; k < m->cpu_count; k++)
         vcpu_reset(m->cpu[k], false);
-        if (k)
-            m->cpu[k]->activity = VCPU_WAIT_SIPI;
-    }
     board_reset(&m->board);
     if (!machine_boot(m, &e)) { /* it fitted before: only the host can have failed */
         log_error("reset: %s", e.text);

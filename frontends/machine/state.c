@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MACHINE_VERSION 2
+#define MACHINE_VERSION 3
 
 static uint64_t model_digest(const struct cpu_model *model)
 {
@@ -31,7 +31,9 @@ static void config_save(const struct machine *m, struct snap_writer *w)
     snap_begin(w, "config", MACHINE_VERSION);
     snap_put_u64(w, model_digest(m->model));
     snap_put_u64(w, m->cfg.ram_bytes);
-    snap_put_u32(w, m->cpu_count);
+    snap_put_u32(w, m->cfg.smp.sockets);
+    snap_put_u32(w, m->cfg.smp.cores);
+    snap_put_u32(w, m->cfg.smp.threads);
     snap_put_u64(w, m->cfg.debug_exit ? m->cfg.debug_exit_base : 0);
     snap_end(w);
 }
@@ -41,13 +43,15 @@ static void config_load(struct machine *m, struct snap_reader *r)
     if (!snap_expect(r, "config", MACHINE_VERSION))
         return;
     uint64_t model = snap_get_u64(r), ram = snap_get_u64(r);
-    uint32_t cpus = snap_get_u32(r);
+    const struct cpu_topology *here = &m->cfg.smp;
+    uint32_t sockets = snap_get_u32(r), cores = snap_get_u32(r), threads = snap_get_u32(r);
     uint64_t exit_base = snap_get_u64(r);
     if (ram != m->cfg.ram_bytes)
         snap_fail(r, "it was made with -m %lluM, this machine has %lluM", (unsigned long long)(ram >> 20),
                   (unsigned long long)(m->cfg.ram_bytes >> 20));
-    else if (cpus != m->cpu_count)
-        snap_fail(r, "it was made with %u processors, this machine has %u", cpus, m->cpu_count);
+    else if (sockets != here->sockets || cores != here->cores || threads != here->threads)
+        snap_fail(r, "it was made with -smp sockets=%u,cores=%u,threads=%u, this machine has sockets=%u,cores=%u,threads=%u",
+                  sockets, cores, threads, here->sockets, here->cores, here->threads);
     else if (exit_base != (m->cfg.debug_exit ? m->cfg.debug_exit_base : 0))
         snap_fail(r, "it was made with another -device isa-debug-exit");
     else if (model != model_digest(m->model))

@@ -7,12 +7,13 @@
 #ifndef FRONTENDS_MACHINE_UMBRA_H
 #define FRONTENDS_MACHINE_UMBRA_H
 
+#include "core/topology.h"
 #include "core/types.h"
 #include "frontends/machine/error.h"
 
 #include <stdio.h>
 
-#define MACHINE_CPUS_MAX 1 /* start-up of further processors comes with -smp */
+#define MACHINE_CPUS_MAX 16
 
 enum machine_mmu { MACHINE_MMU_SHADOW, MACHINE_MMU_WALK, MACHINE_MMU_EPT };
 
@@ -34,7 +35,8 @@ struct machine_host {
 #define MACHINE_POLL_UNITS 4000000ull
 
 struct machine_config {
-    uint64_t ram_bytes; /* a multiple of 1 MiB, at least 2 MiB */
+    uint64_t ram_bytes;      /* a multiple of 1 MiB, at least 2 MiB */
+    struct cpu_topology smp; /* all zero: one processor; at most MACHINE_CPUS_MAX */
     enum machine_mmu mmu;
     bool mmu_unsync; /* MACHINE_MMU_SHADOW: translations may be as old as the guest's last flush; not coherent */
     const char *kernel, *initrd, *append,
