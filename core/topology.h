@@ -1,8 +1,8 @@
 /*
  * How the processors of a machine are arranged, and the APIC IDs that follow from it.
  *
- * An APIC ID has a field each for thread, core and socket, as wide as the number of them asks (SDM volume 3, 9.9.1): with
- * three cores a socket the IDs have gaps. The processor with index k is the k-th in the order of its fields.
+ * An APIC ID has a field each for thread, core and socket, as wide as the number of them asks (SDM volume 3, 9.9.1):
+ * with three cores a socket the IDs have gaps. The processor with index k is the k-th in the order of its fields.
  */
 #ifndef CORE_TOPOLOGY_H
 #define CORE_TOPOLOGY_H

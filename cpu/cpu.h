@@ -167,8 +167,8 @@ struct vcpu_debug {
     /* Called after each data access while watches_data (then the soft TLB is bypassed; vcpu_refresh() arms it). */
     void (*on_access)(void *ctx, uint64_t lin, unsigned len, bool write);
     bool watches_data;
-    uint64_t from;      /* icount, or UINT64_MAX */
-    unsigned from_cpu;  /* whose boundary that is */
+    uint64_t from;     /* icount, or UINT64_MAX */
+    unsigned from_cpu; /* whose boundary that is */
 };
 
 /* A look-up of a block that went well, valid while the fetch translation and the code cache are unchanged. */
@@ -232,12 +232,12 @@ struct vcpu {
     bool nmi_blocked;
     bool intr_pin, nmi_pending, init_pending, sipi_pending, smi_pending;
     uint8_t sipi_vector; /* of sipi_pending */
-    bool turn_over;      /* the last vcpu_run() met something that gives up the rest of the turn, whatever it returned */
+    bool turn_over; /* the last vcpu_run() met something that gives up the rest of the turn, whatever it returned */
     bool pending_single_step;
     uint8_t bp_exec, bp_data, bp_io; /* DR0..DR3 armed for execution, data, I/O: bits; follow from DR7 and CR4.DE */
     uint64_t pending_dbg;            /* DR6 bits of a pending debug exception */
     struct vcpu_debug *debug;        /* a debugger's; NULL: none is attached */
-    uint64_t debug_rep_lin;          /* under it: address of a REP instruction that was left unfinished, or UINT64_MAX */
+    uint64_t debug_rep_lin; /* under it: address of a REP instruction that was left unfinished, or UINT64_MAX */
     const struct cpu_intc *intc;
 
     /* A fault being raised (vcpu_raise to the run loop). */
@@ -327,6 +327,8 @@ void code_cache_register_stats(struct code_cache *c, struct stats *s);
 void code_cache_reset(struct code_cache *c);
 
 /* ---- models (cpu/cpuid.c) ---- */
+/* The CPUID instruction as this vCPU executes it now: out is EAX, EBX, ECX, EDX. */
+void vcpu_cpuid(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 /* NULL if the name or a switch is unknown; then *bad points to what (within `spec`). "base" is the default. Owned by
  * the caller (free). */
 struct cpu_model *cpu_model_parse(const char *spec, const char **bad);

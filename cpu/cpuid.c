@@ -227,3 +227,8 @@ void cpuid_query(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t
     else
         basic_leaf(v, leaf > v->model->last_leaf ? v->model->last_leaf : leaf, subleaf, out);
 }
+
+void vcpu_cpuid(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+{
+    cpuid_query(v, leaf, subleaf, out);
+}

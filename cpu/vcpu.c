@@ -145,7 +145,8 @@ void vcpu_set_intc(struct vcpu *v, const struct cpu_intc *intc)
     v->intc = intc;
 }
 
-/* Ignored by a processor that does not wait, nor will at the next boundary; the first of several is the one that counts.
+/* Ignored by a processor that does not wait, nor will at the next boundary; the first of several is the one that
+ * counts.
  */
 static void sipi_set(struct vcpu *v)
 {

@@ -13,11 +13,11 @@
 
 struct acpi_tables_config {
     gpa_t base;         /* 16-aligned, below 4 GiB; the RSDP comes first (LAYOUT_ACPI_TABLES is where kernels search) */
-    unsigned cpu_count;           /* at most 255 */
+    unsigned cpu_count; /* at most 255 */
     struct cpu_topology topology; /* gives the APIC IDs; all zero: 0..cpu_count-1 */
-    uint32_t pci_window; /* first address of the PCI memory window: at or above the end of RAM below 4 GiB */
-    unsigned com_ports;  /* COM1.. that exist, 0..4 */
-    bool keyboard;       /* an 8042 with a keyboard on it; without one systems had better not probe */
+    uint32_t pci_window;          /* first address of the PCI memory window: at or above the end of RAM below 4 GiB */
+    unsigned com_ports;           /* COM1.. that exist, 0..4 */
+    bool keyboard;                /* an 8042 with a keyboard on it; without one systems had better not probe */
     bool vga;
 };
 

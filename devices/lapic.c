@@ -428,8 +428,8 @@ static void send_shorthand(struct lapic *a, unsigned shorthand, uint8_t mode, ui
         accept(best, mode, vector, false);
 }
 
-/* SDM volume 3, table 10-3: with "self" and "all including self" fixed interrupts only. The others are sent all the same,
- * as processors happen to do. */
+/* SDM volume 3, table 10-3: with "self" and "all including self" fixed interrupts only. The others are sent all the
+ * same, as processors happen to do. */
 static void check_shorthand(const struct lapic *a, unsigned shorthand, uint8_t mode)
 {
     if ((shorthand == SHORTHAND_SELF || shorthand == SHORTHAND_ALL) && mode != APIC_FIXED)

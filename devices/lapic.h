@@ -70,10 +70,10 @@ struct lapic {
     uint64_t timer_start;                 /* clock time at which the count was timer_initial */
     uint64_t tsc_deadline;
     struct timer timer;
-    bool lint[2];        /* input levels */
-    bool extint_latched; /* an ExtINT message awaits its acknowledge */
-    bool intr_level;     /* what the CPU's pin was last driven to */
-    uint8_t sipi_vector; /* of the last SIPI */
+    bool lint[2];         /* input levels */
+    bool extint_latched;  /* an ExtINT message awaits its acknowledge */
+    bool intr_level;      /* what the CPU's pin was last driven to */
+    uint8_t sipi_vector;  /* of the last SIPI */
     struct irq_line pins; /* of the vCPU; n is an enum cpu_pin */
     struct cpu_intc intc; /* what the vCPU calls */
 };

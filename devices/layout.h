@@ -42,7 +42,11 @@
 #define LAYOUT_PCI_CONFIG_PORTS   8
 
 /* ---- Guest-physical memory ---- */
-#define LAYOUT_ACPI_TABLES      0x000e0000u /* RSDP first; reserved in the memory map */
+#define LAYOUT_BDA_EBDA         0x0000040eu /* BIOS data area: segment of the extended one */
+#define LAYOUT_BDA_BASE_MEMORY  0x00000413u /* KiB below it */
+#define LAYOUT_EBDA             0x0009fc00u /* one KiB; the MP floating pointer is in it */
+#define LAYOUT_MP_POINTER       0x0009fc10u
+#define LAYOUT_ACPI_TABLES      0x000e0000u /* RSDP first, the MP table last; reserved in the memory map */
 #define LAYOUT_ACPI_TABLES_SIZE 0x00010000u
 #define LAYOUT_LOW_RAM_MAX      0xc0000000u /* RAM beyond this goes above 4 GiB */
 #define LAYOUT_PCI_MMIO         0xc0000000u /* window for BARs */

@@ -80,7 +80,7 @@ bool smp_parse(const char *arg, struct cpu_topology *out, struct error *e)
         return error_set(e, "-smp %s: a machine has at most %d processors", arg, MACHINE_CPUS_MAX);
     *out = complete(given, cpus);
     if (out->sockets * out->cores * out->threads != cpus)
-        return error_set(e, "-smp %s: %u sockets of %u cores of %u threads do not make %u processors", arg, out->sockets,
-                         out->cores, out->threads, cpus);
+        return error_set(e, "-smp %s: %u sockets of %u cores of %u threads do not make %u processors", arg,
+                         out->sockets, out->cores, out->threads, cpus);
     return true;
 }

@@ -54,8 +54,7 @@ static bool format_parse(const char *text, struct format *f, struct error *e)
 
 static size_t peek(const struct debugger *g, bool physical, uint64_t at, void *buf, size_t len)
 {
-    return physical ? machine_peek_gpa(g->m, at, buf, len)
-                    : machine_peek_gva(g->m, g->cpu, at, buf, len);
+    return physical ? machine_peek_gpa(g->m, at, buf, len) : machine_peek_gva(g->m, g->cpu, at, buf, len);
 }
 
 static int value_text(const struct format *f, uint64_t value, char *text, size_t size)

@@ -2,6 +2,7 @@
 
 #include "core/bus.h"
 #include "devices/layout.h"
+#include "devices/mp_tables.h"
 #include "frontends/machine/umbra.h"
 
 #include <string.h>
@@ -9,6 +10,7 @@
 /* The guest's console is not slowed down: a character leaves after 1 us of virtual time. Typed ones come at the line's
  * rate. */
 #define SERIAL_TX_UNITS 1000
+#define MP_TABLE_MAX    4096
 
 /* ---- callbacks from devices ---- */
 
@@ -252,6 +254,36 @@ void board_reset(struct board *b)
     firmware_state(b);
 }
 
+static bool poke(const struct board *b, gpa_t gpa, const void *bytes, size_t len)
+{
+    return guest_mem_write(&b->cfg.memory, gpa, bytes, len, MEM_HOST_POKE) == MEM_OK;
+}
+
+/* The MP table lies behind the ACPI tables, which end at `at`. */
+static bool install_mp_tables(const struct board *b, gpa_t at)
+{
+    const struct board_config *c = &b->cfg;
+    uint32_t cpuid[4];
+    vcpu_cpuid(c->cpus[0], 1, 0, cpuid);
+    struct mp_tables_config cfg = {
+        .cpu_count = c->cpu_count, .topology = c->topology, .signature = cpuid[0], .features = cpuid[3]};
+    uint8_t table[MP_TABLE_MAX], pointer[MP_POINTER_LEN];
+    at = (at + 15) & ~15ull;
+    size_t len = mp_table_build(&cfg, table, sizeof table);
+    mp_pointer_build((uint32_t)at, pointer);
+    return len && at + len <= LAYOUT_ACPI_TABLES + LAYOUT_ACPI_TABLES_SIZE && poke(b, at, table, len) &&
+           poke(b, LAYOUT_MP_POINTER, pointer, sizeof pointer);
+}
+
+/* What a BIOS would have left of itself: base memory ends at the extended BIOS data area, which has one KiB. */
+static bool install_bios_data(const struct board *b)
+{
+    const uint8_t ebda[2] = {(uint8_t)(LAYOUT_EBDA >> 4), LAYOUT_EBDA >> 12};
+    const uint8_t base[2] = {(uint8_t)(LAYOUT_EBDA >> 10), LAYOUT_EBDA >> 18}, kib = 1;
+    return poke(b, LAYOUT_BDA_EBDA, ebda, 2) && poke(b, LAYOUT_BDA_BASE_MEMORY, base, 2) &&
+           poke(b, LAYOUT_EBDA, &kib, 1);
+}
+
 bool board_install_tables(struct board *b, uint64_t *rsdp)
 {
     const struct board_config *c = &b->cfg;
@@ -265,8 +297,8 @@ bool board_install_tables(struct board *b, uint64_t *rsdp)
     struct acpi_image image;
     if (!acpi_tables_build(&cfg, &image))
         return false;
-    bool ok = image.len <= LAYOUT_ACPI_TABLES_SIZE &&
-              guest_mem_write(&c->memory, LAYOUT_ACPI_TABLES, image.bytes, image.len, MEM_HOST_POKE) == MEM_OK;
+    bool ok = image.len <= LAYOUT_ACPI_TABLES_SIZE && poke(b, LAYOUT_ACPI_TABLES, image.bytes, image.len) &&
+              install_mp_tables(b, LAYOUT_ACPI_TABLES + image.len) && install_bios_data(b);
     acpi_image_fini(&image);
     *rsdp = LAYOUT_ACPI_TABLES;
     return ok;

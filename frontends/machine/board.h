@@ -76,7 +76,8 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
 void board_fini(struct board *b);
 /* Devices to the state that firmware would leave. */
 void board_reset(struct board *b);
-/* Writes the ACPI tables into guest memory; *rsdp is the root pointer's gpa. */
+/* Writes the ACPI and MP tables, and what a BIOS data area says of base memory, into guest memory; *rsdp is ACPI's root
+ * pointer's gpa. */
 bool board_install_tables(struct board *b, uint64_t *rsdp);
 /* Every processor is halted with interrupts off: could time still wake one, or bring the outside something? */
 bool board_may_act(const struct board *b);

@@ -692,11 +692,8 @@ struct debug *debug_attach(struct machine *m)
     d->next_id = 1;
     d->stop_icount = UINT64_MAX;
     d->stop_turn = UINT_MAX;
-    d->eye = (struct vcpu_debug){.ctx = d,
-                                 .is_break = is_break,
-                                 .on_break = on_break,
-                                 .on_access = on_access,
-                                 .from = UINT64_MAX};
+    d->eye = (struct vcpu_debug){
+        .ctx = d, .is_break = is_break, .on_break = on_break, .on_access = on_access, .from = UINT64_MAX};
     d->watch.write = on_watched_write;
     d->watch.kind = TRACK_WATCH;
     track_register(m->mem, &d->watch);

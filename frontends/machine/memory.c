@@ -8,7 +8,6 @@
 #include "mmu/engine.h"
 
 #define LOW_END      0xa0000ull
-#define EBDA         0x9fc00ull
 #define HIGH_START   0x100000ull
 #define SPARE_FRAMES 1024ull
 #define FOUR_GIB     0x100000000ull
@@ -21,8 +20,8 @@ static void e820_add(struct machine *m, uint64_t base, uint64_t len, uint32_t ty
 
 static void e820_build(struct machine *m)
 {
-    e820_add(m, 0, EBDA, E820_RAM);
-    e820_add(m, EBDA, LOW_END - EBDA, E820_RESERVED);
+    e820_add(m, 0, LAYOUT_EBDA, E820_RAM);
+    e820_add(m, LAYOUT_EBDA, LOW_END - LAYOUT_EBDA, E820_RESERVED);
     e820_add(m, LAYOUT_ACPI_TABLES, LAYOUT_ACPI_TABLES_SIZE, E820_RESERVED);
     e820_add(m, HIGH_START, m->low_ram - HIGH_START, E820_RAM);
     e820_add(m, FOUR_GIB, m->high_ram, E820_RAM);

@@ -50,8 +50,9 @@ static void config_load(struct machine *m, struct snap_reader *r)
         snap_fail(r, "it was made with -m %lluM, this machine has %lluM", (unsigned long long)(ram >> 20),
                   (unsigned long long)(m->cfg.ram_bytes >> 20));
     else if (sockets != here->sockets || cores != here->cores || threads != here->threads)
-        snap_fail(r, "it was made with -smp sockets=%u,cores=%u,threads=%u, this machine has sockets=%u,cores=%u,threads=%u",
-                  sockets, cores, threads, here->sockets, here->cores, here->threads);
+        snap_fail(
+            r, "it was made with -smp sockets=%u,cores=%u,threads=%u, this machine has sockets=%u,cores=%u,threads=%u",
+            sockets, cores, threads, here->sockets, here->cores, here->threads);
     else if (exit_base != (m->cfg.debug_exit ? m->cfg.debug_exit_base : 0))
         snap_fail(r, "it was made with another -device isa-debug-exit");
     else if (model != model_digest(m->model))

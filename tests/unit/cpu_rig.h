@@ -134,8 +134,7 @@ static inline void rig_open_model(struct cpu_rig *r, const char *model)
                                              .log = &r->log,
                                              .trace = &r->trace,
                                              .model = r->model,
-                                             .rng_seed = 1,
-                                             .cpu_count = 1});
+                                             .rng_seed = 1});
 }
 
 static inline void rig_open(struct cpu_rig *r)

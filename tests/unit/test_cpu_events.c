@@ -84,6 +84,50 @@ START_TEST(a_sipi_that_follows_an_init_at_once_starts_the_processor)
 }
 END_TEST
 
+static uint8_t next_page(void *ctx)
+{
+    (void)ctx;
+    return 0x55;
+}
+
+START_TEST(of_two_sipis_the_first_counts)
+{
+    static const struct cpu_intc later = {.ack = no_vector, .sipi_vector = next_page};
+    struct cpu_rig r;
+    rig_open(&r);
+    r.v->index = 1;
+    vcpu_reset(r.v, false);
+    vcpu_set_intc(r.v, &intc);
+    pulse(r.v, CPU_PIN_SIPI);
+    vcpu_set_intc(r.v, &later);
+    pulse(r.v, CPU_PIN_SIPI);
+    vcpu_run(r.v, 0);
+    ck_assert_uint_eq(r.v->seg[SEG_CS].base, 0x21000);
+    rig_close(&r);
+}
+END_TEST
+
+/* A stop that was asked for at the same boundary does not hide it. */
+START_TEST(what_gives_up_a_turn_is_told_whatever_ends_the_run)
+{
+    struct cpu_rig r;
+    rig_open(&r);
+    rig_long(&r);
+    code(&r, RIG_CODE, "\x90\xf3\x90\xf4"); /* NOP; PAUSE; HLT */
+    vcpu_run(r.v, 1);
+    ck_assert(!r.v->turn_over);
+    vcpu_end_turn(r.v);
+    vcpu_request_stop(r.v);
+    ck_assert_int_eq(vcpu_run(r.v, 1000), VCPU_EXIT_STOP);
+    ck_assert(r.v->turn_over);
+    ck_assert_int_eq(vcpu_run(r.v, 1000), VCPU_EXIT_TURN);
+    ck_assert(r.v->turn_over);
+    ck_assert_int_eq(vcpu_run(r.v, 1000), VCPU_EXIT_IDLE);
+    ck_assert(r.v->turn_over);
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(a_sipi_before_an_init_is_forgotten)
 {
     struct cpu_rig r;
@@ -131,6 +175,8 @@ static Suite *events_suite(void)
     const TTest *const tests[] = {an_nmi_that_is_blocked_does_not_wake_a_halted_processor,
                                   a_data_breakpoint_held_back_by_mov_ss_is_delivered_after_hlt,
                                   a_sipi_that_follows_an_init_at_once_starts_the_processor,
+                                  of_two_sipis_the_first_counts,
+                                  what_gives_up_a_turn_is_told_whatever_ends_the_run,
                                   a_sipi_before_an_init_is_forgotten,
                                   an_accessed_bit_set_inside_the_running_block_is_seen_by_it};
     return rig_suite("events", tests, ARRAY_LEN(tests));

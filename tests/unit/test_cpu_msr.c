@@ -145,6 +145,44 @@ static void cpuid(struct cpu_rig *r, uint32_t leaf, uint32_t subleaf, uint32_t o
     out[3] = (uint32_t)r->v->gpr[REG_RDX];
 }
 
+/* Two sockets of three cores of two threads: the last thread of the last core. */
+START_TEST(cpuid_states_the_topology)
+{
+    struct cpu_rig r;
+    uint32_t out[4];
+    rig_open(&r);
+    rig_long(&r);
+    r.v->topology = (struct cpu_topology){2, 3, 2};
+    r.v->apic_id = topology_apic_id(&r.v->topology, 11);
+    ck_assert_uint_eq(r.v->apic_id, 13);
+    cpuid(&r, 1, 0, out);
+    ck_assert_uint_eq(out[1] >> 24, 13);
+    ck_assert_uint_eq(out[1] >> 16 & 0xff, 8); /* IDs of a package */
+    ck_assert(out[3] >> 28 & 1);
+    cpuid(&r, 4, 0, out); /* L1 */
+    ck_assert_uint_eq(out[0] >> 14 & 0xfff, 1);
+    ck_assert_uint_eq(out[0] >> 26, 3);
+    cpuid(&r, 4, 3, out); /* L3 */
+    ck_assert_uint_eq(out[0] >> 14 & 0xfff, 7);
+    cpuid(&r, 0xb, 0, out);
+    ck_assert_uint_eq(out[0], 1);
+    ck_assert_uint_eq(out[1], 2);
+    ck_assert_uint_eq(out[2], 1u << 8);
+    ck_assert_uint_eq(out[3], 13);
+    cpuid(&r, 0xb, 1, out);
+    ck_assert_uint_eq(out[0], 3);
+    ck_assert_uint_eq(out[1], 6);
+    ck_assert_uint_eq(out[2], 2u << 8 | 1);
+    cpuid(&r, 0xb, 2, out);
+    ck_assert_uint_eq(out[1], 0);
+    r.v->topology = topology_flat(1);
+    cpuid(&r, 1, 0, out);
+    ck_assert_uint_eq(out[1] >> 16 & 0xff, 1);
+    ck_assert(!(out[3] >> 28 & 1));
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(cpuid_states_vendor_frequency_and_widths)
 {
     struct cpu_rig r;
@@ -397,6 +435,7 @@ static Suite *suite(void)
         efer_keeps_lma_and_takes_nxe,
         tsc_and_tsc_adjust_move_together,
         fs_base_takes_effect_in_the_next_instruction,
+        cpuid_states_the_topology,
         cpuid_states_vendor_frequency_and_widths,
         bits_that_mirror_state_follow_it,
         model_switches_change_one_feature_and_unknown_ones_are_named,

@@ -6,6 +6,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/acpi_tables.h"
 #include "devices/layout.h"
+#include "devices/mp_tables.h"
 
 struct rig {
     struct vclock clock;
@@ -298,6 +299,43 @@ START_TEST(tables_depend_on_the_configuration_alone)
 }
 END_TEST
 
+START_TEST(mp_table_lists_processors_and_every_wire)
+{
+    uint8_t t[4096], pointer[MP_POINTER_LEN];
+    struct mp_tables_config cfg = {.cpu_count = 12, .topology = {2, 3, 2}, .signature = 0x806f8, .features = 0x201};
+    unsigned count[5] = {0};
+    size_t len = mp_table_build(&cfg, t, sizeof t);
+    ck_assert_uint_gt(len, 44);
+    ck_assert_uint_eq(le(t + 4, 2), len);
+    ck_assert_uint_eq(sum(t, len), 0);
+    const uint8_t *e = t + 44;
+    for (unsigned n = 0; n < le(t + 34, 2); n++) {
+        ck_assert_uint_lt(e[0], 5);
+        if (e[0] == 0) {
+            ck_assert_uint_eq(e[1], topology_apic_id(&cfg.topology, count[0]));
+            ck_assert_uint_eq(e[3], count[0] ? 1 : 3);
+        }
+        if (e[0] == 3 && e[4] == 1 && e[5] == 0) /* the 8254 */
+            ck_assert_uint_eq(e[7], 2);
+        if (e[0] == 3 && e[4] == 0 && e[5] == 1 << 2) /* INTA of slot 1 */
+            ck_assert_uint_eq(e[7], 16);
+        count[e[0]]++;
+        e += e[0] == 0 ? 20 : 8;
+    }
+    ck_assert_ptr_eq(e, t + len);
+    ck_assert_uint_eq(count[0], 12);
+    ck_assert_uint_eq(count[1], 2);
+    ck_assert_uint_eq(count[2], 1);
+    ck_assert_uint_eq(count[3], 15 + 128);
+    ck_assert_uint_eq(count[4], 2);
+    ck_assert_uint_eq(mp_table_build(&cfg, t, len - 1), 0);
+    mp_pointer_build(0xe1300, pointer);
+    ck_assert_mem_eq(pointer, "_MP_", 4);
+    ck_assert_uint_eq(le(pointer + 4, 4), 0xe1300);
+    ck_assert_uint_eq(sum(pointer, sizeof pointer), 0);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("acpi");
@@ -314,6 +352,7 @@ static Suite *suite(void)
     tcase_add_test(t, madt_lists_processors_ioapic_and_overrides);
     tcase_add_test(t, dsdt_blocks_end_where_they_say);
     tcase_add_test(t, tables_depend_on_the_configuration_alone);
+    tcase_add_test(t, mp_table_lists_processors_and_every_wire);
     suite_add_tcase(s, t);
     return s;
 }

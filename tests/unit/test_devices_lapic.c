@@ -41,6 +41,7 @@ struct rig {
     uint8_t eoi[8];
     unsigned eois;
     uint64_t tsc_offset;
+    unsigned sent[CPUS];
 };
 
 static int rig_extint(void *ctx)
@@ -60,6 +61,12 @@ static uint64_t rig_tsc(void *ctx, unsigned cpu, uint64_t tsc)
 {
     struct rig *g = ctx;
     return tsc > g->tsc_offset ? tsc - g->tsc_offset : 0;
+}
+
+static void rig_sent(void *ctx, unsigned cpu)
+{
+    struct rig *g = ctx;
+    g->sent[cpu]++;
 }
 
 static void wr(struct rig *g, int cpu, unsigned offset, uint32_t v)
@@ -106,7 +113,9 @@ static void rig_init(struct rig *g)
                                    .eoi = rig_eoi,
                                    .eoi_ctx = g,
                                    .tsc_to_clock = rig_tsc,
-                                   .tsc_ctx = g};
+                                   .tsc_ctx = g,
+                                   .ipi_sent = rig_sent,
+                                   .ipi_ctx = g};
     ck_assert(lapic_set_init(&g->set, &cfg));
     for (int i = 0; i < CPUS; i++) {
         struct irq_line pins = wire_line(g->pin[i], 0);
@@ -392,6 +401,47 @@ START_TEST(lowest_priority_picks_the_least_busy)
     wr(&g, 0, ICR_HIGH, 0x0fu << 24);
     wr(&g, 0, ICR_LOW, 0x4961);
     ck_assert(!intr(&g, 0) && !intr(&g, 1) && intr(&g, 2) && !intr(&g, 3));
+    ck_assert_int_eq(ack(&g, 2), 0x61);
+    wr(&g, 2, ICR_LOW, 0xc0161); /* of all others, who are equal: one */
+    ck_assert(intr(&g, 0) && !intr(&g, 1) && !intr(&g, 2) && !intr(&g, 3));
+    rig_fini(&g);
+}
+END_TEST
+
+START_TEST(a_sent_ipi_is_told_unless_it_is_for_the_sender_alone)
+{
+    struct rig g;
+    rig_init(&g);
+    wr(&g, 1, ICR_HIGH, 2u << 24);
+    wr(&g, 1, ICR_LOW, 0x4061);
+    ck_assert_uint_eq(g.sent[1], 1);
+    wr(&g, 1, ICR_LOW, 0x44061); /* self */
+    ck_assert_uint_eq(g.sent[1], 1);
+    wr(&g, 1, ICR_LOW, 0xc4061); /* others */
+    ck_assert_uint_eq(g.sent[1], 2);
+    wr(&g, 1, ICR_LOW, 0x4005); /* not a vector */
+    ck_assert_uint_eq(g.sent[1], 2);
+    msr_w(&g, 0, 0x1b, 0xfee00d00);
+    msr_w(&g, 0, 0x830, (uint64_t)3 << 32 | 0x61);
+    ck_assert_uint_eq(g.sent[0], 1);
+    msr_w(&g, 0, 0x83f, 0x61);
+    ck_assert_uint_eq(g.sent[0], 1);
+    rig_fini(&g);
+}
+END_TEST
+
+START_TEST(apic_ids_follow_from_the_topology)
+{
+    struct rig g;
+    const struct cpu_topology t = {2, 3, 2};
+    static const uint32_t ids[12] = {0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13};
+    memset(&g, 0, sizeof(g));
+    clock_init(&g.clock);
+    ck_assert(lapic_set_init(&g.set, &(struct lapic_set_config){.cpu_count = 12, .topology = t, .clock = &g.clock}));
+    for (int k = 0; k < 12; k++) {
+        ck_assert_uint_eq(rd(&g, k, ID), ids[k] << 24);
+        ck_assert_uint_eq(topology_apic_id(&t, (unsigned)k), ids[k]);
+    }
     rig_fini(&g);
 }
 END_TEST
@@ -682,6 +732,8 @@ static Suite *suite(void)
     tcase_add_test(t, logical_flat_and_cluster_ipis_reach_their_masks);
     tcase_add_test(t, shorthands_name_self_all_and_others);
     tcase_add_test(t, lowest_priority_picks_the_least_busy);
+    tcase_add_test(t, a_sent_ipi_is_told_unless_it_is_for_the_sender_alone);
+    tcase_add_test(t, apic_ids_follow_from_the_topology);
     tcase_add_test(t, init_resets_the_apic_and_sipi_carries_its_vector);
     tcase_add_test(t, illegal_vector_is_reported_in_esr);
     tcase_add_test(t, software_disabled_apic_masks_its_lvt_and_takes_no_fixed_interrupt);
