@@ -66,7 +66,10 @@ void control_write_cr0(struct vcpu *v, const struct insn *i, uint64_t value)
 
 void control_write_cr3(struct vcpu *v, const struct insn *i, uint64_t value)
 {
+    bool keep = v->cr4 & CR4_PCIDE && value >> 63; /* what is cached for the new PCID stays valid */
     if (mode_is_long(v)) {
+        if (v->cr4 & CR4_PCIDE)
+            value &= ~(1ull << 63);
         if (value >> v->model->maxphyaddr)
             raise_gp(v, i);
     } else {
@@ -76,7 +79,8 @@ void control_write_cr3(struct vcpu *v, const struct insn *i, uint64_t value)
     }
     v->cr3 = value;
     mode_load_mmu(v);
-    mmu_guest_flush(v->mv, GUEST_FLUSH_NONGLOBAL, 0);
+    if (!keep)
+        mmu_guest_flush(v->mv, GUEST_FLUSH_NONGLOBAL, 0);
 }
 
 /* ---- CR4 ---- */
@@ -97,6 +101,7 @@ static uint64_t cr4_offered(const struct vcpu *v)
     m |= cpu_has(v, CPU_FEATURE_LA57) ? CR4_LA57 : 0;
     m |= cpu_has(v, CPU_FEATURE_FSGSBASE) ? CR4_FSGSBASE : 0;
     m |= cpu_has(v, CPU_FEATURE_XSAVE) ? CR4_OSXSAVE : 0;
+    m |= cpu_has(v, CPU_FEATURE_PCID) ? CR4_PCIDE : 0;
     m |= cpu_has(v, CPU_FEATURE_SMEP) ? CR4_SMEP : 0;
     m |= cpu_has(v, CPU_FEATURE_SMAP) ? CR4_SMAP : 0;
     m |= cpu_has(v, CPU_FEATURE_PKU) ? CR4_PKE : 0;
@@ -106,7 +111,8 @@ static uint64_t cr4_offered(const struct vcpu *v)
 /* Which write of CR4 flushes a TLB, and how much: SDM volume 3, 4.10.4.1. */
 static void flush_for_cr4(struct vcpu *v, uint64_t changed, uint64_t value)
 {
-    if (changed & (CR4_PGE | CR4_PAE | CR4_PSE | CR4_LA57) || changed & value & CR4_SMEP)
+    if (changed & (CR4_PGE | CR4_PAE | CR4_PSE | CR4_LA57) || changed & value & CR4_SMEP ||
+        changed & ~value & CR4_PCIDE)
         mmu_guest_flush(v->mv, GUEST_FLUSH_ALL, 0);
 }
 
@@ -116,6 +122,8 @@ void control_write_cr4(struct vcpu *v, const struct insn *i, uint64_t value)
     if (value & ~cr4_offered(v))
         raise_gp(v, i);
     if (mode_is_long(v) && (!(value & CR4_PAE) || changed & CR4_LA57))
+        raise_gp(v, i);
+    if (changed & value & CR4_PCIDE && (!mode_is_long(v) || v->cr3 & 0xfff))
         raise_gp(v, i);
     if (uses_pdptes(v->cr0, value, v->efer) && changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP))
         load_pdptes(v, i, v->cr3);

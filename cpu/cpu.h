@@ -138,6 +138,20 @@ struct msrs {
 
 enum vcpu_activity { VCPU_RUNNING, VCPU_HALTED, VCPU_WAIT_SIPI, VCPU_SHUTDOWN /* triple fault */ };
 
+/* MONITOR and MWAIT: the line that is watched by write tracking (kind WATCH) while it is armed. Any write to it, be it
+ * a device's, disarms it and ends the wait. */
+#define VCPU_MONITOR_LINE 64u
+struct vcpu_monitor {
+    gpa_t line;
+    uint8_t as;
+    bool armed;
+    bool written;    /* since MONITOR */
+    bool waiting;    /* activity is VCPU_HALTED by MWAIT */
+    bool breaks;     /* an interrupt ends the wait though IF is clear */
+    bool registered; /* with the tracking, from the first MONITOR on */
+    struct track_listener listener;
+};
+
 /* Why the current block must end after the instruction that is executing (bits of vcpu.attn). */
 enum vcpu_attn {
     ATTN_BOUNDARY = 1, /* a device, timer queue, interrupt state or track listener was reached */
@@ -234,6 +248,9 @@ struct vcpu {
     uint8_t sipi_vector; /* of sipi_pending */
     bool turn_over; /* the last vcpu_run() met something that gives up the rest of the turn, whatever it returned */
     bool pending_single_step;
+    struct vcpu_monitor monitor;
+    bool in_smm, smm_kept_nmi_blocked; /* the second: NMI was blocked when SMM was entered */
+    uint32_t smbase;
     uint8_t bp_exec, bp_data, bp_io; /* DR0..DR3 armed for execution, data, I/O: bits; follow from DR7 and CR4.DE */
     uint64_t pending_dbg;            /* DR6 bits of a pending debug exception */
     struct vcpu_debug *debug;        /* a debugger's; NULL: none is attached */

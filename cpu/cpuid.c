@@ -155,6 +155,13 @@ static void basic_leaf(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, ui
     case 4:
         leaf_4(v, subleaf, out);
         break;
+    case 5: /* a line of 64 bytes; C1 alone; MWAIT may let masked interrupts wake it */
+        if (cpu_has(v, CPU_FEATURE_MONITOR)) {
+            out[0] = out[1] = VCPU_MONITOR_LINE;
+            out[2] = 3;
+            out[3] = 0x10;
+        }
+        break;
     case 6: /* the APIC timer always runs */
         out[0] = 1u << 2;
         break;

@@ -6,6 +6,7 @@
  * by the double-fault rules (table 6-5).
  */
 #include "core/trace.h"
+#include "cpu/monitor.h"
 #include "cpu/system.h"
 #include "cpu/task.h"
 
@@ -351,6 +352,8 @@ static void after_delivery(struct vcpu *v)
     v->int_shadow = v->shadow_is_movss = false;
     v->pending_single_step = false;
     v->activity = VCPU_RUNNING;
+    if (unlikely(v->monitor.waiting))
+        monitor_disarm(v);
     clock_retire(v->clock, 1);
 }
 

@@ -242,7 +242,7 @@ static bool write_tsc(struct vcpu *v, uint32_t index, uint64_t value)
 
 static bool put_canonical(const struct vcpu *v, uint64_t *field, uint64_t value)
 {
-    if (!addr_is_canonical(v, value))
+    if (!base_is_canonical(v, value))
         return false;
     *field = value;
     return true;

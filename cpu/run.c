@@ -10,6 +10,7 @@
 #include "cpu/breakpoint.h"
 #include "cpu/code_cache.h"
 #include "cpu/interp/interp.h"
+#include "cpu/monitor.h"
 #include "cpu/system.h"
 
 /* ---- leaving a block ---- */
@@ -336,7 +337,7 @@ bool vcpu_has_wakeup(const struct vcpu *v)
 {
     if (v->activity == VCPU_WAIT_SIPI)
         return v->sipi_pending;
-    return (v->nmi_pending && !v->nmi_blocked) || v->init_pending || v->pending_dbg ||
+    return monitor_has_wakeup(v) || (v->nmi_pending && !v->nmi_blocked) || v->init_pending || v->pending_dbg ||
            (v->intr_pin && v->rflags & FLAG_IF);
 }
 
@@ -450,6 +451,8 @@ static enum vcpu_exit exit_reason(struct vcpu *v, uint64_t end)
 static void step_over(struct vcpu *v, uint64_t end)
 {
     uint64_t icount = v->clock->icount;
+    if (unlikely(v->monitor.waiting) && monitor_has_wakeup(v))
+        monitor_wake(v);
     if (has_events(v))
         take_events(v);
     /* A delivery ends at a boundary with events of its own, however many units were asked for. */

@@ -1,7 +1,14 @@
 /*
  * Segments: descriptors, loads with their checks, limits (SDM volume 3, chapters 3.4 and 5).
  */
+#include "cpu/cpuid.h"
 #include "cpu/system.h"
+
+bool base_is_canonical(const struct vcpu *v, uint64_t a)
+{
+    unsigned shift = cpu_has(v, CPU_FEATURE_LA57) ? 7 : 16;
+    return (uint64_t)((int64_t)(a << shift) >> shift) == a;
+}
 
 /* ---- descriptor tables ---- */
 
@@ -182,7 +189,7 @@ void segment_lldt(struct vcpu *v, const struct insn *i, uint16_t sel)
     if (!(attr & SEG_ATTR_P))
         vcpu_raise_error(v, i, EXC_NP, err);
     uint64_t base = desc_base(d.raw) | high << 32;
-    if (!addr_is_canonical(v, base))
+    if (!base_is_canonical(v, base))
         vcpu_raise_error(v, i, EXC_GP, err);
     set_hidden(&v->ldtr, sel, d.raw);
     v->ldtr.base = base;
@@ -204,7 +211,7 @@ void segment_ltr(struct vcpu *v, const struct insn *i, uint16_t sel)
     if (!(attr & SEG_ATTR_P))
         vcpu_raise_error(v, i, EXC_NP, err);
     uint64_t base = desc_base(d.raw) | high << 32;
-    if (!addr_is_canonical(v, base))
+    if (!base_is_canonical(v, base))
         vcpu_raise_error(v, i, EXC_GP, err);
     d.raw |= 2ull << 40; /* busy */
     lin_store_sys(v, i, d.linear + 5, d.raw >> 40 & 0xff, 1);

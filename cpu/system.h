@@ -65,6 +65,10 @@ static inline bool addr_is_canonical(const struct vcpu *v, uint64_t a)
     return (uint64_t)((int64_t)(a << shift) >> shift) == a;
 }
 
+/* Canonical as registers that hold addresses check it (bases of segments and tables, MSRs): by what the processor has,
+ * whatever CR4.LA57 says. */
+bool base_is_canonical(const struct vcpu *v, uint64_t a);
+
 /* ---- descriptors (cpu/segment.c) ---- */
 
 struct descriptor {

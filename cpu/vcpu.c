@@ -5,6 +5,7 @@
 #include "core/stats.h"
 #include "cpu/code_cache.h"
 #include "cpu/cpuid.h"
+#include "cpu/monitor.h"
 #include "cpu/system.h"
 
 #include <stdio.h>
@@ -69,6 +70,7 @@ void vcpu_destroy(struct vcpu *v)
     if (!v)
         return;
     v->mv->rip = NULL;
+    monitor_fini(v);
     free(container_of(v, struct vcpu_box, v));
 }
 
@@ -101,6 +103,7 @@ static void reset_events(struct vcpu *v)
     v->int_shadow = v->shadow_is_movss = v->nmi_blocked = v->pending_single_step = false;
     v->nmi_pending = v->init_pending = v->smi_pending = v->sipi_pending = false;
     v->pending_dbg = 0;
+    monitor_disarm(v);
     v->attn |= ATTN_BOUNDARY;
     v->activity = v->index == 0 ? VCPU_RUNNING : VCPU_WAIT_SIPI;
 }

@@ -3,6 +3,7 @@
  * printed form.
  */
 #include "core/snapshot.h"
+#include "cpu/monitor.h"
 #include "cpu/system.h"
 
 #include <stdarg.h>
@@ -138,6 +139,15 @@ static void io_events(const struct state_io *io, struct vcpu *v)
         io_bool(io, flag[k]);
     IO(v->sipi_vector);
     IO(v->pending_dbg);
+    IO(v->monitor.line);
+    IO(v->monitor.as);
+    io_bool(io, &v->monitor.armed);
+    io_bool(io, &v->monitor.written);
+    io_bool(io, &v->monitor.waiting);
+    io_bool(io, &v->monitor.breaks);
+    io_bool(io, &v->in_smm);
+    io_bool(io, &v->smm_kept_nmi_blocked);
+    IO(v->smbase);
     IO(v->rng_state);
 }
 
@@ -190,6 +200,8 @@ static void check_loaded(struct vcpu *v, struct snap_reader *r)
                   v->cpl);
     if (v->activity != VCPU_RUNNING && (v->int_shadow || v->shadow_is_movss))
         snap_fail(r, "cpu%u: halted in an interrupt shadow", v->index);
+    if (v->monitor.as > 1 || (v->monitor.waiting && (v->activity != VCPU_HALTED || !v->monitor.armed)))
+        snap_fail(r, "cpu%u: waits for nothing", v->index);
     if (v->a20_mask != ~0ull && v->a20_mask != ~(1ull << 20))
         snap_fail(r, "cpu%u: A20 mask out of range", v->index);
     if (v->xcr0 >> 3 || !(v->xcr0 & 1))
@@ -208,9 +220,11 @@ void vcpu_load(struct vcpu *v, struct snap_reader *r)
     section_name(v, name, sizeof name);
     if (!snap_expect(r, name, CPU_SECTION_VERSION))
         return;
+    monitor_disarm(v);
     io_all(&io, v);
     check_loaded(v, r);
     if (snap_reader_error(r)) {
+        v->monitor.armed = false; /* as read, but not watched yet */
         vcpu_reset(v, false);
         return;
     }
@@ -218,6 +232,7 @@ void vcpu_load(struct vcpu *v, struct snap_reader *r)
     v->synced = 0;
     v->attn = ATTN_BOUNDARY;
     v->history_count = 0;
+    monitor_restore(v);
     vcpu_mode_changed(v);
 }
 

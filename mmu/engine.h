@@ -234,6 +234,8 @@ void stale_note_fault(struct mmu_vcpu *mv, gva_t gva, const struct gwalk *w, uns
 struct stale_tlb *stale_create(unsigned vcpus);
 void stale_destroy(struct stale_tlb *s);
 /* The guest flushed. Forgets what was covered; true if a large page was among it. */
-bool stale_note_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva);
+bool stale_note_flush(struct mmu_vcpu *mv, enum guest_flush what, unsigned pcid, gva_t gva);
+/* The registers were loaded; true if another PCID is current now. */
+bool stale_set_pcid(struct mmu_vcpu *mv);
 
 #endif

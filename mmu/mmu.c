@@ -434,6 +434,12 @@ static void set_enter(struct mmu_vcpu *mv, const struct paging_regs *key)
     trace_point(mmu->trace, TRACE_MMU_ROOT, key->cr3, paging_format_of(key), found, 0);
 }
 
+static void clear_sets(struct mmu_vcpu *mv)
+{
+    for (unsigned i = 0; i < TLB_SETS; i++)
+        tlb_set_clear(mv, &mv->mmu->sets[mv->index * TLB_SETS + i]);
+}
+
 void mmu_vcpu_load(struct mmu_vcpu *mv, const struct paging_regs *regs)
 {
     struct tlb_set wanted;
@@ -445,6 +451,8 @@ void mmu_vcpu_load(struct mmu_vcpu *mv, const struct paging_regs *regs)
         mmu_unlock(mv->mmu);
     }
     tlb_vcpu_switch(mv);
+    if (unlikely(mv->mmu->stale) && stale_set_pcid(mv)) /* a use under another PCID is to be noted anew */
+        clear_sets(mv);
 }
 
 void mmu_vcpu_set_data_bypass(struct mmu_vcpu *mv, bool bypass)
@@ -522,24 +530,32 @@ enum xlate_result mmu_peek_translate(struct mmu_vcpu *mv, gva_t gva, unsigned ac
 
 void mmu_guest_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva)
 {
+    mmu_guest_flush_pcid(mv, what, 0, gva);
+}
+
+/* Tables of another PCID are brought up to date with all others. */
+static enum guest_flush engine_flush(enum guest_flush what)
+{
+    return what <= GUEST_FLUSH_ALL ? what : GUEST_FLUSH_ALL;
+}
+
+void mmu_guest_flush_pcid(struct mmu_vcpu *mv, enum guest_flush what, unsigned pcid, gva_t gva)
+{
+    bool page = what == GUEST_FLUSH_PAGE || what == GUEST_FLUSH_PCID_PAGE;
     trace_point(mv->mmu->trace, TRACE_MMU_FLUSH, gva, what, 0, 0);
     if (unlikely(mv->mmu->unsync) && mv->set) {
         mmu_lock(mv->mmu);
-        mv->mmu->ops->guest_flush(mv, what, gva);
+        mv->mmu->ops->guest_flush(mv, engine_flush(what), gva);
         mmu_unlock(mv->mmu);
     }
     if (likely(!mv->mmu->stale))
         return;
     /* The detector hears of uses by TLB fills: what the guest flushed must be filled again, so that its next use is
      * noted. */
-    if (what == GUEST_FLUSH_PAGE && !stale_note_flush(mv, what, gva)) {
+    if (!stale_note_flush(mv, what, pcid, gva) && page)
         tlb_vcpu_drop_page(mv, gva);
-        return;
-    }
-    if (what != GUEST_FLUSH_PAGE)
-        stale_note_flush(mv, what, gva);
-    for (unsigned i = 0; i < TLB_SETS; i++)
-        tlb_set_clear(mv, &mv->mmu->sets[mv->index * TLB_SETS + i]);
+    else
+        clear_sets(mv);
 }
 
 /* ---- printing ---- */

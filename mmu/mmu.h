@@ -193,11 +193,16 @@ void mmu_print_walk(struct mmu_vcpu *mv, gva_t gva, void (*line)(void *ctx, cons
 /* The guest executed something that flushes a real TLB. Coherent engines drop nothing; the stale-TLB detector forgets
  * what was covered. */
 enum guest_flush {
-    GUEST_FLUSH_PAGE /* INVLPG gva */,
-    GUEST_FLUSH_NONGLOBAL /* MOV CR3 */,
-    GUEST_FLUSH_ALL /* CR0.PG, CR4.PGE, ... */
+    GUEST_FLUSH_PAGE /* INVLPG gva: of the current PCID, and global */,
+    GUEST_FLUSH_NONGLOBAL /* MOV CR3: what is not global of the current PCID */,
+    GUEST_FLUSH_ALL /* CR0.PG, CR4.PGE, INVPCID 2, ... */,
+    GUEST_FLUSH_ALL_NONGLOBAL /* INVPCID 3: of all PCIDs */,
+    GUEST_FLUSH_PCID_PAGE /* INVPCID 0: gva of one PCID, not global */,
+    GUEST_FLUSH_PCID /* INVPCID 1: one PCID, not global */
 };
 void mmu_guest_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva);
+/* The forms of INVPCID that name a PCID. */
+void mmu_guest_flush_pcid(struct mmu_vcpu *mv, enum guest_flush what, unsigned pcid, gva_t gva);
 
 /* ---- the fast path ---- */
 

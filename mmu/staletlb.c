@@ -9,7 +9,8 @@
  *
  * Rules, all from SDM volume 3, 4.10: INVLPG covers every record of the page, large ones whole; MOV CR3 all that is not
  * global; a fault at an address drops what is cached for it (4.10.4.1). A record weakened by the tables but not yet
- * used where it matters keeps its old rights: the old TLB entry would have them still.
+ * used where it matters keeps its old rights: the old TLB entry would have them still. With CR4.PCIDE a record belongs
+ * to the PCID that it was made under (4.10.1), unless it is global; without, all are PCID 0's.
  *
  * Records live in an open hash by page and size. Flushes of everything advance a stamp; dead records go when the table
  * grows.
@@ -26,14 +27,19 @@ struct stale_record {
     uint64_t stamp; /* when it was noted; 0: free slot */
     uint8_t shift;  /* of its page size; 0: deleted */
     uint8_t pkey;
-    bool writable, user, nx, global;
+    uint16_t tag; /* the PCID that it was made under, or TAG_GLOBAL */
+    bool writable, user, nx;
 };
+#define TAG_GLOBAL 0xffffu
+#define PCIDS      4096u
 
 struct stale_vcpu {
     struct stale_record *table;
     size_t size, filled; /* size a power of two; filled counts deleted ones too */
     uint64_t now;        /* stamp of what is noted now, from 1 */
     uint64_t live_from, global_live_from;
+    uint64_t pcid_live_from[PCIDS];
+    unsigned pcid; /* of the translations that are used now */
     bool has_large;
 };
 
@@ -69,22 +75,26 @@ void stale_destroy(struct stale_tlb *s)
 
 static inline bool record_is_live(const struct stale_vcpu *v, const struct stale_record *r)
 {
-    return r->stamp && r->shift && r->stamp >= (r->global ? v->global_live_from : v->live_from);
+    if (!r->stamp || !r->shift)
+        return false;
+    if (r->tag == TAG_GLOBAL)
+        return r->stamp >= v->global_live_from;
+    return r->stamp >= v->live_from && r->stamp >= v->pcid_live_from[r->tag];
 }
 
-static inline size_t record_hash(const struct stale_vcpu *v, gva_t page, unsigned shift)
+static inline size_t record_hash(const struct stale_vcpu *v, gva_t page, unsigned shift, unsigned tag)
 {
-    uint64_t h = (page >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull + shift * 0xc2b2ae3d27d4eb4full;
+    uint64_t h = (page >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull + (shift + 64 * tag) * 0xc2b2ae3d27d4eb4full;
     return (h ^ h >> 32) & (v->size - 1);
 }
 
-/* The record of this page and size, live or not; or the free slot where it would go. */
-static struct stale_record *record_probe(struct stale_vcpu *v, gva_t page, unsigned shift)
+/* The record of this page, size and tag, live or not; or the free slot where it would go. */
+static struct stale_record *record_probe(struct stale_vcpu *v, gva_t page, unsigned shift, unsigned tag)
 {
-    size_t i = record_hash(v, page, shift);
+    size_t i = record_hash(v, page, shift, tag);
     for (;; i = (i + 1) & (v->size - 1)) {
         struct stale_record *r = &v->table[i];
-        if (!r->stamp || (r->page == page && r->shift == shift))
+        if (!r->stamp || (r->page == page && r->shift == shift && r->tag == tag))
             return r;
     }
 }
@@ -101,20 +111,27 @@ static void table_rebuild(struct stale_vcpu *v)
     v->filled = live;
     for (size_t i = 0; i < old_size; i++)
         if (record_is_live(v, &old[i]))
-            *record_probe(v, old[i].page, old[i].shift) = old[i];
+            *record_probe(v, old[i].page, old[i].shift, old[i].tag) = old[i];
     free(old);
 }
 
-/* The live record that covers gva, smallest page first; NULL if none. */
-static struct stale_record *record_find(struct stale_vcpu *v, gva_t gva)
+/* The live record with this tag that covers gva, smallest page first; NULL if none. */
+static struct stale_record *record_find_tagged(struct stale_vcpu *v, gva_t gva, unsigned tag)
 {
     for (unsigned i = 0; i < (v->has_large ? ARRAY_LEN(page_shifts) : 1); i++) {
         gva_t page = gva >> page_shifts[i] << page_shifts[i];
-        struct stale_record *r = record_probe(v, page, page_shifts[i]);
+        struct stale_record *r = record_probe(v, page, page_shifts[i], tag);
         if (record_is_live(v, r))
             return r;
     }
     return NULL;
+}
+
+/* The same among those that the current PCID may use. */
+static struct stale_record *record_find(struct stale_vcpu *v, gva_t gva)
+{
+    struct stale_record *r = record_find_tagged(v, gva, v->pcid);
+    return r ? r : record_find_tagged(v, gva, TAG_GLOBAL);
 }
 
 static unsigned leaf_shift(const struct gwalk *w)
@@ -130,7 +147,7 @@ static void record_note(struct stale_vcpu *v, gva_t gva, const struct gwalk *w, 
         table_rebuild(v);
     unsigned shift = leaf_shift(w);
     gva_t offset = ((gva_t)1 << shift) - 1;
-    struct stale_record *r = record_probe(v, gva & ~offset, shift);
+    struct stale_record *r = record_probe(v, gva & ~offset, shift, global ? TAG_GLOBAL : v->pcid);
     v->filled += !r->stamp;
     v->has_large |= shift > PAGE_SHIFT;
     *r = (struct stale_record){.page = gva & ~offset,
@@ -138,28 +155,35 @@ static void record_note(struct stale_vcpu *v, gva_t gva, const struct gwalk *w, 
                                .stamp = v->now,
                                .shift = (uint8_t)shift,
                                .pkey = w->pkey,
+                               .tag = (uint16_t)(global ? TAG_GLOBAL : v->pcid),
                                .writable = w->writable,
                                .user = w->user,
-                               .nx = w->nx,
-                               .global = global};
+                               .nx = w->nx};
 }
 
 static inline void record_drop(struct stale_record *r)
 {
     r->shift = 0; /* the slot stays filled, so that probing goes on behind it */
     r->page = ~(gva_t)0;
+    r->tag = 0;
 }
 
 /* Returns true if a large page was among those dropped. */
-static bool records_drop(struct stale_vcpu *v, gva_t gva)
+static bool records_drop_tagged(struct stale_vcpu *v, gva_t gva, unsigned tag)
 {
     bool large = false;
     struct stale_record *r;
-    while ((r = record_find(v, gva))) {
+    while ((r = record_find_tagged(v, gva, tag))) {
         large |= r->shift > PAGE_SHIFT;
         record_drop(r);
     }
     return large;
+}
+
+static bool records_drop(struct stale_vcpu *v, gva_t gva)
+{
+    bool large = records_drop_tagged(v, gva, v->pcid);
+    return records_drop_tagged(v, gva, TAG_GLOBAL) || large;
 }
 
 /* ---- comparing ---- */
@@ -230,9 +254,9 @@ void stale_note_fill(struct mmu_vcpu *mv, gva_t gva, const struct gwalk *w, unsi
         now.writable |= r->writable;
         now.user |= r->user;
         now.nx &= r->nx;
-        global |= r->global;
-        if (r->shift < leaf_shift(w))
-            record_drop(r); /* the larger record holds it now */
+        global |= r->tag == TAG_GLOBAL;
+        if (r->shift < leaf_shift(w) || (global && r->tag != TAG_GLOBAL))
+            record_drop(r); /* the larger record, or the global one, holds it now */
     } else if (r) {
         if (record_permits(mv, r, w->format, access))
             report(mv, gva, r, w, access);
@@ -254,13 +278,34 @@ void stale_note_fault(struct mmu_vcpu *mv, gva_t gva, const struct gwalk *w, uns
     records_drop(v, gva);
 }
 
-bool stale_note_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva)
+bool stale_note_flush(struct mmu_vcpu *mv, enum guest_flush what, unsigned pcid, gva_t gva)
 {
     struct stale_vcpu *v = vcpu_of(mv);
-    if (what == GUEST_FLUSH_PAGE)
+    switch (what) {
+    case GUEST_FLUSH_PAGE:
         return records_drop(v, gva);
-    v->live_from = ++v->now;
-    if (what == GUEST_FLUSH_ALL)
-        v->global_live_from = v->now;
-    return true;
+    case GUEST_FLUSH_PCID_PAGE:
+        return records_drop_tagged(v, gva, pcid);
+    case GUEST_FLUSH_PCID:
+        v->pcid_live_from[pcid] = ++v->now;
+        return true;
+    case GUEST_FLUSH_NONGLOBAL:
+        v->pcid_live_from[v->pcid] = ++v->now;
+        return true;
+    case GUEST_FLUSH_ALL_NONGLOBAL:
+        v->live_from = ++v->now;
+        return true;
+    default:
+        v->live_from = v->global_live_from = ++v->now;
+        return true;
+    }
+}
+
+bool stale_set_pcid(struct mmu_vcpu *mv)
+{
+    struct stale_vcpu *v = vcpu_of(mv);
+    unsigned pcid = mv->regs.cr4 & CR4_PCIDE ? mv->regs.cr3 & (PCIDS - 1) : 0;
+    bool changed = v->pcid != pcid;
+    v->pcid = pcid;
+    return changed;
 }

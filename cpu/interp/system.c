@@ -3,6 +3,7 @@
  */
 #include "cpu/system.h"
 #include "cpu/cpuid.h"
+#include "cpu/monitor.h"
 #include "cpu/optable.h"
 
 /* RDX:RAX as the MSR instructions use them. */
@@ -142,6 +143,22 @@ static void op_invlpg(struct vcpu *v, const struct insn *i)
         lin = (uint32_t)lin;
     if (!mode_is_code64(v) || addr_is_canonical(v, lin))
         mmu_guest_flush(v->mv, GUEST_FLUSH_PAGE, lin);
+    NEXT_OR_END(v, i, false);
+}
+
+/* INVPCID r, m128: PCID in bits 11:0, linear address in 127:64. */
+static void op_invpcid(struct vcpu *v, const struct insn *i)
+{
+    uint64_t type = reg_get(v, i->reg, mode_is_code64(v) ? 8 : 4), desc[2];
+    need_cpl0(v, i);
+    lin_read_bytes(v, i, insn_linear(v, i, 16, 0), desc, 16);
+    unsigned pcid = desc[0] & 0xfff;
+    if (type > 3 || desc[0] >> 12 || (type < 2 && pcid && !(v->cr4 & CR4_PCIDE)) ||
+        (type == 0 && !addr_is_canonical(v, desc[1])))
+        vcpu_raise_error(v, i, EXC_GP, 0);
+    static const enum guest_flush what[4] = {GUEST_FLUSH_PCID_PAGE, GUEST_FLUSH_PCID, GUEST_FLUSH_ALL,
+                                             GUEST_FLUSH_ALL_NONGLOBAL};
+    mmu_guest_flush_pcid(v->mv, what[type], pcid, desc[1]);
     NEXT_OR_END(v, i, false);
 }
 
@@ -389,6 +406,8 @@ op_fn *bind_system_control(const struct insn *i, unsigned mode)
         return op_clts;
     case OP_INVLPG:
         return op_invlpg;
+    case OP_INVPCID:
+        return op_invpcid;
     case OP_INVD:
     case OP_WBINVD:
         return op_wbinvd;
@@ -447,6 +466,8 @@ op_fn *bind_system_control(const struct insn *i, unsigned mode)
 op_fn *bind_system(const struct insn *i, unsigned mode)
 {
     op_fn *fn = bind_system_control(i, mode);
+    if (!fn)
+        fn = bind_monitor(i);
     if (!fn)
         fn = bind_system_segment(i, mode);
     if (!fn)

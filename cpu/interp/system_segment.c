@@ -147,7 +147,7 @@ static void load_table(struct vcpu *v, const struct insn *i, struct desc_table *
     memcpy(&base, image + 2, 8);
     if (i->opsize == 2)
         base &= 0xffffff;
-    if (!addr_is_canonical(v, base))
+    if (!base_is_canonical(v, base))
         vcpu_raise_error(v, i, EXC_GP, 0);
     memcpy(&t->limit, image, 2);
     t->base = base;
@@ -272,7 +272,7 @@ static void op_wrbase(struct vcpu *v, const struct insn *i)
     int seg = i->op == OP_WRFSBASE ? SEG_FS : SEG_GS;
     uint64_t base = reg_get(v, i->rm, i->opsize);
     check_fsgsbase(v, i);
-    if (!addr_is_canonical(v, base))
+    if (!base_is_canonical(v, base))
         vcpu_raise_error(v, i, EXC_GP, 0);
     v->seg[seg].base = v->seg_base[seg] = base;
     NEXT_OR_END(v, i, false);

@@ -180,7 +180,8 @@ static bool is_halted_for_ever(const struct machine *m)
     if (clock_next_deadline(&m->clock) == CLOCK_NEVER)
         return true;
     for (unsigned k = 0; k < m->cpu_count; k++)
-        if (m->cpu[k]->activity == VCPU_HALTED && m->cpu[k]->rflags & FLAG_IF)
+        if (m->cpu[k]->activity == VCPU_HALTED &&
+            (m->cpu[k]->rflags & FLAG_IF || (m->cpu[k]->monitor.waiting && m->cpu[k]->monitor.breaks)))
             return false;
     return !board_may_act(&m->board) && !(m->script && script_is_delayed(m->script));
 }

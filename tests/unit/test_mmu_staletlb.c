@@ -303,6 +303,72 @@ START_TEST(detector_that_is_off_costs_and_reports_nothing)
 }
 END_TEST
 
+/* Registers as MOV CR3 with this PCID leaves them. */
+static void load_pcid(unsigned pcid)
+{
+    struct paging_regs regs = rig.v->regs;
+    regs.cr4 |= CR4_PCIDE;
+    regs.cr3 = 0x1000 | pcid;
+    mmu_vcpu_load(rig.v, &regs);
+}
+
+static void both_pcids_use_it(uint64_t entry)
+{
+    set_entry(entry);
+    load_pcid(1);
+    use(ACCESS_READ);
+    load_pcid(2);
+    use(ACCESS_READ);
+}
+
+START_TEST(flush_of_one_pcid_leaves_the_other_ones_translations_stale)
+{
+    both_pcids_use_it(0x50000 | PTE_ALL);
+    set_entry(0x60000 | PTE_ALL);
+    mmu_guest_flush(rig.v, GUEST_FLUSH_PAGE, GVA);
+    use(ACCESS_READ);
+    ck_assert_uint_eq(reports(), 0);
+    load_pcid(1);
+    use(ACCESS_READ);
+    ck_assert_uint_eq(reports(), 1);
+}
+END_TEST
+
+START_TEST(invpcid_of_a_page_or_a_pcid_covers_that_pcid_only)
+{
+    static const enum guest_flush what[] = {GUEST_FLUSH_PCID_PAGE, GUEST_FLUSH_PCID};
+    for (unsigned k = 0; k < 2; k++) {
+        uint64_t before = reports();
+        both_pcids_use_it((0x50000 + 0x10000 * k) | PTE_ALL);
+        set_entry(0x90000 | PTE_ALL);
+        mmu_guest_flush_pcid(rig.v, what[k], 1, GVA);
+        load_pcid(1);
+        use(ACCESS_READ);
+        ck_assert_uint_eq(reports(), before);
+        load_pcid(2);
+        use(ACCESS_READ);
+        ck_assert_uint_eq(reports(), before + 1);
+        mmu_guest_flush(rig.v, GUEST_FLUSH_ALL, 0);
+    }
+}
+END_TEST
+
+START_TEST(invpcid_of_all_contexts_covers_every_pcid)
+{
+    static const enum guest_flush what[] = {GUEST_FLUSH_ALL, GUEST_FLUSH_ALL_NONGLOBAL};
+    for (unsigned k = 0; k < 2; k++) {
+        both_pcids_use_it((0x50000 + 0x10000 * k) | PTE_ALL);
+        set_entry(0x90000 | PTE_ALL);
+        mmu_guest_flush(rig.v, what[k], 0);
+        load_pcid(1);
+        use(ACCESS_READ);
+        load_pcid(2);
+        use(ACCESS_READ);
+        ck_assert_uint_eq(reports(), 0);
+    }
+}
+END_TEST
+
 static void add_tests(TCase *t)
 {
     tcase_add_test(t, changed_gpa_without_flush_is_reported_once_with_rip_and_both_translations);
@@ -320,6 +386,9 @@ static void add_tests(TCase *t)
     tcase_add_test(t, vcpus_are_told_apart);
     tcase_add_test(t, record_table_grows_and_forgets_nothing);
     tcase_add_test(t, detector_that_is_off_costs_and_reports_nothing);
+    tcase_add_test(tc, flush_of_one_pcid_leaves_the_other_ones_translations_stale);
+    tcase_add_test(tc, invpcid_of_a_page_or_a_pcid_covers_that_pcid_only);
+    tcase_add_test(tc, invpcid_of_all_contexts_covers_every_pcid);
 }
 
 static Suite *suite(void)
