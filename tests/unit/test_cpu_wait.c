@@ -136,7 +136,8 @@ START_TEST(masked_interrupt_ends_the_wait_only_if_asked_for)
     for (unsigned asked = 0; asked < 2; asked++) {
         setup();
         wait_on(RIG_DATA, asked);
-        irq_set(vcpu_pin(r.v, CPU_PIN_INTR), true);
+        struct irq_line intr = vcpu_pin(r.v, CPU_PIN_INTR);
+        irq_set(&intr, true);
         ck_assert_int_eq(vcpu_has_wakeup(r.v), asked);
         rig_exec(&r, "\x90");
         ck_assert_uint_eq(r.v->activity, asked ? VCPU_RUNNING : VCPU_HALTED);

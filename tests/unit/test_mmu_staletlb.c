@@ -365,6 +365,7 @@ START_TEST(invpcid_of_all_contexts_covers_every_pcid)
         load_pcid(2);
         use(ACCESS_READ);
         ck_assert_uint_eq(reports(), 0);
+        mmu_guest_flush(rig.v, GUEST_FLUSH_ALL, 0);
     }
 }
 END_TEST
@@ -386,9 +387,9 @@ static void add_tests(TCase *t)
     tcase_add_test(t, vcpus_are_told_apart);
     tcase_add_test(t, record_table_grows_and_forgets_nothing);
     tcase_add_test(t, detector_that_is_off_costs_and_reports_nothing);
-    tcase_add_test(tc, flush_of_one_pcid_leaves_the_other_ones_translations_stale);
-    tcase_add_test(tc, invpcid_of_a_page_or_a_pcid_covers_that_pcid_only);
-    tcase_add_test(tc, invpcid_of_all_contexts_covers_every_pcid);
+    tcase_add_test(t, flush_of_one_pcid_leaves_the_other_ones_translations_stale);
+    tcase_add_test(t, invpcid_of_a_page_or_a_pcid_covers_that_pcid_only);
+    tcase_add_test(t, invpcid_of_all_contexts_covers_every_pcid);
 }
 
 static Suite *suite(void)
