@@ -1,7 +1,7 @@
 /*
  * Binding of MMX, SSE and AVX instructions, and of those that save and restore their state.
  */
-#include "cpu/interp/vec.h"
+#include "cpu/interp/avx.h"
 
 void sse_unavailable(struct vcpu *v, const struct insn *i)
 {
@@ -31,9 +31,22 @@ void avx_unavailable(struct vcpu *v, const struct insn *i)
     vcpu_raise(v, i, enabled ? EXC_NM : EXC_UD);
 }
 
+static op_fn *bind_avx(const struct insn *i)
+{
+    op_fn *fn;
+    if ((fn = bind_avx_move(i)) || (fn = bind_avx_int(i)) || (fn = bind_avx_float(i)) || (fn = bind_avx_permute(i)))
+        return fn;
+    if ((fn = bind_avx_mask(i)) || (fn = bind_avx_fma(i)))
+        return fn;
+    return bind_avx_half(i);
+}
+
+/* Legacy forms, and VEX forms whose handlers serve both. */
 op_fn *bind_sse(const struct insn *i, unsigned mode)
 {
     op_fn *fn;
+    if (i->flags & INSN_VEX && (fn = bind_avx(i)))
+        return fn;
     if ((fn = bind_sse_move(i, ea_kind(i, mode))) || (fn = bind_sse_int(i)) || (fn = bind_mmx(i)) ||
         (fn = bind_sse_float(i)) || (fn = bind_sse_convert(i)) || (fn = bind_sse4(i)) || (fn = bind_sse4_float(i)) ||
         (fn = bind_sse_string(i)) || (fn = bind_sse_crypto(i)))

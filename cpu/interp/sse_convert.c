@@ -1,5 +1,6 @@
 /*
- * Conversions between XMM registers and general or MMX registers. Those between XMM registers are in sse_float.c.
+ * Conversions between XMM registers and general (VEX forms too) or MMX registers. Those between XMM registers are in
+ * sse_float.c.
  *
  * The MMX forms run as their XMM counterparts on operands extended by zeros, which convert exactly and raise nothing,
  * so that the host's own x87 state is left alone.
@@ -16,19 +17,19 @@
     HOST_FROM_INT(host_##name, text, type)                                                                             \
     static void name##_r(struct vcpu *v, const struct insn *i)                                                         \
     {                                                                                                                  \
-        sse_need(v, i);                                                                                                \
-        union simd16 a = xmm_get(v, i->reg);                                                                           \
+        vec_need(v, i);                                                                                                \
+        union simd16 a = vec_first(v, i);                                                                              \
         float_done(v, i, host_##name(&a, (type)(utype)v->gpr[i->rm], float_csr(v)), &a, TINY_NEVER);                   \
-        xmm_set(v, i->reg, a);                                                                                         \
+        vec_set(v, i, i->reg, a);                                                                                      \
         NEXT(v, i);                                                                                                    \
     }                                                                                                                  \
     static void name##_m(struct vcpu *v, const struct insn *i)                                                         \
     {                                                                                                                  \
-        sse_need(v, i);                                                                                                \
+        vec_need(v, i);                                                                                                \
         type n = (type)lin_load##bits(v, i, insn_linear(v, i, (bits) / 8, 0));                                         \
-        union simd16 a = xmm_get(v, i->reg);                                                                           \
+        union simd16 a = vec_first(v, i);                                                                              \
         float_done(v, i, host_##name(&a, n, float_csr(v)), &a, TINY_NEVER);                                            \
-        xmm_set(v, i->reg, a);                                                                                         \
+        vec_set(v, i, i->reg, a);                                                                                      \
         NEXT_MEM(v, i);                                                                                                \
     }
 FROM_INT(FROM_INT_HANDLERS)
@@ -41,14 +42,14 @@ FROM_INT(FROM_INT_HANDLERS)
     F(cvtsd2si_32, "cvtsd2sil", uint32_t, 64)                                                                          \
     F(cvtsd2si_64, "cvtsd2siq", uint64_t, 64)                                                                          \
     F(cvttss2si_32, "cvttss2sil", uint32_t, 32)                                                                        \
-    F(cvttss2si_64, "cvttss2siq", uint64_t, 32) F(cvttsd2si_32, "cvttsd2sil", uint32_t, 64)                            \
-        F(cvttsd2si_64, "cvttsd2siq", uint64_t, 64)
+    F(cvttss2si_64, "cvttss2siq", uint64_t, 32)                                                                        \
+    F(cvttsd2si_32, "cvttsd2sil", uint32_t, 64) F(cvttsd2si_64, "cvttsd2siq", uint64_t, 64)
 #define TO_INT_HANDLERS(name, text, type, bits)                                                                        \
     HOST_TO_INT(host_##name, text, type)                                                                               \
     static void name##_r(struct vcpu *v, const struct insn *i)                                                         \
     {                                                                                                                  \
         type n;                                                                                                        \
-        sse_need(v, i);                                                                                                \
+        vec_need(v, i);                                                                                                \
         float_done(v, i, host_##name(&n, xmm_get(v, i->rm), float_csr(v)), NULL, TINY_NEVER);                          \
         v->gpr[i->reg] = n;                                                                                            \
         NEXT(v, i);                                                                                                    \
@@ -56,7 +57,7 @@ FROM_INT(FROM_INT_HANDLERS)
     static void name##_m(struct vcpu *v, const struct insn *i)                                                         \
     {                                                                                                                  \
         type n;                                                                                                        \
-        sse_need(v, i);                                                                                                \
+        vec_need(v, i);                                                                                                \
         union simd16 b = {.q = {lin_load##bits(v, i, insn_linear(v, i, (bits) / 8, 0)), 0}};                           \
         float_done(v, i, host_##name(&n, b, float_csr(v)), NULL, TINY_NEVER);                                          \
         v->gpr[i->reg] = n;                                                                                            \
@@ -143,16 +144,22 @@ op_fn *bind_sse_convert(const struct insn *i)
 {
     switch (i->op) {
     case OP_CVTSI2SS:
+    case OP_VCVTSI2SS:
         return by_integer(i, i->srcsize, FORMS(cvtsi2ss));
     case OP_CVTSI2SD:
+    case OP_VCVTSI2SD:
         return by_integer(i, i->srcsize, FORMS(cvtsi2sd));
     case OP_CVTSS2SI:
+    case OP_VCVTSS2SI:
         return by_integer(i, i->opsize, FORMS(cvtss2si));
     case OP_CVTSD2SI:
+    case OP_VCVTSD2SI:
         return by_integer(i, i->opsize, FORMS(cvtsd2si));
     case OP_CVTTSS2SI:
+    case OP_VCVTTSS2SI:
         return by_integer(i, i->opsize, FORMS(cvttss2si));
     case OP_CVTTSD2SI:
+    case OP_VCVTTSD2SI:
         return by_integer(i, i->opsize, FORMS(cvttsd2si));
     case OP_CVTPI2PS:
         return cvtpi2ps;

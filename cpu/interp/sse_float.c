@@ -1,7 +1,7 @@
 /*
  * SSE, SSE2 and SSE3 arithmetic and comparisons (SDM volume 2: exception types 2 and 3).
  */
-#include "cpu/interp/sse_float.h"
+#include "cpu/interp/sse_float_ops.h"
 
 /* ---- unmasked exceptions ---- */
 
@@ -66,36 +66,10 @@ always_inline union simd16 float_load(struct vcpu *v, const struct insn *i, unsi
     return m;
 }
 
-/* ---- arithmetic: F(mnemonic, instruction, bytes of the source in memory, where tiny results come up) ---- */
-
-#define FOUR(F, name, text, tiny)                                                                                      \
-    F(name##PS, text "ps", 16, tiny##PS)                                                                               \
-    F(name##PD, text "pd", 16, tiny##PD) F(name##SS, text "ss", 4, tiny##SS) F(name##SD, text "sd", 8, tiny##SD)
-#define TINY_NOPS TINY_NEVER
-#define TINY_NOPD TINY_NEVER
-#define TINY_NOSS TINY_NEVER
-#define TINY_NOSD TINY_NEVER
-#define ARITHMETIC(F)                                                                                                  \
-    FOUR(F, ADD, "add", TINY_)                                                                                         \
-    FOUR(F, SUB, "sub", TINY_)                                                                                         \
-    FOUR(F, MUL, "mul", TINY_)                                                                                         \
-    FOUR(F, DIV, "div", TINY_)                                                                                         \
-    FOUR(F, SQRT, "sqrt", TINY_NO)                                                                                     \
-    FOUR(F, MIN, "min", TINY_NO) FOUR(F, MAX, "max", TINY_NO) F(HADDPS, "haddps", 16, TINY_PS)                         \
-        F(HADDPD, "haddpd", 16, TINY_PD) F(HSUBPS, "hsubps", 16, TINY_PS) F(HSUBPD, "hsubpd", 16, TINY_PD)             \
-            F(ADDSUBPS, "addsubps", 16, TINY_PS) F(ADDSUBPD, "addsubpd", 16, TINY_PD)                                  \
-                F(CVTPS2PD, "cvtps2pd", 8, TINY_NEVER) F(CVTPD2PS, "cvtpd2ps", 16, TINY_PS)                            \
-                    F(CVTSS2SD, "cvtss2sd", 4, TINY_NEVER) F(CVTSD2SS, "cvtsd2ss", 8, TINY_SS)                         \
-                        F(CVTDQ2PS, "cvtdq2ps", 16, TINY_NEVER) F(CVTPS2DQ, "cvtps2dq", 16, TINY_NEVER)                \
-                            F(CVTTPS2DQ, "cvttps2dq", 16, TINY_NEVER) F(CVTDQ2PD, "cvtdq2pd", 8, TINY_NEVER)           \
-                                F(CVTPD2DQ, "cvtpd2dq", 16, TINY_NEVER) F(CVTTPD2DQ, "cvttpd2dq", 16, TINY_NEVER)
-/* Approximations, exact to 12 bits in a way of the host's own; they raise nothing and look at nothing. */
-#define APPROXIMATE(F)                                                                                                 \
-    F(RCPPS, "rcpps", 16, TINY_NEVER)                                                                                  \
-    F(RCPSS, "rcpss", 4, TINY_NEVER) F(RSQRTPS, "rsqrtps", 16, TINY_NEVER) F(RSQRTSS, "rsqrtss", 4, TINY_NEVER)
+/* ---- arithmetic ---- */
 
 #define HANDLERS(name, text, size, tiny)                                                                               \
-    HOST_BINARY(host_##name, "" text)                                                                                  \
+    HOST_BINARY(host_##name, text)                                                                                     \
     static void name##_r(struct vcpu *v, const struct insn *i)                                                         \
     {                                                                                                                  \
         sse_need(v, i);                                                                                                \
@@ -112,43 +86,21 @@ always_inline union simd16 float_load(struct vcpu *v, const struct insn *i, unsi
         xmm_set(v, i->reg, a);                                                                                         \
         NEXT_MEM(v, i);                                                                                                \
     }
-ARITHMETIC(HANDLERS)
-APPROXIMATE(HANDLERS)
+FLOAT_PACKED(HANDLERS)
+FLOAT_RESIZE(HANDLERS)
+FLOAT_SCALAR(HANDLERS)
 
 struct two_forms {
     op_fn *r, *m;
 };
 
 #define ENTRY(name, text, size, tiny) [OP_##name] = {name##_r, name##_m},
-static const struct two_forms plain[OP_COUNT] = {ARITHMETIC(ENTRY) APPROXIMATE(ENTRY)};
+static const struct two_forms plain[OP_COUNT] = {FLOAT_PACKED(ENTRY) FLOAT_RESIZE(ENTRY) FLOAT_SCALAR(ENTRY)};
 
 /* ---- CMPPS and the rest: a mask by one of eight predicates ---- */
 
-#define CMP_ONE(name, text, n) HOST_BINARY(host_##name##_##n, text " $" #n ",")
-#define CMP_CASE(name, n)                                                                                              \
-    case n:                                                                                                            \
-        return host_##name##_##n(a, b, csr);
-#define PREDICATES(name, text)                                                                                         \
-    CMP_ONE(name, text, 0)                                                                                             \
-    CMP_ONE(name, text, 1)                                                                                             \
-    CMP_ONE(name, text, 2)                                                                                             \
-    CMP_ONE(name, text, 3)                                                                                             \
-    CMP_ONE(name, text, 4)                                                                                             \
-    CMP_ONE(name, text, 5) CMP_ONE(name, text, 6)                                                                      \
-        CMP_ONE(name, text, 7) static uint32_t host_##name(union simd16 *a, union simd16 b, unsigned n, uint32_t csr)  \
-    {                                                                                                                  \
-        switch (n & 7) {                                                                                               \
-            CMP_CASE(name, 0)                                                                                          \
-            CMP_CASE(name, 1)                                                                                          \
-            CMP_CASE(name, 2)                                                                                          \
-            CMP_CASE(name, 3)                                                                                          \
-            CMP_CASE(name, 4) CMP_CASE(name, 5) CMP_CASE(name, 6) default : return host_##name##_7(a, b, csr);         \
-        }                                                                                                              \
-    }
-
 #define MASK_COMPARES(F) F(CMPPS, "cmpps", 16) F(CMPPD, "cmppd", 16) F(CMPSS, "cmpss", 4) F(CMPSD, "cmpsd", 8)
 #define CMP_HANDLERS(name, text, size)                                                                                 \
-    PREDICATES(name, text)                                                                                             \
     static void name##_r(struct vcpu *v, const struct insn *i)                                                         \
     {                                                                                                                  \
         sse_need(v, i);                                                                                                \
@@ -167,7 +119,7 @@ static const struct two_forms plain[OP_COUNT] = {ARITHMETIC(ENTRY) APPROXIMATE(E
     }
 MASK_COMPARES(CMP_HANDLERS)
 
-/* ---- COMISS and the rest: ZF, PF, CF; the other flags are cleared ---- */
+/* ---- COMISS and the rest, VEX forms too: ZF, PF, CF; the other flags are cleared ---- */
 
 #define FLAG_COMPARES(F) F(COMISS, "comiss", 4) F(COMISD, "comisd", 8) F(UCOMISS, "ucomiss", 4) F(UCOMISD, "ucomisd", 8)
 #define COMI_HANDLERS(name, text, size)                                                                                \
@@ -175,7 +127,7 @@ MASK_COMPARES(CMP_HANDLERS)
     static void name##_r(struct vcpu *v, const struct insn *i)                                                         \
     {                                                                                                                  \
         uint64_t flags;                                                                                                \
-        sse_need(v, i);                                                                                                \
+        vec_need(v, i);                                                                                                \
         uint32_t out = host_##name(xmm_get(v, i->reg), xmm_get(v, i->rm), float_csr(v), &flags);                       \
         float_done(v, i, out, NULL, TINY_NEVER);                                                                       \
         flags_set_image(v, flags);                                                                                     \
@@ -184,7 +136,7 @@ MASK_COMPARES(CMP_HANDLERS)
     static void name##_m(struct vcpu *v, const struct insn *i)                                                         \
     {                                                                                                                  \
         uint64_t flags;                                                                                                \
-        sse_need(v, i);                                                                                                \
+        vec_need(v, i);                                                                                                \
         union simd16 b = float_load(v, i, size);                                                                       \
         uint32_t out = host_##name(xmm_get(v, i->reg), b, float_csr(v), &flags);                                       \
         float_done(v, i, out, NULL, TINY_NEVER);                                                                       \
@@ -200,7 +152,11 @@ static op_fn *bind_compare(const struct insn *i, bool reg)
     case OP_##name:                                                                                                    \
         return reg ? name##_r : name##_m;
         MASK_COMPARES(COMPARE_CASE)
-        FLAG_COMPARES(COMPARE_CASE)
+#define FLAG_COMPARE_CASE(name, text, size)                                                                            \
+    case OP_##name:                                                                                                    \
+    case OP_V##name:                                                                                                   \
+        return reg ? name##_r : name##_m;
+        FLAG_COMPARES(FLAG_COMPARE_CASE)
     default:
         return NULL;
     }

@@ -35,6 +35,21 @@ static inline host_vec host_vec_of(union simd16 x)
         return out;                                                                                                    \
     }
 
+/* name(a, b, csr): two times 16 bytes. */
+#define HOST_TWICE(name, text)                                                                                         \
+    static inline uint32_t name(union simd16 *a, const union simd16 *b, uint32_t csr)                                  \
+    {                                                                                                                  \
+        const uint32_t host = HOST_MXCSR;                                                                              \
+        uint32_t out;                                                                                                  \
+        host_vec x0 = host_vec_of(a[0]), y0 = host_vec_of(b[0]), x1 = host_vec_of(a[1]), y1 = host_vec_of(b[1]);       \
+        __asm__ volatile("ldmxcsr %3\n\t" text " %4, %0\n\t" text " %5, %1\n\tstmxcsr %2\n\tldmxcsr %6"                \
+                         : "+&x"(x0), "+&x"(x1), "=m"(out)                                                             \
+                         : "m"(csr), "x"(y0), "x"(y1), "m"(host));                                                     \
+        memcpy(&a[0], &x0, sizeof x0);                                                                                 \
+        memcpy(&a[1], &x1, sizeof x1);                                                                                 \
+        return out;                                                                                                    \
+    }
+
 /* name(a, n, csr): from an integer. */
 #define HOST_FROM_INT(name, text, type)                                                                                \
     static inline uint32_t name(union simd16 *a, type n, uint32_t csr)                                                 \

@@ -103,7 +103,8 @@ struct oracle {
     uint8_t *code;
     uint8_t *mem; /* the host's copy of the memory operand */
     uint64_t rng;
-    bool wide; /* the host has YMM registers */
+    op_fn *(*bind)(const struct insn *); /* chooses the handler if not NULL */
+    bool wide;                           /* the host has YMM registers */
     unsigned cases, faults;
 };
 
@@ -366,7 +367,7 @@ static inline void oracle_emulate(struct oracle *o, struct oracle_state *s, cons
     memset(insn, 0, sizeof insn);
     oracle_load(o, s);
     ck_assert_int_eq(insn_decode(&insn[0], bytes, len, v->mode, 0), DECODE_OK);
-    insn[0].fn = interp_bind(&insn[0], v->mode);
+    insn[0].fn = o->bind ? o->bind(&insn[0]) : interp_bind(&insn[0], v->mode);
     insn[1].fn = oracle_stop;
     v->gpr[REG_IP] = RIG_CODE;
     s->faulted = 0;

@@ -5,6 +5,7 @@
  * operands, immediates, MXCSR and whatever the encoding leaves open. A row without a handler fails; a row that the host
  * does not have is counted and named.
  */
+#include "cpu/interp/avx.h"
 #include "fpu_oracle.h"
 
 #include <cpuid.h>
@@ -190,7 +191,21 @@ static const struct {
     unsigned gate, rows;
     const char *name;
 } extensions[] = {{GATE_SSSE3, 32, "SSSE3"}, {GATE_SSE41, 49, "SSE4.1"},    {GATE_SSE42, 7, "SSE4.2"},
-                  {GATE_AES, 6, "AES"},      {GATE_PCLMUL, 1, "PCLMULQDQ"}, {GATE_SHA, 7, "SHA"}};
+                  {GATE_AES, 6, "AES"},      {GATE_PCLMUL, 1, "PCLMULQDQ"}, {GATE_SHA, 7, "SHA"},
+                  {GATE_AVX, 289, "AVX"},    {GATE_AVX2, 100, "AVX2"},      {GATE_FMA, 60, "FMA"},
+                  {GATE_F16C, 2, "F16C"}};
+
+/* The software that stands in for FMA where the host has none; here it is held against a host that has it. */
+START_TEST(fma_in_software_agrees_with_the_host)
+{
+    struct oracle o;
+    oracle_open(&o);
+    o.bind = bind_avx_fma_soft;
+    if (host_has(GATE_FMA))
+        ck_assert_uint_eq(check_gate(&o, GATE_FMA), 60);
+    oracle_close(&o);
+}
+END_TEST
 
 START_TEST(every_row_of_an_extension_agrees_with_the_host)
 {
@@ -210,6 +225,7 @@ static Suite *suite(void)
     TCase *tc = tcase_create("host");
     tcase_set_timeout(tc, 0);
     tcase_add_loop_test(tc, every_row_of_an_extension_agrees_with_the_host, 0, ARRAY_LEN(extensions));
+    tcase_add_test(tc, fma_in_software_agrees_with_the_host);
     suite_add_tcase(s, tc);
     return s;
 }

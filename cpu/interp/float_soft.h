@@ -1,0 +1,30 @@
+/*
+ * Binary floating point in integers (IEEE 754 with x86's choices: SDM volume 1, 4.8 and 11.5), for what the host may
+ * have no instruction for: fused multiply-add, half precision. Bit-exact with processors that have one, flags included.
+ *
+ * Exceptions are taken as masked. Flags are bits of MXCSR and are added to *flags.
+ */
+#ifndef CPU_INTERP_FLOAT_SOFT_H
+#define CPU_INTERP_FLOAT_SOFT_H
+
+#include "core/types.h"
+
+struct float_format {
+    unsigned mant; /* stored bits of the significand */
+    unsigned exp;  /* bits of the exponent */
+};
+extern const struct float_format float_half, float_single, float_double;
+
+/* x * y + z with one rounding, by MXCSR's rounding mode, DAZ and FTZ in `csr`. */
+struct float_fma {
+    uint64_t x, y, z;
+    bool negate_product, negate_z;
+};
+uint64_t float_soft_fma(const struct float_format *f, const struct float_fma *op, uint32_t csr, uint32_t *flags);
+
+/* VCVTPH2PS, one lane. */
+uint32_t float_soft_from_half(uint16_t x, uint32_t *flags);
+/* VCVTPS2PH, one lane, rounding by `mode` (MXCSR.RC's encoding). *tiny is set if the result is; FTZ does not count. */
+uint16_t float_soft_to_half(uint32_t x, unsigned mode, bool daz, uint32_t *flags, bool *tiny);
+
+#endif
