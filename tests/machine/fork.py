@@ -68,6 +68,12 @@ def test_each_child_ends_as_the_machine_that_was_never_forked():
         check(len({d for d, _ in digests(result)}) == len(LINES), "different lines, equal digests")
 
 
+def test_children_with_several_processors_do_too():
+    alone = [never_forked(line, "-smp", "3")[1] for line in LINES[:2]]
+    result, _ = fork(LINES[:2], "-smp", "3", "-digest")
+    check(digests(result) == alone, f"{digests(result)} is not {alone}")
+
+
 def test_children_share_what_they_do_not_write():
     result, _ = fork(LINES)
     at_fork, peak, end = frames(result)
