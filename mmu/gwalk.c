@@ -113,6 +113,7 @@ static inline bool entry_read(struct mem *m, unsigned as, struct gwalk_level *at
                               struct gwalk_stage2 *s2)
 {
     at->gpte = 0;
+    at->page = NULL;
     if (s2) {
         const void *p = s2->entry(s2, at->gpte_gpa, false);
         at->gpte = p ? entry_load(p, size) : 0;
@@ -129,6 +130,7 @@ static inline bool entry_read(struct mem *m, unsigned as, struct gwalk_level *at
         at->gpte = size == 4 ? UINT32_MAX : UINT64_MAX;
         return false;
     }
+    at->page = page;
     at->gpte = entry_load(page + (at->gpte_gpa & PAGE_MASK), size);
     return true;
 }

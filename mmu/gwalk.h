@@ -24,6 +24,9 @@ struct gwalk_level {
     int level;      /* 1: PT, 2: PD, 3: PDPT, 4: PML4, 5: PML5; PAE's PDPTE registers: 3, with gpa ~0 */
     gpa_t gpte_gpa; /* where the entry was read */
     uint64_t gpte;  /* its value after A/D updates */
+    /* The bytes of the page it was read from, as they were found when it was read; NULL: a register, a peek, or no
+     * memory there. Whoever uses them later makes sure that the host has not changed the frame since. */
+    const uint8_t *page;
 };
 
 struct gwalk {

@@ -93,6 +93,7 @@ static bool GW(pass)(struct mem *m, const struct paging_regs *r, gva_t gva, unsi
         at->level = level;
         if (GW_IS_PAE && level == 3) {
             at->gpte_gpa = ~(gpa_t)0;
+            at->page = NULL;
             at->gpte = r->pdpte[index & 3];
         } else {
             at->gpte_gpa = (table + index * sizeof(GW_ENTRY)) & r->a20_mask;

@@ -3,6 +3,7 @@
  * subscription to the invalidation bus.
  */
 #include "core/alloc.h"
+#include "core/host/lock_order.h"
 #include "core/stats.h"
 #include "mmu/mem.h"
 
@@ -14,12 +15,14 @@
 
 void mmu_lock(struct mmu *mmu)
 {
+    lock_check_take(host_mm_pool(mmu->mm), LOCK_RANK_MMU, &mmu->lock);
     pthread_mutex_lock(&mmu->lock);
 }
 
 void mmu_unlock(struct mmu *mmu)
 {
     pthread_mutex_unlock(&mmu->lock);
+    lock_check_drop(host_mm_pool(mmu->mm), &mmu->lock);
 }
 
 /* Built with UMBRA_NO_RETRY the check is gone: a test shows then that it finds what the check prevents. */

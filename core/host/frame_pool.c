@@ -2,6 +2,7 @@
 
 #include "core/host/frame_pool.h"
 
+#include "core/host/lock_order.h"
 #include "core/log.h"
 
 #include <errno.h>
@@ -32,6 +33,7 @@ struct frame_pool {
     struct frame_tag (*tags)[FRAME_TAG_KINDS];
     uint64_t next_tag;
     pthread_mutex_t lock;
+    struct lock_order order;
 };
 
 static void *map_zeroed(size_t n)
@@ -91,6 +93,7 @@ struct frame_pool *frame_pool_create(uint64_t frames, char *err, size_t err_len)
         return NULL;
     }
     pthread_mutex_init(&p->lock, NULL);
+    lock_order_init(&p->order);
     p->frames = frames;
     p->fd = memfd_create("umbra-frames", MFD_CLOEXEC);
     if (p->fd < 0 || ftruncate(p->fd, (off_t)file_size(p)) || !map_file(p) || !make_tables(p)) {
@@ -117,7 +120,27 @@ void frame_pool_destroy(struct frame_pool *p)
     if (p->fd >= 0)
         close(p->fd);
     pthread_mutex_destroy(&p->lock);
+    lock_order_fini(&p->order);
     free(p);
+}
+
+struct lock_order *frame_pool_lock_order(struct frame_pool *p)
+{
+    return &p->order;
+}
+
+static void pool_lock(const struct frame_pool *pool)
+{
+    struct frame_pool *p = (struct frame_pool *)(uintptr_t)pool;
+    lock_check_take(p, LOCK_RANK_POOL, &p->lock);
+    pthread_mutex_lock(&p->lock);
+}
+
+static void pool_unlock(const struct frame_pool *pool)
+{
+    struct frame_pool *p = (struct frame_pool *)(uintptr_t)pool;
+    pthread_mutex_unlock(&p->lock);
+    lock_check_drop(p, &p->lock);
 }
 
 static pfn_t take_lowest(struct frame_pool *p)
@@ -140,13 +163,13 @@ static void count_used(struct frame_pool *p, uint64_t frames)
 
 pfn_t frame_pool_alloc(struct frame_pool *p)
 {
-    pthread_mutex_lock(&p->lock);
+    pool_lock(p);
     pfn_t pfn = take_lowest(p);
     if (pfn != PFN_NONE) {
         p->refs[pfn] = 1;
         count_used(p, 1);
     }
-    pthread_mutex_unlock(&p->lock);
+    pool_unlock(p);
     return pfn;
 }
 
@@ -171,14 +194,14 @@ static pfn_t take_run(struct frame_pool *p)
 
 pfn_t frame_pool_alloc_huge(struct frame_pool *p)
 {
-    pthread_mutex_lock(&p->lock);
+    pool_lock(p);
     pfn_t first = take_run(p);
     if (first != PFN_NONE) {
         for (unsigned i = 0; i < HUGE_FRAMES; i++)
             p->refs[first + i] = 1;
         count_used(p, HUGE_FRAMES);
     }
-    pthread_mutex_unlock(&p->lock);
+    pool_unlock(p);
     return first;
 }
 
@@ -195,10 +218,10 @@ void frame_pool_get(struct frame_pool *p, pfn_t pfn)
 {
     if (pfn == p->frames)
         return;
-    pthread_mutex_lock(&p->lock);
+    pool_lock(p);
     require_held(p, pfn);
     p->refs[pfn]++;
-    pthread_mutex_unlock(&p->lock);
+    pool_unlock(p);
 }
 
 /* Looks before it clears: most frames never had a tag, and their part of the table stays untouched memory. */
@@ -231,7 +254,7 @@ void frame_pool_put_many(struct frame_pool *p, const pfn_t *pfns, size_t count)
 {
     pfn_t first = 0;
     uint64_t run = 0; /* frames freed one after the other, from `first` on */
-    pthread_mutex_lock(&p->lock);
+    pool_lock(p);
     for (size_t i = 0; i < count; i++) {
         if (pfns[i] == p->frames)
             continue;
@@ -247,7 +270,7 @@ void frame_pool_put_many(struct frame_pool *p, const pfn_t *pfns, size_t count)
         run++;
     }
     punch(p, first, run);
-    pthread_mutex_unlock(&p->lock);
+    pool_unlock(p);
 }
 
 void frame_pool_put(struct frame_pool *p, pfn_t pfn)
@@ -262,30 +285,29 @@ uint64_t frame_pool_new_tag(struct frame_pool *p)
 
 void frame_pool_set_tag(struct frame_pool *p, pfn_t pfn, enum frame_tag_kind kind, struct frame_tag tag)
 {
-    pthread_mutex_lock(&p->lock);
+    pool_lock(p);
     require_held(p, pfn);
     p->tags[pfn][kind] = tag;
-    pthread_mutex_unlock(&p->lock);
+    pool_unlock(p);
 }
 
 struct frame_tag frame_pool_tag(const struct frame_pool *p, pfn_t pfn, enum frame_tag_kind kind)
 {
     struct frame_tag tag = {0};
-    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&p->lock;
-    pthread_mutex_lock(lock);
+    pool_lock(p);
     if (pfn < p->frames)
         tag = p->tags[pfn][kind];
-    pthread_mutex_unlock(lock);
+    pool_unlock(p);
     return tag;
 }
 
 bool frame_pool_get_tagged(struct frame_pool *p, pfn_t pfn, enum frame_tag_kind kind, uint64_t id)
 {
-    pthread_mutex_lock(&p->lock);
+    pool_lock(p);
     bool ours = id && pfn < p->frames && p->refs[pfn] && p->tags[pfn][kind].id == id;
     if (ours)
         p->refs[pfn]++;
-    pthread_mutex_unlock(&p->lock);
+    pool_unlock(p);
     return ours;
 }
 
@@ -293,12 +315,12 @@ bool frame_pool_own(struct frame_pool *p, pfn_t pfn)
 {
     if (pfn >= p->frames)
         return false;
-    pthread_mutex_lock(&p->lock);
+    pool_lock(p);
     require_held(p, pfn);
     bool sole = p->refs[pfn] == 1;
     if (sole)
         clear_tags(p, pfn);
-    pthread_mutex_unlock(&p->lock);
+    pool_unlock(p);
     return sole;
 }
 
@@ -306,10 +328,9 @@ uint32_t frame_pool_refs(const struct frame_pool *p, pfn_t pfn)
 {
     if (pfn >= p->frames)
         return pfn == p->frames;
-    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&p->lock;
-    pthread_mutex_lock(lock);
+    pool_lock(p);
     uint32_t refs = p->refs[pfn];
-    pthread_mutex_unlock(lock);
+    pool_unlock(p);
     return refs;
 }
 
@@ -325,10 +346,9 @@ pfn_t frame_pool_zero_frame(const struct frame_pool *p)
 
 static uint64_t read_count(const struct frame_pool *p, const uint64_t *count)
 {
-    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&p->lock;
-    pthread_mutex_lock(lock);
+    pool_lock(p);
     uint64_t n = *count;
-    pthread_mutex_unlock(lock);
+    pool_unlock(p);
     return n;
 }
 

@@ -27,6 +27,9 @@ void frame_pool_put(struct frame_pool *p, pfn_t pfn);
 void frame_pool_put_many(struct frame_pool *p, const pfn_t *pfns, size_t count);
 uint32_t frame_pool_refs(const struct frame_pool *p, pfn_t pfn);
 void *frame_pool_ptr(const struct frame_pool *p, pfn_t pfn);
+/* Where the order of locks is recorded (core/host/lock_order.h) of all who share the pool. */
+struct lock_order;
+struct lock_order *frame_pool_lock_order(struct frame_pool *p);
 
 /* What else knows a frame by its content: a swap slot that holds the same bytes, a node of KSM. A tag is a weak
  * reference: it keeps nothing alive and dies with the frame, and at the latest when somebody is about to write the

@@ -2,6 +2,7 @@
 
 #include "core/host/host_mm_internal.h"
 #include "core/host/ksm.h"
+#include "core/host/lock_order.h"
 #include "core/host/notifier_bus.h"
 #include "core/host/swap.h"
 #include "core/stats.h"
@@ -89,12 +90,22 @@ struct frame_pool *host_mm_pool(const struct host_mm *mm)
 
 void host_mm_lock(struct host_mm *mm)
 {
+    lock_check_take(mm->pool, LOCK_RANK_HOST_MM, &mm->lock);
     pthread_mutex_lock(&mm->lock);
+}
+
+bool host_mm_trylock(struct host_mm *mm)
+{
+    if (pthread_mutex_trylock(&mm->lock))
+        return false;
+    lock_check_take(mm->pool, LOCK_RANK_HOST_MM, &mm->lock);
+    return true;
 }
 
 void host_mm_unlock(struct host_mm *mm)
 {
     pthread_mutex_unlock(&mm->lock);
+    lock_check_drop(mm->pool, &mm->lock);
 }
 
 struct notifier_bus **host_mm_bus_slot(struct host_mm *mm)

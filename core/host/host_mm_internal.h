@@ -58,6 +58,8 @@ void host_mm_note_range(const struct notify_range *range, bool starts);
 
 /* host_mm.c */
 
+/* As host_mm_lock(), but does not wait: false if another thread has it. */
+bool host_mm_trylock(struct host_mm *mm);
 /* True if [hva, hva + len) is page-aligned, not empty and wholly mapped. */
 bool host_mm_covers_locked(const struct host_mm *mm, hva_t hva, uint64_t len);
 /* Clears the hptes of the range, fires invalidate_range for what held a frame, then drops frames and slots. The caller

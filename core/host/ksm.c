@@ -2,6 +2,7 @@
 
 #include "core/alloc.h"
 #include "core/host/host_mm_internal.h"
+#include "core/host/lock_order.h"
 #include "core/stats.h"
 
 #include <stdlib.h>
@@ -40,6 +41,18 @@ struct ksm {
     struct candidate **unstable;
     struct ksm_counters counters;
 };
+
+static void ksm_lock(struct ksm *k)
+{
+    lock_check_take(k->pool, LOCK_RANK_KSM, &k->lock);
+    pthread_mutex_lock(&k->lock);
+}
+
+static void ksm_unlock(struct ksm *k)
+{
+    pthread_mutex_unlock(&k->lock);
+    lock_check_drop(k->pool, &k->lock);
+}
 
 /* ---- life ---- */
 
@@ -134,7 +147,7 @@ void ksm_add_stats(const struct ksm *k, struct stats *stats)
 
 bool ksm_add(struct ksm *k, struct host_mm *mm)
 {
-    pthread_mutex_lock(&k->lock);
+    ksm_lock(k);
     host_mm_lock(mm);
     bool ok = !mm->ksm && mm->pool == k->pool;
     if (ok) {
@@ -143,7 +156,7 @@ bool ksm_add(struct ksm *k, struct host_mm *mm)
         k->mms[k->count++] = mm;
     }
     host_mm_unlock(mm);
-    pthread_mutex_unlock(&k->lock);
+    ksm_unlock(k);
     return ok;
 }
 
@@ -160,7 +173,7 @@ static void remove_at(struct ksm *k, size_t i)
 
 void ksm_remove(struct ksm *k, struct host_mm *mm)
 {
-    pthread_mutex_lock(&k->lock);
+    ksm_lock(k);
     for (size_t i = 0; i < k->count; i++) {
         if (k->mms[i] != mm)
             continue;
@@ -171,7 +184,7 @@ void ksm_remove(struct ksm *k, struct host_mm *mm)
         host_mm_unlock(mm);
         break;
     }
-    pthread_mutex_unlock(&k->lock);
+    ksm_unlock(k);
 }
 
 int host_mm_set_mergeable(struct host_mm *mm, hva_t hva, uint64_t len, bool on)
@@ -442,7 +455,7 @@ uint64_t ksm_scan(struct ksm *k, uint64_t pages)
 {
     uint64_t merged = 0;
     unsigned idle_passes = 0; /* a pass without a page: there is nothing to scan */
-    pthread_mutex_lock(&k->lock);
+    ksm_lock(k);
     while (pages && k->count && idle_passes < 2) {
         if (k->at >= k->count)
             k->at = 0;
@@ -453,7 +466,7 @@ uint64_t ksm_scan(struct ksm *k, uint64_t pages)
             idle_passes += next_mm(k);
         }
     }
-    pthread_mutex_unlock(&k->lock);
+    ksm_unlock(k);
     return merged;
 }
 
@@ -481,7 +494,7 @@ int ksm_merge(struct ksm *k, struct host_mm *a, hva_t hva_a, struct host_mm *b, 
     uint64_t hash_a, hash_b;
     hva_a &= ~PAGE_MASK;
     hva_b &= ~PAGE_MASK;
-    pthread_mutex_lock(&k->lock);
+    ksm_lock(k);
     int rc = HOST_NOTHING;
     if (hash_page(k, a, hva_a, &hash_a) && hash_page(k, b, hva_b, &hash_b) && hash_a == hash_b) {
         pfn_t frame = stable_get(k, hash_a);
@@ -498,7 +511,7 @@ int ksm_merge(struct ksm *k, struct host_mm *a, hva_t hva_a, struct host_mm *b, 
             frame_pool_put(k->pool, frame);
         rc = same_frame(a, hva_a, b, hva_b) ? HOST_OK : HOST_NOTHING;
     }
-    pthread_mutex_unlock(&k->lock);
+    ksm_unlock(k);
     return rc;
 }
 

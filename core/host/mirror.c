@@ -80,7 +80,7 @@ static int start_parts(struct vma_backing *b, const struct notify_range *r)
 static bool lock_for(struct host_mm *mm, const struct notify_range *r)
 {
     if (!(r->flags & NOTIFY_BLOCKABLE))
-        return pthread_mutex_trylock(&mm->lock) == 0;
+        return host_mm_trylock(mm);
     host_mm_lock(mm);
     return true;
 }

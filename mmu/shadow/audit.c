@@ -85,6 +85,13 @@ static void check_backing(struct audit *a, const struct entry *e, gfn_t gfn)
 
 /* ---- invariants 3, 5, 6: an spte against the guest's entry ---- */
 
+/* By its own way to the guest's memory. False: not there to be read. */
+static bool gpte_peek(struct mem *m, union sp_role role, gpa_t gpa, uint64_t *out)
+{
+    *out = 0;
+    return mem_access(m, role_as(role), gpa, out, gpte_size(role), MEM_PEEK, false, -1) == MEM_OK;
+}
+
 static bool exceeds(uint64_t rights, uint64_t allowed)
 {
     return (rights & ~allowed & (SPTE_GUEST_W | SPTE_USER)) || (allowed & ~rights & SPTE_NX);
@@ -256,6 +263,18 @@ static void check_counts(struct audit *a, const struct sp *sp)
         fail_sp(a, 8, sp, "the tracking count of its gfn is not the number of its shadow pages");
 }
 
+/* Invariant 2 for the tables themselves. */
+static void check_table_frame(struct audit *a, const struct sp *sp)
+{
+    const struct memslot *slot = memslot_find(a->mmu->mem, role_as(sp->role), sp->gfn);
+    if (sp->role.direct || !slot)
+        return;
+    struct hpte_info h = host_mm_peek(a->mmu->mm, memslot_hva(slot, sp->gfn));
+    bool present = h.state == HPTE_PRESENT || h.state == HPTE_ZERO;
+    if (!present || frame_pool_ptr(shadow_of(a->mmu)->pool, h.pfn) != (const void *)sp->table)
+        fail_sp(a, 2, sp, "the host holds another frame, or none, for the table that it shadows");
+}
+
 static void check_sp(struct audit *a, const struct sp *sp)
 {
     uint64_t *spt = sp_table(shadow_of(a->mmu), sp);
@@ -268,6 +287,7 @@ static void check_sp(struct audit *a, const struct sp *sp)
         else
             check_indirect(a, &e);
     }
+    check_table_frame(a, sp);
     check_parents(a, sp);
     check_hashed(a, sp);
     check_counts(a, sp);

@@ -188,6 +188,7 @@ static void fault_from_walk(struct fault *f, union sp_role role, const struct gw
         int level = w->at[i].level;
         f->gpte[level] = w->at[i].gpte;
         f->gpte_gpa[level] = w->at[i].gpte_gpa;
+        f->table[level] = w->at[i].page;
         if (level <= (int)role.level)
             acc &= gpte_acc(role, w->at[i].gpte);
     }
@@ -224,29 +225,26 @@ static struct sp *fault_child(struct shadow *sh, const struct fault *f, const st
     if (level > f->leaf_level && !role.direct) {
         role.access &= gpte_acc(sp->role, f->gpte[level]);
         role.quadrant = role.format == PAGING_32 ? (f->gva >> 21) & 1 : 0;
-        return sp_get(sh, f->gpte_gpa[level - 1] >> PAGE_SHIFT, role, created);
+        return sp_get(sh, f->gpte_gpa[level - 1] >> PAGE_SHIFT, role, f->table[level - 1], created);
     }
     union sp_role direct = {.level = role.level, .direct = 1, .smm = role.smm, .a20 = role.a20};
     direct.access = spte_acc(f->rights);
     direct.dirty = !!(f->rights & SPTE_GUEST_D);
     direct.pkey = spte_pkey(f->rights);
-    return sp_get(sh, f->gfn & ~(level_pages(level) - 1), direct, created);
+    return sp_get(sh, f->gfn & ~(level_pages(level) - 1), direct, NULL, created);
 }
 
 /* A new shadow page of a guest table tracks it from now on; was the entry that this fault rests on written before that?
  * Linux: FNAME(gpte_changed). A and D may have been set by the rest of the walk, where a table maps itself. */
-static bool table_changed(struct shadow *sh, const struct fault *f, const struct sp *sp)
+static bool table_changed(const struct fault *f, const struct sp *sp)
 {
-    uint64_t now;
     int level = (int)sp->role.level;
-    if (sp->role.direct)
-        return false;
-    return !gpte_peek(sh->mmu->mem, sp->role, f->gpte_gpa[level], &now) ||
-           ((now ^ f->gpte[level]) & ~(GPTE_A | GPTE_D));
+    return !sp->role.direct && ((gpte_read(sp, f->gpte_gpa[level]) ^ f->gpte[level]) & ~(GPTE_A | GPTE_D));
 }
 
 /* Makes *sptep lead to the child; keeps the link that is there when it is the right one. */
-static void link_child(struct shadow *sh, const struct fault *f, struct sp *sp, uint64_t *sptep, struct sp *child)
+static void link_child(struct shadow *sh, const struct fault *f, struct sp *sp, uint64_t *sptep, struct sp *child,
+                       bool created)
 {
     uint64_t link = spte_make_link(child->index);
     if (!sp->role.direct)
@@ -256,8 +254,8 @@ static void link_child(struct shadow *sh, const struct fault *f, struct sp *sp, 
     spte_drop(sh, sptep);
     if (!sp->role.direct)
         *sp_gptep(sh, sptep) = f->gpte[sp->role.level];
-    if (child->unsync)
-        unsync_sync(sh, child); /* no TLB can have held what this link leads to */
+    if (!created)
+        unsync_sync_below(sh, child); /* no TLB can have held what this link leads to */
     *sptep = link;
     sp->used++;
     spte_list_add(&sh->descs, &child->parents, sptep);
@@ -324,8 +322,8 @@ static void set_leaf(struct shadow *sh, const struct fault *f, struct sp *sp, ui
  * exists. */
 static uint64_t *shadow_map(struct shadow *sh, struct shadow_root *root, const struct fault *f)
 {
-    struct sp *sp = shadow_root_top(sh, root, f->gva);
-    if (!sp || table_changed(sh, f, sp))
+    struct sp *sp = shadow_root_top(sh, root, f);
+    if (!sp || table_changed(f, sp))
         return NULL;
     for (;;) {
         int level = (int)sp->role.level;
@@ -336,8 +334,8 @@ static uint64_t *shadow_map(struct shadow *sh, struct shadow_root *root, const s
             return sptep;
         }
         struct sp *child = fault_child(sh, f, sp, &created);
-        link_child(sh, f, sp, sptep, child);
-        if (created && table_changed(sh, f, child))
+        link_child(sh, f, sp, sptep, child, created);
+        if (created && table_changed(f, child))
             return NULL;
         sp = child;
     }
@@ -449,6 +447,24 @@ static void walker_wrote(struct mmu_vcpu *mv, const struct gwalk *w)
     mmu_unlock(mv->mmu);
 }
 
+/*
+ * Did the host take back, since `seq` was read, the frame of the page or one of those that hold the tables of the walk?
+ * If not, none of them can go before the MMU lock is free again: what changes a frame waits for our callback first. So
+ * under the lock the tables are read where the walk found them.
+ */
+static bool fault_is_overtaken(const struct mmu *mmu, uint64_t seq, const struct fault *f)
+{
+    if (f->slot && mmu_notifier_retry(mmu, seq, memslot_hva(f->slot, f->gfn)))
+        return true;
+    for (size_t level = 1; level < ARRAY_LEN(f->table); level++) {
+        gfn_t gfn = f->gpte_gpa[level] >> PAGE_SHIFT;
+        const struct memslot *slot = f->table[level] ? memslot_find(mmu->mem, f->as, gfn) : NULL;
+        if (f->table[level] && (!slot || mmu_notifier_retry(mmu, seq, memslot_hva(slot, gfn))))
+            return true;
+    }
+    return false;
+}
+
 enum step { STEP_DONE, STEP_FAULT, STEP_AGAIN };
 
 static void fault_step(const struct shadow *sh)
@@ -491,8 +507,7 @@ static enum step fault_once(struct mmu_vcpu *mv, gva_t gva, unsigned access, str
         mmu_unlock(mmu);
         return STEP_DONE;
     }
-    bool again = f.slot && mmu_notifier_retry(mmu, seq, memslot_hva(f.slot, f.gfn));
-    again = again || !map_and_fill(mv, &f, &w, out);
+    bool again = fault_is_overtaken(mmu, seq, &f) || !map_and_fill(mv, &f, &w, out);
     mmu_unlock(mmu);
     fault_step(shadow_of(mmu));
     return again ? STEP_AGAIN : STEP_DONE;

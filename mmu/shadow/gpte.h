@@ -101,11 +101,12 @@ static inline gpa_t sp_gpte_gpa(const struct sp *sp, unsigned i)
     return base + entry * 4;
 }
 
-/* What the entry reads as now, without any effect. False: its memory is not there to be read. */
-static inline bool gpte_peek(struct mem *m, union sp_role role, gpa_t gpa, uint64_t *out)
+/* What the entry at gpa (in the table that the page shadows) reads as now. MMU lock held. */
+static inline uint64_t gpte_read(const struct sp *sp, gpa_t gpa)
 {
-    *out = 0;
-    return mem_access(m, role_as(role), gpa, out, gpte_size(role), MEM_PEEK, false, -1) == MEM_OK;
+    const void *at = sp->table + (gpa & PAGE_MASK);
+    return gpte_size(sp->role) == 4 ? __atomic_load_n((const uint32_t *)at, __ATOMIC_RELAXED)
+                                    : __atomic_load_n((const uint64_t *)at, __ATOMIC_RELAXED);
 }
 
 #endif

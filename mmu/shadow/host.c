@@ -72,6 +72,18 @@ bool shadow_age_gfns(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages, 
     return young;
 }
 
+/* Shadow pages of a table in the frame read it in its new place: it has the same content. */
+static void repoint_tables(struct shadow *sh, unsigned as, gfn_t gfn, pfn_t pfn)
+{
+    sp_for_each_of_gfn(sh, gfn, sp)
+    {
+        if (!sp->role.direct && role_as(sp->role) == as) {
+            sp->table = frame_pool_ptr(sh->pool, pfn);
+            sp_touch(sh, sp);
+        }
+    }
+}
+
 /* The frame's content does not change, so shadow pages of a table in it stay. A writable entry or a large mapping is
  * made anew at the next fault instead. */
 void shadow_change_pte(struct mmu *mmu, unsigned as, gfn_t gfn, struct hpte_view hpte)
@@ -83,6 +95,7 @@ void shadow_change_pte(struct mmu *mmu, unsigned as, gfn_t gfn, struct hpte_view
     if (!slot)
         return;
     shadow_batch_begin(sh);
+    repoint_tables(sh, as, gfn, hpte.pfn);
     shadow_zap_large(sh, slot, gfn, gfn + 1);
     if (head && hpte.writable) {
         shadow_head_zap(sh, head);

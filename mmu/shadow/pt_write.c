@@ -88,16 +88,15 @@ static bool entry_is_shadowed(const struct shadow *sh, const struct sp *sp, unsi
     return entry / 256 == sp->role.quadrant && (spt[entry % 256 * 2] | spt[entry % 256 * 2 + 1]);
 }
 
-static uint64_t entry_value(struct shadow *sh, const struct sp *sp, unsigned entry, gpa_t gpa, const uint8_t *bytes,
-                            size_t len)
+static uint64_t entry_value(const struct sp *sp, unsigned entry, gpa_t gpa, const uint8_t *bytes, size_t len)
 {
     unsigned size = gpte_size(sp->role);
     gpa_t at = (sp->gfn << PAGE_SHIFT) + entry * size;
     uint64_t value = 0;
     if (at >= gpa && at + size <= gpa + len)
         memcpy(&value, bytes + (at - gpa), size);
-    else if (!gpte_peek(sh->mmu->mem, sp->role, at, &value))
-        value = 0; /* cannot be read: nothing may rest on it */
+    else
+        value = gpte_read(sp, at);
     return value;
 }
 
@@ -110,7 +109,7 @@ static void sp_written(struct shadow *sh, struct sp *sp, gpa_t gpa, const void *
     }
     for (unsigned e = offset / size; e <= (offset + len - 1) / size; e++) {
         if (entry_is_shadowed(sh, sp, e))
-            update_entry(sh, sp, e, entry_value(sh, sp, e, gpa, bytes, len));
+            update_entry(sh, sp, e, entry_value(sp, e, gpa, bytes, len));
     }
 }
 

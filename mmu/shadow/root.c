@@ -100,9 +100,9 @@ void shadow_root_put(struct mmu_vcpu *mv, struct tlb_set *set)
     free(root);
 }
 
-struct sp *shadow_root_top(struct shadow *sh, struct shadow_root *root, gva_t gva)
+struct sp *shadow_root_top(struct shadow *sh, struct shadow_root *root, const struct fault *f)
 {
-    unsigned i = root_slot(root, gva);
+    unsigned i = root_slot(root, f->gva);
     if (root->sp[i])
         return &sh->pages[root->sp[i]];
     if (!root->has[i])
@@ -111,7 +111,9 @@ struct sp *shadow_root_top(struct shadow *sh, struct shadow_root *root, gva_t gv
     if (role.format == PAGING_32)
         role.quadrant = i;
     bool created;
-    struct sp *sp = sp_get(sh, root->gfn[i], role, &created);
+    struct sp *sp = sp_get(sh, root->gfn[i], role, role.direct ? NULL : f->table[role.level], &created);
+    if (!created)
+        unsync_sync_below(sh, sp);
     root->sp[i] = sp->index;
     sp->root_count++;
     return sp;

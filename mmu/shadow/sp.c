@@ -146,13 +146,14 @@ static void count_indirect(struct shadow *sh, union sp_role role, uint32_t n)
         sh->indirect_of_8 += n;
 }
 
-static struct sp *sp_new(struct shadow *sh, gfn_t gfn, union sp_role role)
+static struct sp *sp_new(struct shadow *sh, gfn_t gfn, union sp_role role, const uint8_t *table)
 {
     struct sp *sp = &sh->pages[sh->free_head];
     sh->free_head = sp->hash_next;
     sh->free_count--;
     sp->gfn = gfn;
     sp->role = role;
+    sp->table = table;
     sp->generation = sh->valid_generation;
     sp->used = 0;
     sp->write_flood = 0;
@@ -172,7 +173,7 @@ static struct sp *sp_new(struct shadow *sh, gfn_t gfn, union sp_role role)
     return sp;
 }
 
-struct sp *sp_get(struct shadow *sh, gfn_t gfn, union sp_role role, bool *created)
+struct sp *sp_get(struct shadow *sh, gfn_t gfn, union sp_role role, const uint8_t *table, bool *created)
 {
     *created = false;
     sp_for_each_of_gfn(sh, gfn, sp)
@@ -183,7 +184,7 @@ struct sp *sp_get(struct shadow *sh, gfn_t gfn, union sp_role role, bool *create
         }
     }
     *created = true;
-    return sp_new(sh, gfn, role);
+    return sp_new(sh, gfn, role, table);
 }
 
 void sp_release(struct shadow *sh, struct sp *sp)

@@ -49,6 +49,10 @@ _Static_assert(sizeof(union sp_role) == 8, "a role is compared as one word");
 struct sp {
     gfn_t gfn;
     union sp_role role;
+    /* Indirect: the bytes of the guest's table, in the frame that the host has for gfn. Kept true as an spte's frame
+     * is: an invalidation that covers the gfn zaps the page before the frame may change, change_pte re-points it. So a
+     * table is read under the MMU lock without asking the host_mm, whose lock comes before. */
+    const uint8_t *table;
     uint32_t index;
     uint32_t hash_next;                /* index, 0 ends */
     uint32_t active_prev, active_next; /* index; oldest first */
@@ -127,8 +131,9 @@ struct fault {
     int leaf_level;   /* of the guest's leaf; 4 with paging off: everything is direct */
     uint64_t gpte[6]; /* by level */
     gpa_t gpte_gpa[6];
-    uint64_t rights;      /* SPTE_GUEST_RIGHTS of the leaf, all levels combined */
-    struct memslot *slot; /* NULL: MMIO */
+    const uint8_t *table[6]; /* the pages they were read from; NULL: not from memory */
+    uint64_t rights;         /* SPTE_GUEST_RIGHTS of the leaf, all levels combined */
+    struct memslot *slot;    /* NULL: MMIO */
     pfn_t pfn;
     bool host_w, huge;
 };
@@ -186,8 +191,9 @@ struct sp *sp_next_of_gfn(const struct shadow *sh, uint32_t from, gfn_t gfn);
     for (struct sp *page = sp_next_of_gfn((sh), sp_hash_first((sh), (g)), (g)), *page##_next;                          \
          page && (page##_next = sp_next_of_gfn((sh), page->hash_next, (g)), true); page = page##_next)
 uint32_t sp_hash_first(const struct shadow *sh, gfn_t gfn);
-/* The page of (gfn, role), made if need be (*created). A free page must exist. Linux: kvm_mmu_get_page. */
-struct sp *sp_get(struct shadow *sh, gfn_t gfn, union sp_role role, bool *created);
+/* The page of (gfn, role), made if need be (*created). `table` is the guest table's memory, NULL for a direct page; the
+ * retry check has been made for it. A free page must exist. Linux: kvm_mmu_get_page. */
+struct sp *sp_get(struct shadow *sh, gfn_t gfn, union sp_role role, const uint8_t *table, bool *created);
 /* Puts an empty, unlinked page back. */
 void sp_release(struct shadow *sh, struct sp *sp);
 /* Notes for the audit that the page changed. */
@@ -197,8 +203,8 @@ void sp_touch(struct shadow *sh, struct sp *sp);
 
 void shadow_root_get(struct mmu_vcpu *mv, struct tlb_set *set);
 void shadow_root_put(struct mmu_vcpu *mv, struct tlb_set *set);
-/* The top page for gva, made if it is missing. NULL: this root has none there. A free page must exist. */
-struct sp *shadow_root_top(struct shadow *sh, struct shadow_root *root, gva_t gva);
+/* The top page for the fault's gva, made if it is missing. NULL: this root has none there. A free page must exist. */
+struct sp *shadow_root_top(struct shadow *sh, struct shadow_root *root, const struct fault *f);
 /* Every root forgets the page, which is being zapped. */
 void shadow_roots_forget(struct shadow *sh, struct sp *sp);
 /* Every root forgets all its pages. Linux: kvm_mmu_free_roots, KVM_REQ_MMU_FREE_OBSOLETE_ROOTS. */
@@ -265,6 +271,9 @@ void unsync_unlist(struct shadow *sh, struct sp *sp);
 /* Brings an unsync page up to date and tracks its table again. */
 void unsync_sync(struct shadow *sh, struct sp *sp);
 void unsync_sync_all(struct shadow *sh);
+/* The page is about to be reached by a path that was not there: what it leads to is brought up to date, since the
+ * guest's flushes meanwhile could not find it by that path. Linux: mmu_sync_children. */
+void unsync_sync_below(struct shadow *sh, struct sp *sp);
 /* Brings the one entry up to date that maps gva, if its page is unsync. */
 void unsync_sync_gva(struct mmu_vcpu *mv, gva_t gva);
 void shadow_guest_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva);

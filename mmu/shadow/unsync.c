@@ -67,19 +67,10 @@ bool unsync_try(struct shadow *sh, unsigned as, gfn_t gfn)
     return true;
 }
 
-/* The guest's entry of spte `i` as it is now; `page` NULL: all zeros. */
-static uint64_t entry_now(const struct sp *sp, unsigned i, const uint8_t *page)
+/* The guest's entry of spte `i` as it is now. */
+static uint64_t entry_now(const struct sp *sp, unsigned i)
 {
-    uint64_t value = 0;
-    if (page)
-        memcpy(&value, page + (sp_gpte_gpa(sp, i) & PAGE_MASK), gpte_size(sp->role));
-    return value;
-}
-
-static const uint8_t *table_content(const struct shadow *sh, const struct sp *sp)
-{
-    const struct memslot *slot = memslot_find(sh->mmu->mem, role_as(sp->role), sp->gfn);
-    return slot ? host_mm_peek_content(sh->mmu->mm, memslot_hva(slot, sp->gfn)) : NULL;
+    return gpte_read(sp, sp_gpte_gpa(sp, i));
 }
 
 /* The page is tracked first, so that no write is lost between; one that maps nothing any more is not worth it. */
@@ -89,16 +80,24 @@ void unsync_sync(struct shadow *sh, struct sp *sp)
     shadow_batch_begin(sh);
     unsync_unlist(sh, sp);
     track_add(sh->mmu->mem, role_as(sp->role), sp->gfn, TRACK_PT);
-    const uint8_t *page = table_content(sh, sp);
     unsigned left = sp->used;
     for (unsigned i = 0; left && i < SP_ENTRIES; i++) {
         if (!spt[i])
             continue;
         left--;
-        spte_update(sh, sp, &spt[i], entry_now(sp, i, page));
+        spte_update(sh, sp, &spt[i], entry_now(sp, i));
     }
     sh->stats.syncs++;
     sp_touch(sh, sp);
+    shadow_batch_end(sh);
+}
+
+/* All, without zapping any: a fault may be on its way through them. */
+static void unsync_sync_pages(struct shadow *sh)
+{
+    shadow_batch_begin(sh);
+    while (sh->unsync_first)
+        unsync_sync(sh, &sh->pages[sh->unsync_first]);
     shadow_batch_end(sh);
 }
 
@@ -114,6 +113,15 @@ void unsync_sync_all(struct shadow *sh)
     shadow_batch_end(sh);
 }
 
+/* An upper page that comes back with its subtree is rare: no one keeps count of what is unsync below it. */
+void unsync_sync_below(struct shadow *sh, struct sp *sp)
+{
+    if (sp->unsync)
+        unsync_sync(sh, sp);
+    else if (sp->role.level > 1 && unlikely(sh->unsync_first))
+        unsync_sync_pages(sh);
+}
+
 void unsync_sync_gva(struct mmu_vcpu *mv, gva_t gva)
 {
     struct shadow *sh = shadow_of(mv->mmu);
@@ -124,7 +132,7 @@ void unsync_sync_gva(struct mmu_vcpu *mv, gva_t gva)
     struct sp *sp = sp_of(sh, sptep);
     if (!sp->unsync)
         return;
-    spte_update(sh, sp, sptep, entry_now(sp, sp_index_of(sh, sptep), table_content(sh, sp)));
+    spte_update(sh, sp, sptep, entry_now(sp, sp_index_of(sh, sptep)));
     sp_touch(sh, sp);
 }
 

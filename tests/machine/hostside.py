@@ -108,6 +108,14 @@ def test_host_events_from_another_thread_are_not_noticed_either():
     check(count(result, "chaos.events") > 10, "too few events")
 
 
+def test_test_os_with_unsync_tables_does_not_notice_host_events():
+    # Not coherent, so no digest; the test OS flushes as it must and checks for itself.
+    for ops in ("swap", "cow", "huge", "all"):
+        for seed in range(1, 11 if LONG else 2):
+            result = run_guest("testos", "-mmu", "shadow,unsync=on", "-host-chaos", f"seed={seed},rate=10000,ops={ops}")
+            check(result.status == 33, f"{ops} {seed}: {result.out[-300:]}")
+
+
 def test_bad_values_are_named():
     for option, value, word in (("-memlimit", "8K", "at least 256K"), ("-memlimit", "lots", "size"), ("-memlimit", "0", "256K"),
                                 ("-swapsize", "4K", "at least 64K"), ("-ksm", "maybe", "on or off"),

@@ -66,6 +66,11 @@ static void check_in_flight(void)
             continue;
         if (head && !spte_list_is_empty(head))
             found_stale("an spte of a page whose invalidation is in flight");
+        sp_for_each_of_gfn(sh(), gfn, sp)
+        {
+            if (!sp->role.direct)
+                found_stale("a shadow page of a table whose invalidation is in flight");
+        }
     }
 }
 

@@ -200,6 +200,25 @@ START_TEST(without_the_option_nothing_is_ever_unsync)
 }
 END_TEST
 
+/* The host takes the frame of an upper table: the tables below stay shadowed, but are not reached for a while. */
+START_TEST(flush_while_an_upper_table_is_gone_counts_for_what_comes_back_with_it)
+{
+    for (gpa_t upper = 0x1000; upper <= 0x3000; upper += 0x1000) {
+        rig_put(r, 0x4000, 0x10000 | PTE_ALL);
+        mmu_guest_flush(r->v, GUEST_FLUSH_ALL, 0);
+        rig_expect(r, GVA, ACCESS_READ, 0x10000);
+        store(TABLE, 0x20000 | PTE_ALL);
+        notify_invalidate_range_start(
+            &(struct notify_range){.mm = r->mm, .start = r->hva + upper, .end = r->hva + upper + PAGE_SIZE});
+        notify_invalidate_range_end(
+            &(struct notify_range){.mm = r->mm, .start = r->hva + upper, .end = r->hva + upper + PAGE_SIZE});
+        mmu_guest_flush(r->v, GUEST_FLUSH_PAGE, GVA);
+        rig_expect(r, GVA + 0x1ff000, ACCESS_READ, 0x4000); /* the path is there again */
+        rig_expect(r, GVA, ACCESS_READ, 0x20000);
+    }
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("unsync");
@@ -212,6 +231,7 @@ static Suite *suite(void)
     tcase_add_test(t, page_fault_drops_what_is_cached_for_its_address);
     tcase_add_test(t, upper_tables_are_never_unsync);
     tcase_add_test(t, new_link_to_an_unsync_table_brings_it_up_to_date);
+    tcase_add_test(t, flush_while_an_upper_table_is_gone_counts_for_what_comes_back_with_it);
     tcase_add_test(t, root_that_is_loaded_finds_no_unsync_page);
     tcase_add_test(t, cleared_accessed_bit_is_set_again_after_the_flush);
     tcase_add_test(t, table_that_is_watched_by_others_is_not_unsync);
