@@ -166,6 +166,7 @@ void mem_destroy(struct mem *m)
 {
     if (!m)
         return;
+    gfn_caches_destroy(m->caches);
     notifier_unregister(&m->notifier);
     for (unsigned as = 0; as < MEM_ADDRESS_SPACES; as++) {
         for (size_t i = 0; i < m->slot_count[as]; i++) {

@@ -14,6 +14,7 @@
 #include "core/host/host_mm.h"
 #include "mmu/dirty.h"
 #include "mmu/engine.h"
+#include "mmu/gfn_cache.h"
 #include "mmu/gfn_tree.h"
 
 #define MEM_CACHE_SIZE 4096u
@@ -53,7 +54,8 @@ struct mem {
     struct notifier notifier; /* keeps the cache true */
     uint64_t invalidate_seq;
     unsigned invalidate_in_progress;
-    unsigned dma_depth; /* DMA that reaches a device that makes DMA ... */
+    struct gfn_caches *caches; /* gfn_cache.c: made with the first cache */
+    unsigned dma_depth;        /* DMA that reaches a device that makes DMA ... */
     bool failed;
     struct trace no_trace; /* stands in for a trace that was not given */
 };

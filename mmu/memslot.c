@@ -56,13 +56,13 @@ static size_t slot_lower(const struct mem *m, unsigned as, gfn_t gfn)
 
 struct memslot *memslot_find(const struct mem *m, unsigned as, gfn_t gfn)
 {
-    size_t hint = m->slot_hint[as];
+    size_t hint = __atomic_load_n(&m->slot_hint[as], __ATOMIC_RELAXED); /* several threads refresh gfn caches */
     if (likely(hint < m->slot_count[as] && slot_holds(m->slots[as][hint], gfn)))
         return m->slots[as][hint];
     size_t i = slot_lower(m, as, gfn);
     if (i == m->slot_count[as] || !slot_holds(m->slots[as][i], gfn))
         return NULL;
-    ((struct mem *)m)->slot_hint[as] = i; /* a hint: no part of the value */
+    __atomic_store_n(&((struct mem *)m)->slot_hint[as], i, __ATOMIC_RELAXED); /* a hint: no part of the value */
     return m->slots[as][i];
 }
 

@@ -16,6 +16,7 @@
 
 #include "core/memory.h"
 #include "core/types.h"
+#include "mmu/gfn_cache.h"
 #include "mmu/paging.h"
 #include "mmu/tlb.h"
 
