@@ -205,6 +205,7 @@ struct vcpu_config {
     const struct cpu_model *model;
     uint64_t rng_seed;            /* of RDRAND, when offered */
     struct cpu_topology topology; /* all zero: one processor */
+    int64_t wall_base;            /* seconds since 1970 at clock time 0; what kvmclock says */
 };
 
 struct vcpu {
@@ -277,6 +278,7 @@ struct vcpu {
     struct trace *trace;
     const struct cpu_model *model;
     uint64_t rng_state;
+    struct kvm_pv *pv;                      /* cpu/kvm_pv.h; NULL: not offered */
     struct exc_record history[EXC_HISTORY]; /* the last exceptions delivered; history_count % EXC_HISTORY is next */
     uint64_t history_count;
     struct exc_record triple; /* the exception that could not be delivered, when activity is VCPU_SHUTDOWN */
@@ -329,6 +331,8 @@ enum vcpu_exit {
 /* Runs until `units` of virtual time have passed, or something else ends it. Never overshoots by more than the
  * surcharges of the last instruction. Delivers pending interrupts and exceptions at boundaries. */
 enum vcpu_exit vcpu_run(struct vcpu *v, uint64_t units);
+/* Its turn is over, and others have theirs. */
+void vcpu_descheduled(struct vcpu *v);
 /* Makes vcpu_run() return at the next boundary. Callable from devices (same thread). */
 void vcpu_request_stop(struct vcpu *v);
 /* The instruction that is executing gives up the rest of the turn (it sent an IPI). */

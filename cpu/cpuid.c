@@ -2,6 +2,7 @@
  * The CPUID instruction (SDM volume 2). What the models are is in cpu/model.c.
  */
 #include "cpu/cpuid.h"
+#include "cpu/kvm_pv.h"
 #include "cpu/system.h"
 
 #include <string.h>
@@ -43,7 +44,8 @@ static void leaf_1(const struct vcpu *v, uint32_t out[4])
     uint32_t logical = package_ids(v);
     out[0] = cpu_signature(v->model);
     out[1] = v->apic_id << 24 | logical << 16 | (cpu_has(v, CPU_FEATURE_CLFLUSH) ? CLFLUSH_LINE / 8 << 8 : 0);
-    out[2] = v->model->word[CPUID_1_ECX] | (v->cr4 & CR4_OSXSAVE ? 1u << 27 : 0);
+    out[2] = v->model->word[CPUID_1_ECX] | (v->cr4 & CR4_OSXSAVE ? 1u << 27 : 0) |
+             (v->model->word[CPUID_KVM_EAX] ? 1u << 31 : 0); /* a hypervisor is there */
     out[3] = v->model->word[CPUID_1_EDX] | (logical > 1 ? 1u << 28 : 0);
 }
 
@@ -215,7 +217,7 @@ static void extended_leaf(const struct vcpu *v, uint32_t leaf, uint32_t out[4])
         out[2] = 512u << 16 | 6u << 12 | CLFLUSH_LINE;
         break;
     case 0x80000007: /* invariant TSC */
-        out[3] = 1u << 8;
+        out[3] = v->model->word[CPUID_87_EDX];
         break;
     case 0x80000008:
         out[0] = v->model->maxphyaddr | (cpu_has(v, CPU_FEATURE_LA57) ? 57u : 48u) << 8;
@@ -231,7 +233,7 @@ void cpuid_query(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t
     memset(out, 0, 4 * sizeof out[0]);
     if (leaf >= 0x80000000 && leaf <= v->model->last_extended)
         extended_leaf(v, leaf, out);
-    else
+    else if (!kvm_pv_cpuid(v, leaf, out))
         basic_leaf(v, leaf > v->model->last_leaf ? v->model->last_leaf : leaf, subleaf, out);
 }
 

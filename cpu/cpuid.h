@@ -4,6 +4,9 @@
  * Models and switches are in cpu/model.c, features in cpu/features.def, leaves in cpu/cpuid.c. What a model shows is
  * what it executes: forms of optable.def whose gate is off are undefined opcodes (or what the bytes meant before the
  * feature existed: TZCNT is BSF), MSRs and CR4 bits of features that are off raise #GP.
+ *
+ * What KVM adds (cpu/kvm_pv.h) is in no model and named as QEMU does. kvmclock switches its two companions too and, since
+ * a guest with an invariant TSC uses no other clock, nonstop_tsc the other way; each can be switched afterwards.
  */
 #ifndef CPU_CPUID_H
 #define CPU_CPUID_H
@@ -20,6 +23,8 @@ enum cpuid_word {
     CPUID_81_EDX,
     CPUID_81_ECX,
     CPUID_D1_EAX,
+    CPUID_87_EDX,
+    CPUID_KVM_EAX, /* 0x40000001 */
     CPUID_WORDS
 };
 

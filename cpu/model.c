@@ -41,6 +41,7 @@ static const char *const feature_aliases[][2] = {{"sse3", "pni"},
                                                  {"i64", "lm"},
                                                  {"prefetchw", "3dnowprefetch"},
                                                  {"xd", "nx"},
+                                                 {"invtsc", "nonstop_tsc"},
                                                  {"cmpxchg16b", "cx16"},
                                                  {"cmpxchg8b", "cx8"},
                                                  {"tsc_deadline", "tsc_deadline_timer"},
@@ -284,6 +285,8 @@ static bool row_wants(const struct model_row *row, const struct feature *f)
 {
     if (row == &models[0])
         return f->base;
+    if (f->word == CPUID_KVM_EAX) /* no processor's: asked for by name */
+        return false;
     return row->generation == CPU_NEVER || f->since <= row->generation;
 }
 
@@ -334,6 +337,17 @@ static bool set_number(struct cpu_model *m, const char *key, size_t len, unsigne
     return false;
 }
 
+/* As the user means it: kvmclock is more than its bit. */
+static void switch_feature(struct cpu_model *m, unsigned f, bool on)
+{
+    set_feature(m, f, on);
+    if (f == CPU_FEATURE_KVMCLOCK) {
+        set_feature(m, CPU_FEATURE_KVM_STEAL_TIME, on);
+        set_feature(m, CPU_FEATURE_KVMCLOCK_STABLE, on);
+        set_feature(m, CPU_FEATURE_NONSTOP_TSC, !on);
+    }
+}
+
 /* key=on, key=off or key=number. */
 static bool take_setting(struct cpu_model *m, const char *p, size_t len)
 {
@@ -348,7 +362,7 @@ static bool take_setting(struct cpu_model *m, const char *p, size_t len)
     int f = find_feature(p, key);
     if (f < 0 || (on && !features[f].offered))
         return false;
-    set_feature(m, (unsigned)f, on);
+    switch_feature(m, (unsigned)f, on);
     return true;
 }
 
@@ -360,7 +374,7 @@ static bool take_switch(struct cpu_model *m, const char *p, size_t len)
     int f = len > 1 && (*p == '+' || *p == '-') ? find_feature(p + 1, len - 1) : -1;
     if (f < 0 || (*p == '+' && !features[f].offered))
         return false;
-    set_feature(m, (unsigned)f, *p == '+');
+    switch_feature(m, (unsigned)f, *p == '+');
     return true;
 }
 

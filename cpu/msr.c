@@ -2,6 +2,7 @@
  * Model-specific registers (SDM volume 4). What is not here raises #GP(0) and is named on the unimp channel.
  */
 #include "cpu/cpuid.h"
+#include "cpu/kvm_pv.h"
 #include "cpu/system.h"
 
 enum {
@@ -195,7 +196,8 @@ static bool read_any(struct vcpu *v, uint32_t index, uint64_t *value)
 {
     if (is_apic_msr(index))
         return apic_read(v, index, value);
-    return read_plain(v, index, value) || read_computed(v, index, value) || mtrr_read(v, index, value);
+    return read_plain(v, index, value) || read_computed(v, index, value) || mtrr_read(v, index, value) ||
+           kvm_pv_msr_read(v, index, value);
 }
 
 bool msr_read(struct vcpu *v, uint32_t index, uint64_t *value)
@@ -237,6 +239,7 @@ static bool write_pat(struct vcpu *v, uint64_t value)
 static bool write_tsc(struct vcpu *v, uint32_t index, uint64_t value)
 {
     v->msr.tsc_adjust = index == MSR_TSC ? v->msr.tsc_adjust + (value - tsc_read(v)) : value;
+    kvm_pv_tsc_changed(v);
     return true;
 }
 
@@ -345,7 +348,8 @@ static bool write_any(struct vcpu *v, uint32_t index, uint64_t value)
     if (is_apic_msr(index))
         return apic_write(v, index, value);
     int mtrr = mtrr_write(v, index, value);
-    return mtrr > 0 || (mtrr == 0 && (write_syscall(v, index, value) || write_other(v, index, value)));
+    return mtrr > 0 || (mtrr == 0 && (write_syscall(v, index, value) || write_other(v, index, value) ||
+                                        kvm_pv_msr_write(v, index, value)));
 }
 
 bool msr_write(struct vcpu *v, uint32_t index, uint64_t value)

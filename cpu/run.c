@@ -10,6 +10,7 @@
 #include "cpu/breakpoint.h"
 #include "cpu/code_cache.h"
 #include "cpu/interp/interp.h"
+#include "cpu/kvm_pv.h"
 #include "cpu/monitor.h"
 #include "cpu/system.h"
 
@@ -373,6 +374,8 @@ static bool take_interrupt(struct vcpu *v)
 /* Delivers what is pending, in the order of SDM volume 3, table 6-2 (as far as the sources exist). */
 static void take_events(struct vcpu *v)
 {
+    if (unlikely(v->pv != NULL) && v->activity == VCPU_HALTED && vcpu_has_wakeup(v))
+        kvm_pv_enter(v);
     if (v->init_pending || v->sipi_pending)
         take_init_or_sipi(v);
     if (v->activity <= VCPU_HALTED && v->pending_dbg && !v->shadow_is_movss)
@@ -477,12 +480,19 @@ enum vcpu_exit vcpu_run(struct vcpu *v, uint64_t units)
     uint64_t now = clock_now(v->clock), end = units > UINT64_MAX - now ? UINT64_MAX : now + units;
     if (v->activity == VCPU_SHUTDOWN)
         return VCPU_EXIT_SHUTDOWN;
+    if (unlikely(v->pv != NULL) && (v->activity == VCPU_RUNNING || vcpu_has_wakeup(v)))
+        kvm_pv_enter(v);
     if (setjmp(v->fault_jmp))
         after_fault(v);
     else
         step_over(v, end);
     release_blocks(v);
     return exit_reason(v, end);
+}
+
+void vcpu_descheduled(struct vcpu *v)
+{
+    kvm_pv_leave(v);
 }
 
 void vcpu_end_turn(struct vcpu *v)

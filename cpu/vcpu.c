@@ -5,6 +5,7 @@
 #include "core/stats.h"
 #include "cpu/code_cache.h"
 #include "cpu/cpuid.h"
+#include "cpu/kvm_pv.h"
 #include "cpu/monitor.h"
 #include "cpu/system.h"
 
@@ -59,6 +60,7 @@ struct vcpu *vcpu_create(const struct vcpu_config *cfg)
     v->debug_rep_lin = UINT64_MAX;
     v->rng_state = cfg->rng_seed;
     v->a20_mask = ~0ull;
+    v->pv = kvm_pv_create(v, cfg->wall_base);
     v->mv->rip = rip_of;
     v->mv->rip_ctx = v;
     vcpu_reset(v, false);
@@ -70,6 +72,7 @@ void vcpu_destroy(struct vcpu *v)
     if (!v)
         return;
     v->mv->rip = NULL;
+    kvm_pv_destroy(v->pv);
     monitor_fini(v);
     free(container_of(v, struct vcpu_box, v));
 }
@@ -135,6 +138,7 @@ void vcpu_reset(struct vcpu *v, bool init)
         reset_fpu(v);
         msr_reset(v);
     }
+    kvm_pv_reset(v);
     reset_events(v);
     v->rflags = 2;
     vcpu_set_rflags(v, 2);
@@ -184,6 +188,8 @@ static void pin_set(void *ctx, unsigned n, bool level)
             break;
         }
     }
+    if (level)
+        kvm_pv_pin(v);
 }
 
 struct irq_line vcpu_pin(struct vcpu *v, enum cpu_pin pin)

@@ -3,6 +3,7 @@
  * printed form.
  */
 #include "core/snapshot.h"
+#include "cpu/kvm_pv.h"
 #include "cpu/monitor.h"
 #include "cpu/system.h"
 
@@ -190,6 +191,7 @@ void vcpu_save(const struct vcpu *v, struct snap_writer *w)
     snap_begin(w, name, CPU_SECTION_VERSION);
     io_all(&io, (struct vcpu *)(uintptr_t)v); /* reads only, with io.w set */
     snap_end(w);
+    kvm_pv_save(v, w);
 }
 
 /* A file may say anything; what would break an assumption of the code is refused. */
@@ -223,6 +225,7 @@ void vcpu_load(struct vcpu *v, struct snap_reader *r)
     monitor_disarm(v);
     io_all(&io, v);
     check_loaded(v, r);
+    kvm_pv_load(v, r);
     if (snap_reader_error(r)) {
         v->monitor.armed = false; /* as read, but not watched yet */
         vcpu_reset(v, false);

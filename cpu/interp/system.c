@@ -3,6 +3,7 @@
  */
 #include "cpu/system.h"
 #include "cpu/cpuid.h"
+#include "cpu/kvm_pv.h"
 #include "cpu/monitor.h"
 #include "cpu/optable.h"
 
@@ -192,6 +193,10 @@ static void op_hlt(struct vcpu *v, const struct insn *i)
 {
     need_cpl0(v, i);
     v->activity = VCPU_HALTED;
+    if (unlikely(v->pv != NULL)) {
+        sync(v, i);
+        kvm_pv_leave(v);
+    }
     v->stats.halts++;
     end(v, i);
 }

@@ -80,10 +80,8 @@ static void init_timers_and_serial(struct board *b)
 {
     const struct board_config *c = &b->cfg;
     struct pit8254_config pit = {.clock = c->clock, .irq0 = isa_irq_line(&b->isa, LAYOUT_IRQ_PIT, 0), .log = c->log};
-    struct rtc_cmos_config rtc = {.clock = c->clock,
-                                  .irq = isa_irq_line(&b->isa, LAYOUT_IRQ_RTC, 0),
-                                  .base = c->rtc_base == MACHINE_RTC_DEFAULT ? LAYOUT_RTC_BASE : c->rtc_base,
-                                  .log = c->log};
+    struct rtc_cmos_config rtc = {
+        .clock = c->clock, .irq = isa_irq_line(&b->isa, LAYOUT_IRQ_RTC, 0), .base = c->rtc_base, .log = c->log};
     struct uart16550_config com1 = {.instance = 0,
                                     .clock = c->clock,
                                     .irq = isa_irq_line(&b->isa, LAYOUT_IRQ_COM1, 0),

@@ -36,7 +36,7 @@ struct board_config {
     unsigned cpu_count;
     struct cpu_topology topology;
     uint64_t low_ram, high_ram;
-    int64_t rtc_base; /* or MACHINE_RTC_DEFAULT */
+    int64_t rtc_base; /* seconds since 1970 */
     bool debug_console, debug_exit;
     uint16_t debug_exit_base;
     unsigned debug_exit_size;

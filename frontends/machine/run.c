@@ -212,6 +212,7 @@ static bool idle(struct machine *m, enum machine_exit *why)
 
 static void turn_next(struct machine *m)
 {
+    vcpu_descheduled(m->cpu[m->turn]);
     m->turn = (m->turn + 1) % m->cpu_count;
     m->turn_left = MACHINE_TURN_UNITS;
 }

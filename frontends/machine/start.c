@@ -3,6 +3,7 @@
  */
 #include "core/alloc.h"
 #include "cpu/cpuid.h"
+#include "devices/layout.h"
 #include "frontends/machine/hostside.h"
 #include "frontends/machine/machine.h"
 #include "frontends/machine/text_match.h"
@@ -123,6 +124,12 @@ static bool build_mmu(struct machine *m, struct error *e)
     return m->code || error_set(e, "out of memory");
 }
 
+/* Seconds since 1970 at virtual time 0. */
+static int64_t rtc_base(const struct machine *m)
+{
+    return m->cfg.rtc_base == MACHINE_RTC_DEFAULT ? LAYOUT_RTC_BASE : m->cfg.rtc_base;
+}
+
 static bool build_cpus(struct machine *m, struct error *e)
 {
     const char *bad = NULL, *spec = m->cfg.cpu ? m->cfg.cpu : "base";
@@ -144,7 +151,8 @@ static bool build_cpus(struct machine *m, struct error *e)
                                   .trace = &m->trace,
                                   .model = m->model,
                                   .rng_seed = RNG_SEED64 + k,
-                                  .topology = m->cfg.smp};
+                                  .topology = m->cfg.smp,
+                                  .wall_base = rtc_base(m)};
         m->cpu[k] = vcpu_create(&cfg);
         if (!m->cpu[k])
             return error_set(e, "out of memory");
@@ -164,7 +172,7 @@ static bool build_board(struct machine *m, struct error *e)
                                .topology = m->cfg.smp,
                                .low_ram = m->low_ram,
                                .high_ram = m->high_ram,
-                               .rtc_base = m->cfg.rtc_base,
+                               .rtc_base = rtc_base(m),
                                .debug_console = m->cfg.debug_console,
                                .debug_exit = m->cfg.debug_exit,
                                .debug_exit_base = m->cfg.debug_exit_base,
