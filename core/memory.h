@@ -23,9 +23,22 @@ enum mem_result {
     MEM_ABSENT = -2  /* PEEK met a page that is not resident and whose content is not available */
 };
 
+/* Where a piece of guest memory lies in the host's address space. */
+struct host_mm;
+struct guest_place {
+    struct host_mm *mm;
+    hva_t hva;
+};
+
 struct guest_memory {
     void *ctx;
     enum mem_result (*access)(void *ctx, unsigned as, gpa_t gpa, void *buf, size_t len, enum mem_kind kind, bool write);
+    /* For maps (core/dma_map.h); all three, or all NULL: nothing can be mapped.
+     * locate: the place of [gpa, gpa + len), if one memslot holds all of it (of RAM, if it is to be written). Good
+     * until the generation moves. written: the bytes there were written through a pointer. */
+    bool (*locate)(void *ctx, unsigned as, gpa_t gpa, uint64_t len, bool write, struct guest_place *out);
+    uint64_t (*generation)(void *ctx);
+    void (*written)(void *ctx, unsigned as, gpa_t gpa, size_t len);
 };
 
 static inline enum mem_result guest_mem_read(const struct guest_memory *m, gpa_t gpa, void *buf, size_t len,

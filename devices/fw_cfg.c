@@ -267,7 +267,8 @@ static void dma_run(struct fw_cfg *f)
     uint8_t descriptor[16], outcome[4];
     uint64_t at = f->dma_address;
     f->dma_address = 0;
-    if (guest_mem_read(&f->cfg.memory, at, descriptor, sizeof(descriptor), MEM_DMA) != MEM_OK) {
+    dma_map_set(&f->descriptor, 0, at, sizeof(descriptor), true);
+    if (dma_map_read(&f->descriptor, 0, descriptor, sizeof(descriptor)) != MEM_OK) {
         device_log(f->cfg.log, LOG_GUEST_ERROR, "fw_cfg: no memory at DMA descriptor 0x%llx", (unsigned long long)at);
         return;
     }
@@ -278,7 +279,7 @@ static void dma_run(struct fw_cfg *f)
         device_log(f->cfg.log, LOG_GUEST_ERROR, "fw_cfg: bad DMA request: control 0x%08x, length 0x%x, address 0x%llx",
                    q.control, q.length, (unsigned long long)q.address);
     put_be(outcome, 4, ok ? 0 : DMA_ERROR);
-    guest_mem_write(&f->cfg.memory, at, outcome, sizeof(outcome), MEM_DMA);
+    dma_map_write(&f->descriptor, 0, outcome, sizeof(outcome));
 }
 
 static uint64_t swap(uint64_t v, unsigned size)
@@ -321,6 +322,7 @@ bool fw_cfg_init(struct fw_cfg *f, const struct fw_cfg_config *cfg)
     static const uint8_t empty_directory[4];
     memset(f, 0, sizeof(*f));
     f->cfg = *cfg;
+    dma_map_init(&f->descriptor, &f->cfg.memory);
     f->next_file_key = FW_CFG_FILE_FIRST;
     bool ok = fw_cfg_add(f, FW_CFG_SIGNATURE, "QEMU", 4) && fw_cfg_add_u32(f, FW_CFG_ID, ID_TRADITIONAL | ID_DMA) &&
               fw_cfg_add_u64(f, FW_CFG_RAM_SIZE, cfg->ram_size) && fw_cfg_add_u16(f, FW_CFG_NB_CPUS, cfg->cpu_count) &&
@@ -332,6 +334,7 @@ bool fw_cfg_init(struct fw_cfg *f, const struct fw_cfg_config *cfg)
 
 void fw_cfg_fini(struct fw_cfg *f)
 {
+    dma_map_fini(&f->descriptor);
     for (size_t i = 0; i < f->item_count; i++)
         if (f->item[i].owned)
             free(f->item[i].data);

@@ -11,7 +11,7 @@
 #ifndef DEVICES_FW_CFG_H
 #define DEVICES_FW_CFG_H
 
-#include "core/memory.h"
+#include "core/dma_map.h"
 #include "devices/device.h"
 
 struct snap_writer;
@@ -68,6 +68,7 @@ struct fw_cfg {
     uint16_t selected;
     uint32_t position; /* in the selected item */
     uint64_t dma_address;
+    struct dma_map descriptor; /* of the last request: a driver uses the same one again and again */
 };
 
 extern const struct bus_ops fw_cfg_bus_ops;     /* 2 ports */

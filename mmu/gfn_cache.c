@@ -1,5 +1,6 @@
 #include "mmu/gfn_cache.h"
 #include "core/alloc.h"
+#include "core/stats.h"
 #include "mmu/mem.h"
 
 #include <stdlib.h>
@@ -184,6 +185,17 @@ struct gfn_cache_counters gfn_caches_counters(const struct mem *m)
     out.waits = __atomic_load_n(&c->waits, __ATOMIC_RELAXED);
     out.invalidations = __atomic_load_n(&c->invalidations, __ATOMIC_RELAXED);
     return out;
+}
+
+void gfn_caches_add_stats(const struct mem *m, struct stats *stats)
+{
+    if (!m->caches)
+        return;
+    const struct gfn_cache_counters *c = &m->caches->counters;
+    stats_add(stats, "gfn_cache.refreshes", "pointers", &c->refreshes);
+    stats_add(stats, "gfn_cache.retries", "pointers", &c->retries);
+    stats_add(stats, "gfn_cache.waits", "waits", &c->waits);
+    stats_add(stats, "gfn_cache.invalidations", "pointers", &c->invalidations);
 }
 
 /* ---- life of a cache ---- */

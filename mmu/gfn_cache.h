@@ -84,5 +84,7 @@ struct gfn_cache_counters {
     uint64_t invalidations; /* valid pointers dropped by the bus */
 };
 struct gfn_cache_counters gfn_caches_counters(const struct mem *m);
+/* As gfn_cache.*, if there are any. */
+void gfn_caches_add_stats(const struct mem *m, struct stats *stats);
 
 #endif

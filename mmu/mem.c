@@ -395,7 +395,29 @@ static enum mem_result hook_access(void *ctx, unsigned as, gpa_t gpa, void *buf,
     return mem_access(ctx, as < MEM_ADDRESS_SPACES ? as : 0, gpa, buf, len, kind, write, BUS_NO_CPU);
 }
 
+static bool hook_locate(void *ctx, unsigned as, gpa_t gpa, uint64_t len, bool write, struct guest_place *out)
+{
+    const struct mem *m = ctx;
+    gfn_t first = gpa >> PAGE_SHIFT, last = (gpa + len - 1) >> PAGE_SHIFT;
+    const struct memslot *s = as < MEM_ADDRESS_SPACES ? memslot_find(m, as, first) : NULL;
+    if (!s || last < first || last - s->base >= s->pages || (write && s->kind != MEMSLOT_RAM))
+        return false;
+    *out = (struct guest_place){.mm = m->cfg.mm, .hva = memslot_hva(s, first) | (gpa & PAGE_MASK)};
+    return true;
+}
+
+static uint64_t hook_generation(void *ctx)
+{
+    return mem_generation(ctx);
+}
+
+static void hook_written(void *ctx, unsigned as, gpa_t gpa, size_t len)
+{
+    mem_written(ctx, as, gpa, len);
+}
+
 void mem_hook(struct mem *m, struct guest_memory *out)
 {
-    *out = (struct guest_memory){.ctx = m, .access = hook_access};
+    *out = (struct guest_memory){
+        .ctx = m, .access = hook_access, .locate = hook_locate, .generation = hook_generation, .written = hook_written};
 }

@@ -352,6 +352,7 @@ void mmu_register_stats(struct mmu *mmu, struct stats *s)
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         stats_add(s, rows[i].name, rows[i].unit, rows[i].value);
+    gfn_caches_add_stats(mmu->mem, s);
     if (mmu->ops->register_stats)
         mmu->ops->register_stats(mmu, s);
 }

@@ -298,6 +298,10 @@ void notify_change_pte(struct host_mm *mm, hva_t hva, struct hpte_view hpte)
     struct notifier_bus *bus = notifier_bus_of(mm);
     if (!bus)
         return;
+    struct notify_range range = {
+        .mm = mm, .start = hva, .end = hva + PAGE_SIZE, .event = NOTIFY_PROTECTION_PAGE, .flags = NOTIFY_BLOCKABLE};
+    notifier_intervals_start(bus, &range);
+    notifier_intervals_end(bus);
     for_each_notifier(bus, n)
         if (n->ops->change_pte)
             n->ops->change_pte(n, hva, hpte);

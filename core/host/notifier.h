@@ -9,7 +9,8 @@
  *
  * Two kinds of subscription: the list (struct notifier, sees every range) and interval notifiers (struct
  * interval_notifier, see ranges that meet theirs, each with its own sequence; insertion and removal during an
- * invalidation are deferred to its end).
+ * invalidation are deferred to its end). Interval notifiers know no change_pte: they see it as an invalidation of the
+ * page, whose end has come when the hpte is set, but not yet when host_mm's lock is free.
  */
 #ifndef CORE_HOST_NOTIFIER_H
 #define CORE_HOST_NOTIFIER_H

@@ -507,9 +507,7 @@ START_TEST(no_write_is_lost_whatever_the_host_does_meanwhile)
     char why[200] = "";
     pthread_t host, thread[USERS];
     uint64_t made = 0;
-    ck_assert_msg(
-        host_chaos_parse("seed=3,rate=1000,ops=swap+ksm+cow+migrate+mprotect+huge+age", &cfg, why, sizeof why), "%s",
-        why);
+    ck_assert_msg(host_chaos_parse("seed=3,rate=1000,ops=" RACE_OPS, &cfg, why, sizeof why), "%s", why);
     for (gpa_t gpa = 0; gpa < 8 * PAGE_SIZE; gpa += PAGE_SIZE)
         rig_put(r, gpa, 0);
     struct host_chaos *chaos = host_chaos_create(r->mm, ksm, &cfg);
