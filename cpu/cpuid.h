@@ -5,8 +5,8 @@
  * what it executes: forms of optable.def whose gate is off are undefined opcodes (or what the bytes meant before the
  * feature existed: TZCNT is BSF), MSRs and CR4 bits of features that are off raise #GP.
  *
- * What KVM adds (cpu/kvm_pv.h) is in no model and named as QEMU does. kvmclock switches its two companions too and, since
- * a guest with an invariant TSC uses no other clock, nonstop_tsc the other way; each can be switched afterwards.
+ * What KVM adds (cpu/kvm_pv.h) is in no model and named as QEMU does. kvmclock switches its two companions too and,
+ * since a guest with an invariant TSC uses no other clock, nonstop_tsc the other way; each can be switched afterwards.
  */
 #ifndef CPU_CPUID_H
 #define CPU_CPUID_H

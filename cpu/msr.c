@@ -349,7 +349,7 @@ static bool write_any(struct vcpu *v, uint32_t index, uint64_t value)
         return apic_write(v, index, value);
     int mtrr = mtrr_write(v, index, value);
     return mtrr > 0 || (mtrr == 0 && (write_syscall(v, index, value) || write_other(v, index, value) ||
-                                        kvm_pv_msr_write(v, index, value)));
+                                      kvm_pv_msr_write(v, index, value)));
 }
 
 bool msr_write(struct vcpu *v, uint32_t index, uint64_t value)
