@@ -54,6 +54,24 @@ def test_linux_uses_the_clock_and_no_mode_nor_host_event_shows():
             check(count(other, "gfn_cache.refreshes") > 10, f"{args}: hardly ever got again")
 
 
+def test_two_processors_that_take_turns_steal_half_of_the_time_from_each_other():
+    commands = write_tmp("steal.script", """wait "umbra# "
+send "for i in 1 2 3; do (while :; do :; done) & done; sleep 1; head -n 3 /proc/stat; echo en''d\\n"
+wait "end"
+send "poweroff -f\\n"
+""")
+    seen = set()
+    for mode in ("shadow", "ept"):
+        result = umbra(*linux(), "-smp", "2", "-cpu", "base,+kvmclock", "-mmu", mode, "-input-script", commands, "-digest", timeout=1800)
+        check(result.status == 0, f"{mode}: status {result.status}\n{result.out[-2000:]}\n{result.err[-2000:]}")
+        seen.add((result.digest(), result.out))
+        rows = [[int(x) for x in line.split()[1:]] for line in re.findall(r"^cpu[01] .*", result.out, re.M)]
+        check(len(rows) == 2, result.out[-1000:])
+        for row in rows:  # jiffies of 4 ms: a second was busy in turns
+            check(abs(row[7] - row[0]) < 30 and row[7] > 30, f"user {row[0]}, stolen {row[7]}")
+    check(len(seen) == 1, "the modes differ")
+
+
 def test_saved_and_loaded_machine_has_the_same_time():
     snap = tmp("kvm.snap")
     whole = boot(save=snap)
