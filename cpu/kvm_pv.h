@@ -8,6 +8,7 @@
  *
  * All of it is a function of the position of the run: system time is the virtual clock, the TSC ticks with it, wall
  * clock is the RTC's base, and steal time is the virtual time that a vCPU was ready to run and others had their turns.
+ * A wait for a line of memory (MWAIT) that a write has ended does not count as ready.
  */
 #ifndef CPU_KVM_PV_H
 #define CPU_KVM_PV_H
