@@ -109,7 +109,6 @@ static void load_code(struct vcpu *v, uint16_t sel, struct descriptor *d)
     if (!(attr & SEG_ATTR_P))
         vcpu_raise_error(v, NULL, EXC_NP, err);
     desc_set_accessed(v, NULL, d);
-    v->cpl = rpl;
     segment_set(v, SEG_CS, sel, d->raw);
 }
 
@@ -134,9 +133,11 @@ static void load_data(struct vcpu *v, int seg, uint16_t sel)
 static void load_protected_segments(struct vcpu *v, const struct task_state *t)
 {
     struct descriptor d;
+    unsigned cpl = t->seg[SEG_CS] & 3u;
     load_code(v, t->seg[SEG_CS], &d);
-    stack_segment_check(v, NULL, t->seg[SEG_SS], v->cpl, EXC_TS, &d);
+    stack_segment_check(v, NULL, t->seg[SEG_SS], cpl, EXC_TS, &d);
     segment_set(v, SEG_SS, t->seg[SEG_SS], d.raw);
+    v->cpl = cpl;
     load_data(v, SEG_DS, t->seg[SEG_DS]);
     load_data(v, SEG_ES, t->seg[SEG_ES]);
     load_data(v, SEG_FS, t->seg[SEG_FS]);
@@ -161,8 +162,8 @@ static void load_cr3(struct vcpu *v, const struct task_state *t, unsigned attr)
     mmu_guest_flush(v->mv, GUEST_FLUSH_NONGLOBAL, 0);
 }
 
-/* The registers of the new task, all but the hidden parts of segments: none is usable, and CPL is 3 until CS is loaded,
- * so that the handler of a fault gets a stack of its own. */
+/* The registers of the new task, all but the hidden parts of segments: none is usable, and CPL is 3 until CS and SS are
+ * loaded, so that the handler of a fault gets a stack of its own. */
 static void enter_task(struct vcpu *v, const struct task_state *t, uint64_t flags)
 {
     for (unsigned r = 0; r < 8; r++)

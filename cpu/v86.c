@@ -37,6 +37,7 @@ static void through_own_table(struct vcpu *v, const struct insn *i, uint8_t vect
     v->seg[SEG_CS].sel = (uint16_t)(entry >> 16);
     v->seg[SEG_CS].base = entry >> 16 << 4;
     v->rflags &= ~(FLAG_TF | FLAG_RF | (virtual_if ? FLAG_VIF : FLAG_IF));
+    v->pending_single_step = false; /* no trap after it, as after any INT n */
     mode_update(v);
     block_end(v, i, entry & 0xffff, 2);
 }

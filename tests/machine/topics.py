@@ -1,0 +1,37 @@
+"""The guests of one topic each: content in every mode, the same run in every mode."""
+import re
+
+import harness
+from harness import check, run_guest
+
+MODES = ("shadow", "walk", "ept")
+TOPICS = {  # guest: checks that must be there at least, with -cpu max
+    "tasks": 200,
+    "v86": 200,
+}
+
+
+def verdict(name, result):
+    check(result.status == 33, f"{name}: status {result.status}\n{result.out[-3000:]}\n{result.err[-2000:]}")
+    return int(re.search(r"(\d+) passed, 0 failed", result.out).group(1))
+
+
+def test_every_topic_is_content_and_runs_alike_in_every_mode():
+    for name, wanted in TOPICS.items():
+        digests = set()
+        for mode in MODES:
+            result = run_guest(name, "-cpu", "max", "-mmu", mode, "-digest")
+            count = verdict(name, result)
+            check(count >= wanted, f"{name} {mode}: only {count} checks")
+            digests.add(result.digest())
+        check(len(digests) == 1, f"{name}: {digests}")
+
+
+def test_nothing_in_them_is_unimplemented():
+    for name in TOPICS:
+        result = run_guest(name, "-cpu", "max", "-d", "unimp")
+        verdict(name, result)
+        check(not result.err.strip(), f"{name}: {result.err[:2000]}")
+
+
+harness.main(globals())
