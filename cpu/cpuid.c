@@ -111,13 +111,24 @@ static const struct {
     uint16_t size, offset;
 } components[] = {{2, 256, 576}, {9, 8, 2688}};
 
-/* Bytes of an XSAVE area that holds the components of `mask`. */
-static uint32_t xsave_bytes(uint64_t mask, bool compacted)
+uint32_t xstate_offset(unsigned component, uint64_t xcomp_bv)
+{
+    uint32_t at = XSAVE_LEGACY;
+    for (unsigned k = 0; k < ARRAY_LEN(components); k++) {
+        if (components[k].number == component)
+            return xcomp_bv >> 63 ? at : components[k].offset;
+        if (xcomp_bv >> components[k].number & 1)
+            at += components[k].size;
+    }
+    return 0;
+}
+
+uint32_t xstate_bytes(uint64_t mask, uint64_t xcomp_bv)
 {
     uint32_t bytes = XSAVE_LEGACY;
     for (unsigned k = 0; k < ARRAY_LEN(components); k++)
         if (mask >> components[k].number & 1)
-            bytes = compacted ? bytes + components[k].size : components[k].offset + (uint32_t)components[k].size;
+            bytes = xstate_offset(components[k].number, xcomp_bv) + components[k].size;
     return bytes;
 }
 
@@ -127,13 +138,13 @@ static void leaf_d(const struct vcpu *v, uint32_t subleaf, uint32_t out[4])
         return;
     if (subleaf == 0) {
         out[0] = (uint32_t)v->model->xcr0;
-        out[1] = xsave_bytes(v->xcr0, false);
-        out[2] = xsave_bytes(v->model->xcr0, false);
+        out[1] = xstate_bytes(v->xcr0, 0);
+        out[2] = xstate_bytes(v->model->xcr0, 0);
         out[3] = (uint32_t)(v->model->xcr0 >> 32);
     } else if (subleaf == 1) {
         out[0] = v->model->word[CPUID_D1_EAX];
         if (out[0] & 0xa) /* XSAVEC, XSAVES */
-            out[1] = xsave_bytes(v->xcr0 | v->msr.xss, true);
+            out[1] = xstate_bytes(v->xcr0 | v->msr.xss, v->xcr0 | v->msr.xss | 1ull << 63);
     }
     for (unsigned k = 0; k < ARRAY_LEN(components); k++)
         if (subleaf == components[k].number && v->model->xcr0 >> subleaf & 1) {

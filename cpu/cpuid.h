@@ -72,6 +72,18 @@ const char *cpu_feature_name(enum cpu_feature f);
 enum cpu_feature cpu_gate_feature(unsigned gate);
 /* True if the model offers the feature. */
 bool cpu_has(const struct vcpu *v, enum cpu_feature f);
+/* State components (SDM volume 1, 13.1): bits of XCR0 and of XSAVE headers. */
+#define XSTATE_X87  (1ull << 0)
+#define XSTATE_SSE  (1ull << 1)
+#define XSTATE_AVX  (1ull << 2)
+#define XSTATE_PKRU (1ull << 9)
+/* Where a component that is not in the legacy region begins in an XSAVE area whose header has this XCOMP_BV (bit 63
+ * clear: the standard form). 0: there is none. */
+uint32_t xstate_offset(unsigned component, uint64_t xcomp_bv);
+/* Bytes of an area that holds the components of `mask`. */
+uint32_t xstate_bytes(uint64_t mask, uint64_t xcomp_bv);
+/* XINUSE: components that are not in their initial configuration (cpu/interp/xsave.c). */
+uint64_t xstate_in_use(const struct vcpu *v);
 /* The CPUID instruction: out is EAX, EBX, ECX, EDX. Depends on CR4.OSXSAVE, CR4.PKE, XCR0 and the mode. */
 void cpuid_query(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 /* CPUID.1:EAX, also EDX at reset. */

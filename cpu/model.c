@@ -394,10 +394,17 @@ static void drop_dependants(struct cpu_model *m)
     }
 }
 
-/* State components: x87 and SSE; AVX. */
+/* State components. "base" has protection keys without a component for PKRU, as it always had. */
 static uint64_t xcr0_of(const struct cpu_model *m)
 {
-    return model_has(m, CPU_FEATURE_XSAVE) ? 3 | (model_has(m, CPU_FEATURE_AVX) ? 4 : 0) : 0;
+    uint64_t xcr0 = XSTATE_X87 | XSTATE_SSE;
+    if (!model_has(m, CPU_FEATURE_XSAVE))
+        return 0;
+    if (model_has(m, CPU_FEATURE_AVX))
+        xcr0 |= XSTATE_AVX;
+    if (model_has(m, CPU_FEATURE_PKU) && strcmp(m->name, "base") != 0)
+        xcr0 |= XSTATE_PKRU;
+    return xcr0;
 }
 
 struct cpu_model *cpu_model_parse(const char *spec, const char **bad)

@@ -101,6 +101,9 @@ static bool read_plain(const struct vcpu *v, uint32_t index, uint64_t *value)
     case MSR_FEATURE_CONTROL:
         *value = m->feature_control;
         return true;
+    case MSR_XSS:
+        *value = m->xss;
+        return true;
     case MSR_TSC_ADJUST:
         *value = m->tsc_adjust;
         return true;
@@ -335,6 +338,8 @@ static bool write_other(struct vcpu *v, uint32_t index, uint64_t value)
     case MSR_PAT:
         return write_pat(v, value);
     case MSR_MISC_FEATURES:
+        return value == 0;
+    case MSR_XSS: /* there are no supervisor state components */
         return value == 0;
     case MSR_EFER:
         return write_efer(v, value);

@@ -3,6 +3,7 @@
  * printed form.
  */
 #include "core/snapshot.h"
+#include "cpu/cpuid.h"
 #include "cpu/kvm_pv.h"
 #include "cpu/monitor.h"
 #include "cpu/system.h"
@@ -206,7 +207,8 @@ static void check_loaded(struct vcpu *v, struct snap_reader *r)
         snap_fail(r, "cpu%u: waits for nothing", v->index);
     if (v->a20_mask != ~0ull && v->a20_mask != ~(1ull << 20))
         snap_fail(r, "cpu%u: A20 mask out of range", v->index);
-    if (v->xcr0 >> 3 || !(v->xcr0 & 1))
+    if (v->xcr0 & ~(v->model->xcr0 | XSTATE_X87) || !(v->xcr0 & XSTATE_X87) ||
+        (v->xcr0 & XSTATE_AVX && !(v->xcr0 & XSTATE_SSE)))
         snap_fail(r, "cpu%u: XCR0 out of range", v->index);
     if (!!(v->efer & EFER_LMA) != ((v->efer & EFER_LME) && (v->cr0 & CR0_PG)) ||
         ((v->cr0 & CR0_PG) && !(v->cr0 & CR0_PE)) || (v->efer & EFER_LMA && !(v->cr4 & CR4_PAE)))

@@ -3,7 +3,8 @@
  * clear are not accessed and cannot fault.
  *
  * A gather that faults has done the elements before the one that faults: they are in the destination, and their masks
- * are clear, so that the instruction goes on where it was when it is executed again.
+ * are zero, so that the instruction goes on where it was when it is executed again. The other masks are as they were:
+ * processors do not show the manual's step that makes them all ones or zeros first.
  */
 #include "cpu/interp/avx.h"
 
@@ -75,28 +76,20 @@ static uint64_t gather_offset(const struct vcpu *v, const struct insn *i, unsign
     return wrap_offset(v->gpr[i->base] + (n << i->scale) + (uint64_t)(int64_t)i->disp, i->adsize);
 }
 
-/* Masks become all ones or zeros, zeros beyond the last element. */
-static void gather_expand(union vec *mask, unsigned n, unsigned size)
-{
-    for (unsigned k = 0; k < n; k++)
-        memset(mask->b + k * size, is_selected(mask, k, size) ? 0xff : 0, size);
-    memset(mask->b + n * size, 0, sizeof mask->b - n * size);
-}
-
 static void gather_elements(struct vcpu *v, const struct insn *i)
 {
     union vec *mask = &v->xmm[i->vvvv], *r = &v->xmm[i->reg];
     bool wide_index = i->opcode & 1;
     unsigned size = i->srcsize, n = i->opsize / (wide_index ? 8 : size);
-    gather_expand(mask, n, size);
     for (unsigned k = 0; k < n; k++) {
-        if (!is_selected(mask, k, size))
-            continue;
-        uint64_t off = gather_offset(v, i, k, wide_index);
-        uint64_t e = lin_load(v, i, linear_of(v, i, i->seg, off, size, 0), size);
-        memcpy(r->b + k * size, &e, size);
+        if (is_selected(mask, k, size)) {
+            uint64_t off = gather_offset(v, i, k, wide_index);
+            uint64_t e = lin_load(v, i, linear_of(v, i, i->seg, off, size, 0), size);
+            memcpy(r->b + k * size, &e, size);
+        }
         memset(mask->b + k * size, 0, size);
     }
+    memset(mask, 0, sizeof *mask);
     memset(r->b + n * size, 0, sizeof r->b - n * size);
 }
 

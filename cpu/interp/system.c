@@ -351,9 +351,10 @@ static void need_osxsave(struct vcpu *v, const struct insn *i)
 static void op_xgetbv(struct vcpu *v, const struct insn *i)
 {
     need_osxsave(v, i);
-    if ((uint32_t)v->gpr[REG_RCX] != 0)
+    uint32_t n = (uint32_t)v->gpr[REG_RCX];
+    if (n > 1 || (n == 1 && !cpu_has(v, CPU_FEATURE_XGETBV1)))
         vcpu_raise_error(v, i, EXC_GP, 0);
-    set_edx_eax(v, v->xcr0);
+    set_edx_eax(v, n ? v->xcr0 & xstate_in_use(v) : v->xcr0);
     NEXT_OR_END(v, i, false);
 }
 

@@ -1,22 +1,24 @@
 /*
- * FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XRSTOR, LDMXCSR, STMXCSR (SDM volume 1, 10.5 and chapter 13).
+ * FXSAVE, FXRSTOR, the XSAVE family, LDMXCSR, STMXCSR and their VEX forms (SDM volume 1, 10.5 and chapter 13).
  *
- * Images and XINUSE are computed from the vCPU's state alone, never by the host's instructions. Components are those of
- * CPUID leaf 0DH: x87 (bit 0) and SSE (bit 1), both in the legacy region; there is no compacted form.
+ * Images and XINUSE are computed from the vCPU's state alone, never by the host's instructions: a component is in use
+ * if it differs from its initial configuration. Components are those of CPUID leaf 0DH: x87 (bit 0) and SSE (bit 1) in
+ * the legacy region, AVX (bit 2) and PKRU (bit 9) behind the header; no supervisor components. Of the optimisations
+ * that the manual allows XSAVEOPT, XSAVEC and XSAVES use the one for components in their initial configuration, always,
+ * and never the one for components that were not modified.
  *
  * What real processors leave unwritten stays as it is in memory: FXSAVE does not touch bytes 416 and up, XSAVE
- * only writes the parts of the components asked for, and XSTATE_BV. Outside 64-bit mode XMM8 to XMM15 are
- * neither written nor read.
+ * only writes the parts of the components asked for, and of the header XSTATE_BV and, in the compacted form, XCOMP_BV.
+ * Outside 64-bit mode XMM8 to XMM15 and their upper halves are neither written nor read.
  */
 #include "cpu/cpuid.h"
-#include "cpu/interp/x87.h"
+#include "cpu/interp/vec.h"
 #include "cpu/system.h"
 
 #define LEGACY_SIZE 512
 #define HEADER_SIZE 64
 #define XSAVE_SIZE  (LEGACY_SIZE + HEADER_SIZE)
-#define XSTATE_X87  1ull
-#define XSTATE_SSE  2ull
+#define COMPACTED   (1ull << 63) /* in XCOMP_BV */
 
 /* Parts of the legacy region. */
 #define OFF_MXCSR 24
@@ -187,7 +189,29 @@ static void fxrstor(struct vcpu *v, const struct insn *i)
     NEXT_MEM(v, i);
 }
 
-/* ---- XSAVE, XRSTOR ---- */
+/* ---- components beyond the legacy region ---- */
+
+static void build_ymm(const struct vcpu *v, uint8_t *p)
+{
+    for (unsigned n = 0; n < xmm_count(v); n++, p += 16)
+        memcpy(p, v->xmm[n].q + 2, 16);
+}
+/* p NULL: the initial configuration. */
+static void take_ymm(struct vcpu *v, const uint8_t *p)
+{
+    for (unsigned n = 0; n < xmm_count(v); n++)
+        if (p)
+            memcpy(v->xmm[n].q + 2, p + 16 * n, 16);
+        else
+            memset(v->xmm[n].q + 2, 0, 16);
+}
+static void take_pkru(struct vcpu *v, const uint8_t *p)
+{
+    v->pkru = p ? get32(p) : 0;
+    mode_load_mmu(v);
+}
+
+/* ---- XINUSE ---- */
 
 static bool x87_in_use(const struct x87 *f)
 {
@@ -197,27 +221,32 @@ static bool x87_in_use(const struct x87 *f)
     return any || f->fcw != FCW_INIT;
 }
 
-static bool xmm_in_use(const struct vcpu *v)
+static bool half_in_use(const struct vcpu *v, unsigned h)
 {
     uint64_t any = 0;
     for (unsigned n = 0; n < xmm_count(v); n++)
-        any |= v->xmm[n].q[0] | v->xmm[n].q[1];
+        any |= v->xmm[n].q[2 * h] | v->xmm[n].q[2 * h + 1];
     return any;
 }
 
-static uint64_t xstate_in_use(const struct vcpu *v)
+uint64_t xstate_in_use(const struct vcpu *v)
 {
-    return (x87_in_use(&v->fpu) ? XSTATE_X87 : 0) | (xmm_in_use(v) ? XSTATE_SSE : 0);
+    return (x87_in_use(&v->fpu) ? XSTATE_X87 : 0) | (half_in_use(v, 0) ? XSTATE_SSE : 0) |
+           (half_in_use(v, 1) ? XSTATE_AVX : 0) | (v->pkru ? XSTATE_PKRU : 0);
 }
 
-/* Requested components, after the checks that come before any access to memory. */
-static uint64_t xsave_request(struct vcpu *v, const struct insn *i)
+/* ---- XSAVE and the rest ---- */
+
+/* Requested components (RFBM), after the checks that come before any access to memory. */
+static uint64_t xsave_request(struct vcpu *v, const struct insn *i, bool supervisor)
 {
     if (!(v->cr4 & CR4_OSXSAVE))
         vcpu_raise(v, i, EXC_UD);
     if (v->cr0 & CR0_TS)
         vcpu_raise(v, i, EXC_NM);
-    return v->xcr0 & ((uint32_t)v->gpr[REG_RAX] | v->gpr[REG_RDX] << 32);
+    if (supervisor && v->cpl)
+        vcpu_raise_error(v, i, EXC_GP, 0);
+    return (v->xcr0 | (supervisor ? v->msr.xss : 0)) & ((uint32_t)v->gpr[REG_RAX] | v->gpr[REG_RDX] << 32);
 }
 
 static void store_x87(struct vcpu *v, const struct insn *i, uint64_t lin)
@@ -229,6 +258,13 @@ static void store_x87(struct vcpu *v, const struct insn *i, uint64_t lin)
     lin_write_bytes(v, i, lin + OFF_ST, image, 128);
 }
 
+static void store_mxcsr(struct vcpu *v, const struct insn *i, uint64_t lin)
+{
+    uint8_t image[8];
+    build_mxcsr(v, image);
+    lin_write_bytes(v, i, lin + OFF_MXCSR, image, sizeof image);
+}
+
 static void store_xmm(struct vcpu *v, const struct insn *i, uint64_t lin)
 {
     uint8_t image[16 * 16];
@@ -236,70 +272,160 @@ static void store_xmm(struct vcpu *v, const struct insn *i, uint64_t lin)
     lin_write_bytes(v, i, lin + OFF_XMM, image, 16 * xmm_count(v));
 }
 
-/* `skip_init`: components in their initial configuration are not written (XSAVEOPT). */
-static void xsave_to(struct vcpu *v, const struct insn *i, bool skip_init)
+/* The components of `write`; `layout`: XCOMP_BV. */
+static void store_components(struct vcpu *v, const struct insn *i, uint64_t lin, uint64_t write, uint64_t layout)
 {
-    uint64_t rfbm = xsave_request(v, i), in_use = xstate_in_use(v);
-    uint64_t lin = aligned_linear(v, i, XSAVE_SIZE, 64, 1), write = skip_init ? rfbm & in_use : rfbm;
-    lin_probe_write(v, i, lin, XSAVE_SIZE);
-    uint64_t old = lin_load64(v, i, lin + LEGACY_SIZE);
-    /* MXCSR belongs to SSE, yet is no part of what XINUSE describes: it is written whenever SSE is asked for. */
-    if (rfbm & XSTATE_SSE) {
-        uint8_t image[8];
-        build_mxcsr(v, image);
-        lin_write_bytes(v, i, lin + OFF_MXCSR, image, sizeof image);
-    }
+    uint8_t image[16 * 16];
     if (write & XSTATE_X87)
         store_x87(v, i, lin);
     if (write & XSTATE_SSE)
         store_xmm(v, i, lin);
-    if (skip_init && rfbm & XSTATE_SSE && v->mxcsr != MXCSR_INIT)
+    if (write & XSTATE_AVX) {
+        build_ymm(v, image);
+        lin_write_bytes(v, i, lin + xstate_offset(2, layout), image, 16 * xmm_count(v));
+    }
+    if (write & XSTATE_PKRU)
+        lin_store64(v, i, lin + xstate_offset(9, layout), v->pkru);
+}
+
+/* XSAVE, XSAVEOPT. `skip_init`: components in their initial configuration are not written. */
+static void save_standard(struct vcpu *v, const struct insn *i, bool skip_init)
+{
+    uint64_t rfbm = xsave_request(v, i, false), in_use = xstate_in_use(v), write = skip_init ? rfbm & in_use : rfbm;
+    unsigned size = xstate_bytes(rfbm, 0);
+    uint64_t lin = aligned_linear(v, i, size, 64, 1);
+    lin_probe_write(v, i, lin, size);
+    uint64_t old = lin_load64(v, i, lin + LEGACY_SIZE);
+    /* MXCSR is no part of what XINUSE describes: it is written whenever SSE or AVX is asked for. */
+    if (rfbm & (XSTATE_SSE | XSTATE_AVX))
+        store_mxcsr(v, i, lin);
+    store_components(v, i, lin, write, 0);
+    if (skip_init && v->mxcsr != MXCSR_INIT)
         in_use |= XSTATE_SSE;
     lin_store64(v, i, lin + LEGACY_SIZE, (old & ~rfbm) | (in_use & rfbm));
 }
 
-static void xsave(struct vcpu *v, const struct insn *i)
+/* XSAVEC, XSAVES. */
+static void save_compacted(struct vcpu *v, const struct insn *i, bool supervisor)
 {
-    xsave_to(v, i, false);
-    NEXT_MEM(v, i);
+    uint64_t rfbm = xsave_request(v, i, supervisor), in_use = xstate_in_use(v), layout = rfbm | COMPACTED;
+    unsigned size = xstate_bytes(rfbm, layout);
+    uint64_t lin = aligned_linear(v, i, size, 64, 1);
+    if (v->mxcsr != MXCSR_INIT)
+        in_use |= XSTATE_SSE;
+    lin_probe_write(v, i, lin, size);
+    if (rfbm & in_use & XSTATE_SSE)
+        store_mxcsr(v, i, lin);
+    store_components(v, i, lin, rfbm & in_use, layout);
+    lin_store64(v, i, lin + LEGACY_SIZE, rfbm & in_use);
+    lin_store64(v, i, lin + LEGACY_SIZE + 8, layout);
 }
 
-static void xsaveopt(struct vcpu *v, const struct insn *i)
-{
-    if (!cpu_has(v, CPU_FEATURE_XSAVEOPT))
-        vcpu_raise(v, i, EXC_UD);
-    xsave_to(v, i, true);
-    NEXT_MEM(v, i);
-}
+#define SAVE_HANDLER(name, body)                                                                                       \
+    static void name(struct vcpu *v, const struct insn *i)                                                             \
+    {                                                                                                                  \
+        body;                                                                                                          \
+        NEXT_MEM(v, i);                                                                                                \
+    }
+SAVE_HANDLER(xsave, save_standard(v, i, false))
+SAVE_HANDLER(xsaveopt, save_standard(v, i, true))
+SAVE_HANDLER(xsavec, save_compacted(v, i, false))
+SAVE_HANDLER(xsaves, save_compacted(v, i, true))
 
-/* Standard form: no component beyond XCR0, and the rest of the header's first 24 bytes zero. */
-static uint64_t header_check(struct vcpu *v, const struct insn *i, const uint8_t *header)
+/* ---- XRSTOR, XRSTORS ---- */
+
+struct xsave_header {
+    uint64_t bv, layout; /* XSTATE_BV, XCOMP_BV */
+};
+
+static void refuse(struct vcpu *v, const struct insn *i, bool bad)
 {
-    uint64_t bv = get64(header);
-    if (bv & ~v->xcr0 || get64(header + 8) || get64(header + 16))
+    if (bad)
         vcpu_raise_error(v, i, EXC_GP, 0);
-    return bv;
+}
+
+/* The standard form has no component beyond XCR0 and zeros in bytes 8 to 23; the compacted one none beyond those that
+ * it lists, and zeros in bytes 16 to 63. */
+static struct xsave_header header_read(struct vcpu *v, const struct insn *i, uint64_t lin, bool supervisor)
+{
+    uint8_t bytes[HEADER_SIZE];
+    uint64_t rest = 0;
+    lin_read_bytes(v, i, lin + LEGACY_SIZE, bytes, HEADER_SIZE);
+    struct xsave_header h = {get64(bytes), get64(bytes + 8)};
+    bool compacted = h.layout & COMPACTED, known = cpu_has(v, CPU_FEATURE_XSAVEC);
+    for (unsigned k = 16; k < (compacted ? HEADER_SIZE : 24u); k += 8)
+        rest |= get64(bytes + k);
+    refuse(v, i, rest);
+    if (compacted) {
+        uint64_t allowed = v->xcr0 | (supervisor ? v->msr.xss : 0) | COMPACTED;
+        refuse(v, i, !known || h.layout & ~allowed || h.bv & ~(h.layout & ~COMPACTED));
+    } else {
+        refuse(v, i, supervisor || h.layout || h.bv & ~v->xcr0);
+    }
+    return h;
+}
+
+static void take_legacy(struct vcpu *v, const struct insn *i, const uint8_t *image, uint64_t rfbm, uint64_t from_memory)
+{
+    if (rfbm & from_memory & XSTATE_X87)
+        take_x87(&v->fpu, image, i->opsize == 8);
+    else if (rfbm & XSTATE_X87)
+        init_x87(&v->fpu);
+    if (rfbm & from_memory & XSTATE_SSE)
+        take_xmm(v, image + OFF_XMM);
+    else if (rfbm & XSTATE_SSE)
+        init_xmm(v);
+}
+
+/* In the standard form MXCSR comes from memory whenever SSE or AVX is asked for; in the compacted one it goes with SSE.
+ */
+static void take_mxcsr(struct vcpu *v, uint32_t mxcsr, uint64_t rfbm, const struct xsave_header *h)
+{
+    if (!(h->layout & COMPACTED)) {
+        if (rfbm & (XSTATE_SSE | XSTATE_AVX))
+            v->mxcsr = mxcsr;
+    } else if (rfbm & XSTATE_SSE) {
+        v->mxcsr = h->bv & XSTATE_SSE ? mxcsr : MXCSR_INIT;
+    }
+}
+
+static bool uses_mxcsr(uint64_t rfbm, const struct xsave_header *h)
+{
+    return h->layout & COMPACTED ? rfbm & h->bv & XSTATE_SSE : rfbm & (XSTATE_SSE | XSTATE_AVX);
+}
+
+/* Everything is read before the first change. */
+static void restore(struct vcpu *v, const struct insn *i, bool supervisor)
+{
+    uint8_t image[LEGACY_SIZE], ymm[16 * 16], pkru[8];
+    uint64_t rfbm = xsave_request(v, i, supervisor), lin = aligned_linear(v, i, XSAVE_SIZE, 64, 0);
+    lin_read_bytes(v, i, lin, image, LEGACY_SIZE);
+    struct xsave_header h = header_read(v, i, lin, supervisor);
+    uint64_t from = rfbm & h.bv;
+    uint32_t mxcsr = get32(image + OFF_MXCSR);
+    if (uses_mxcsr(rfbm, &h))
+        check_mxcsr(v, i, mxcsr);
+    if (from & XSTATE_AVX)
+        lin_read_bytes(v, i, lin + xstate_offset(2, h.layout), ymm, 16 * xmm_count(v));
+    if (from & XSTATE_PKRU)
+        lin_read_bytes(v, i, lin + xstate_offset(9, h.layout), pkru, sizeof pkru);
+    take_mxcsr(v, mxcsr, rfbm, &h);
+    take_legacy(v, i, image, rfbm, h.bv);
+    if (rfbm & XSTATE_AVX)
+        take_ymm(v, from & XSTATE_AVX ? ymm : NULL);
+    if (rfbm & XSTATE_PKRU)
+        take_pkru(v, from & XSTATE_PKRU ? pkru : NULL);
 }
 
 static void xrstor(struct vcpu *v, const struct insn *i)
 {
-    uint8_t image[XSAVE_SIZE];
-    uint64_t rfbm = xsave_request(v, i), lin = aligned_linear(v, i, XSAVE_SIZE, 64, 0);
-    lin_read_bytes(v, i, lin, image, XSAVE_SIZE);
-    uint64_t bv = header_check(v, i, image + LEGACY_SIZE);
-    uint32_t mxcsr = get32(image + OFF_MXCSR);
-    if (rfbm & XSTATE_SSE) {
-        check_mxcsr(v, i, mxcsr);
-        v->mxcsr = mxcsr;
-    }
-    if (rfbm & bv & XSTATE_X87)
-        take_x87(&v->fpu, image, i->opsize == 8);
-    else if (rfbm & XSTATE_X87)
-        init_x87(&v->fpu);
-    if (rfbm & bv & XSTATE_SSE)
-        take_xmm(v, image + OFF_XMM);
-    else if (rfbm & XSTATE_SSE)
-        init_xmm(v);
+    restore(v, i, false);
+    NEXT_OR_END(v, i, false);
+}
+
+static void xrstors(struct vcpu *v, const struct insn *i)
+{
+    restore(v, i, true);
     NEXT_OR_END(v, i, false);
 }
 
@@ -307,6 +433,10 @@ static void xrstor(struct vcpu *v, const struct insn *i)
 
 static void mxcsr_need(struct vcpu *v, const struct insn *i)
 {
+    if (is_vex_form(i)) {
+        avx_need(v, i);
+        return;
+    }
     if ((v->cr0 & CR0_EM) || !(v->cr4 & CR4_OSFXSR))
         vcpu_raise(v, i, EXC_UD);
     if (v->cr0 & CR0_TS)
@@ -340,11 +470,19 @@ op_fn *bind_xsave(const struct insn *i)
         return xsave;
     case OP_XSAVEOPT:
         return xsaveopt;
+    case OP_XSAVEC:
+        return xsavec;
+    case OP_XSAVES:
+        return xsaves;
     case OP_XRSTOR:
         return xrstor;
+    case OP_XRSTORS:
+        return xrstors;
     case OP_LDMXCSR:
+    case OP_VLDMXCSR:
         return ldmxcsr;
     case OP_STMXCSR:
+    case OP_VSTMXCSR:
         return stmxcsr;
     default:
         return NULL;

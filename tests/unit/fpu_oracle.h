@@ -105,19 +105,28 @@ struct oracle {
     uint64_t rng;
     op_fn *(*bind)(const struct insn *); /* chooses the handler if not NULL */
     bool wide;                           /* the host has YMM registers */
+    bool page_faults;                    /* oracle_expect_page_faults() */
     unsigned cases, faults;
 };
 
 /* Indices of gregs[], which <ucontext.h> names as cpu/insn.h names other things. */
 enum { GREG_RBP = 10, GREG_RIP = 16 };
 
-/* #XM in the stub, where rbp points to the state. */
-static void oracle_on_fpe(int sig, siginfo_t *info, void *context)
+enum { FAULTED_XM = 1, FAULTED_PF };
+
+/* #XM or #PF in the stub, where rbp points to the state. The kernel's frame holds an XSAVE area: AVX is in use if its
+ * bit in the header is set. */
+static void oracle_on_fault(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *uc = context;
     struct oracle_state *s = (struct oracle_state *)(uintptr_t)uc->uc_mcontext.gregs[GREG_RBP];
-    memcpy(s->fx, uc->uc_mcontext.fpregs, FX_SIZE);
-    s->faulted = 1;
+    const uint8_t *area = (const uint8_t *)uc->uc_mcontext.fpregs;
+    memcpy(s->fx, area, FX_SIZE);
+    if (__builtin_cpu_supports("avx") && area[512] & 4)
+        memcpy(s->high, area + 576, sizeof s->high);
+    else if (__builtin_cpu_supports("avx"))
+        memset(s->high, 0, sizeof s->high);
+    s->faulted = sig == SIGFPE ? FAULTED_XM : FAULTED_PF;
     uc->uc_mcontext.gregs[GREG_RIP] = (greg_t)s->after;
 }
 
@@ -135,18 +144,19 @@ static inline unsigned oracle_below(struct oracle *o, unsigned n)
 
 static inline void oracle_open(struct oracle *o)
 {
-    struct sigaction sa = {.sa_sigaction = oracle_on_fpe, .sa_flags = SA_SIGINFO};
+    struct sigaction sa = {.sa_sigaction = oracle_on_fault, .sa_flags = SA_SIGINFO};
     memset(o, 0, sizeof *o);
-    rig_open(&o->rig);
+    rig_open_model(&o->rig, "max");
     rig_long(&o->rig);
     o->rig.v->cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
     o->rig.v->xcr0 = 7;
     o->wide = __builtin_cpu_supports("avx");
     vcpu_refresh(o->rig.v);
     o->rng = 1;
-    o->code = mmap(NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    o->code = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ck_assert_ptr_ne(o->code, MAP_FAILED);
     o->mem = o->code + 4096;
+    mprotect(o->code + 8192, 4096, PROT_NONE);
     if (o->wide)
         memcpy(o->code, oracle_wide, (size_t)(oracle_wide_end - oracle_wide));
     else
@@ -154,10 +164,20 @@ static inline void oracle_open(struct oracle *o)
     sigaction(SIGFPE, &sa, NULL);
 }
 
+/* The page behind the one with the memory operand is absent, here and there; #PF is a result to be compared. */
+static inline void oracle_expect_page_faults(struct oracle *o)
+{
+    struct sigaction sa = {.sa_sigaction = oracle_on_fault, .sa_flags = SA_SIGINFO};
+    rig_poke(&o->rig, RIG_PT + 8 * (RIG_DATA / 4096 + 1), 0, 8);
+    sigaction(SIGSEGV, &sa, NULL);
+    o->page_faults = true;
+}
+
 static inline void oracle_close(struct oracle *o)
 {
     signal(SIGFPE, SIG_DFL);
-    munmap(o->code, 8192);
+    signal(SIGSEGV, SIG_DFL);
+    munmap(o->code, 3 * 4096);
     rig_close(&o->rig);
 }
 
@@ -374,9 +394,9 @@ static inline void oracle_emulate(struct oracle *o, struct oracle_state *s, cons
     if (setjmp(v->fault_jmp) == 0) {
         insn[0].fn(v, insn);
     } else {
-        ck_assert_msg(v->fault.vector == EXC_XM, "%s raises vector %u", insn_print(&insn[0], 0, text, sizeof text),
-                      v->fault.vector);
-        s->faulted = 1;
+        ck_assert_msg(v->fault.vector == EXC_XM || (v->fault.vector == EXC_PF && o->page_faults), "%s raises vector %u",
+                      insn_print(&insn[0], 0, text, sizeof text), v->fault.vector);
+        s->faulted = v->fault.vector == EXC_XM ? FAULTED_XM : FAULTED_PF;
     }
     oracle_store(o, s);
 }

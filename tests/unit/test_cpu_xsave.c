@@ -2,7 +2,10 @@
  * FXSAVE, XSAVE and their opposites: images, headers, who may execute, what is refused. The legacy image is also held
  * against the one that the host's FXSAVE makes of the same state.
  */
+#include "cpu/cpuid.h"
 #include "fpu_oracle.h"
+
+#include <cpuid.h>
 
 #define AREA RIG_DATA
 
@@ -41,6 +44,11 @@ static void open_ready(struct cpu_rig *r)
 #define XSAVE64   "\x48\x0f\xae\x26"
 #define XRSTOR    "\x0f\xae\x2e"
 #define XRSTOR64  "\x48\x0f\xae\x2e"
+#define XSAVEOPT  "\x0f\xae\x36"
+#define XSAVEC64  "\x48\x0f\xc7\x26"
+#define XSAVES64  "\x48\x0f\xc7\x2e"
+#define XRSTORS64 "\x48\x0f\xc7\x1e"
+#define XGETBV    "\x0f\x01\xd0"
 
 /* Something in every field. */
 static void fill_state(struct vcpu *v)
@@ -342,6 +350,304 @@ START_TEST(outside_64_bit_mode_eight_registers_are_saved)
 }
 END_TEST
 
+/* ---- components beyond x87 and SSE ---- */
+
+enum { AVX_AT = 576, PKRU_AT = 2688, PKRU_COMPACT_AT = 832, EVERYTHING = 0x207 };
+
+static void open_wide(struct cpu_rig *r)
+{
+    rig_open_model(r, "max");
+    rig_long(r);
+    r->v->cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_PKE;
+    r->v->xcr0 = EVERYTHING;
+    vcpu_refresh(r->v);
+    r->v->gpr[REG_RSI] = AREA;
+    r->v->gpr[REG_RAX] = ~0ull;
+    r->v->gpr[REG_RDX] = ~0ull;
+    for (unsigned k = 0; k < 3072; k += 8)
+        rig_poke(r, AREA + k, k >= 512 && k < 576 ? 0 : 0xa5a5a5a5a5a5a5a5, 8);
+    fill_state(r->v);
+    for (unsigned k = 0; k < 16; k++) {
+        r->v->xmm[k].q[2] = 0x2222222222222222u * k + 3;
+        r->v->xmm[k].q[3] = ~r->v->xmm[k].q[2];
+    }
+    r->v->pkru = 0x5c;
+}
+
+START_TEST(leaf_d_describes_what_xsave_writes)
+{
+    struct cpu_rig r;
+    uint32_t out[4];
+    open_wide(&r);
+    cpuid_query(r.v, 0xd, 0, out);
+    ck_assert_uint_eq(out[0], EVERYTHING);
+    ck_assert_uint_eq(out[1], PKRU_AT + 8);
+    ck_assert_uint_eq(out[2], PKRU_AT + 8);
+    r.v->xcr0 = 7;
+    cpuid_query(r.v, 0xd, 0, out);
+    ck_assert_uint_eq(out[1], AVX_AT + 256);
+    r.v->xcr0 = EVERYTHING;
+    cpuid_query(r.v, 0xd, 1, out);
+    ck_assert_uint_eq(out[0], 0xf);
+    ck_assert_uint_eq(out[1], PKRU_COMPACT_AT + 8);
+    cpuid_query(r.v, 0xd, 2, out);
+    ck_assert_uint_eq(out[0], 256);
+    ck_assert_uint_eq(out[1], AVX_AT);
+    cpuid_query(r.v, 0xd, 9, out);
+    ck_assert_uint_eq(out[0], 8);
+    ck_assert_uint_eq(out[1], PKRU_AT);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(the_standard_form_has_components_at_their_fixed_places)
+{
+    struct cpu_rig r;
+    open_wide(&r);
+    again(&r, XSAVE64);
+    expect_done(&r, XSAVE64);
+    ck_assert_uint_eq(rig_peek(&r, AREA + 512, 8), EVERYTHING);
+    ck_assert_uint_eq(rig_peek(&r, AREA + 520, 8), 0);
+    ck_assert_uint_eq(rig_peek(&r, AREA + AVX_AT + 16 * 15 + 8, 8), r.v->xmm[15].q[3]);
+    ck_assert_uint_eq(rig_peek(&r, AREA + PKRU_AT, 8), 0x5c);
+    ck_assert_uint_eq(rig_peek(&r, AREA + AVX_AT + 256, 8), 0xa5a5a5a5a5a5a5a5);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(the_compacted_form_leaves_out_what_was_not_asked_for)
+{
+    struct cpu_rig r;
+    open_wide(&r);
+    again(&r, XSAVEC64);
+    expect_done(&r, XSAVEC64);
+    ck_assert_uint_eq(rig_peek(&r, AREA + 512, 8), EVERYTHING);
+    ck_assert_uint_eq(rig_peek(&r, AREA + 520, 8), EVERYTHING | 1ull << 63);
+    ck_assert_uint_eq(rig_peek(&r, AREA + PKRU_COMPACT_AT, 8), 0x5c);
+    ck_assert_uint_eq(rig_peek(&r, AREA + PKRU_AT, 8), 0xa5a5a5a5a5a5a5a5);
+    r.v->gpr[REG_RAX] = 0x201;
+    r.v->gpr[REG_RDX] = 0;
+    again(&r, XSAVES64);
+    ck_assert_uint_eq(rig_peek(&r, AREA + 520, 8), 0x201 | 1ull << 63);
+    ck_assert_uint_eq(rig_peek(&r, AREA + AVX_AT, 8), 0x5c); /* right behind the header */
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(every_form_brings_back_what_it_saved)
+{
+    static const char *const save[] = {XSAVE64, "\x48\x0f\xae\x36", XSAVEC64, XSAVES64};
+    for (unsigned k = 0; k < ARRAY_LEN(save); k++) {
+        struct cpu_rig r;
+        union vec xmm[16];
+        open_wide(&r);
+        memcpy(xmm, r.v->xmm, sizeof xmm);
+        r.v->rip = RIG_CODE;
+        rig_exec_bytes(&r, save[k], 4);
+        memset(r.v->xmm, 0x33, sizeof r.v->xmm);
+        r.v->pkru = 0;
+        r.v->mxcsr = 0x1f80;
+        if (k == 3)
+            again(&r, XRSTORS64);
+        else
+            again(&r, XRSTOR64);
+        ck_assert_uint_eq(r.v->rip, RIG_CODE + 4);
+        ck_assert_int_eq(memcmp(xmm, r.v->xmm, sizeof xmm), 0);
+        ck_assert_uint_eq(r.v->pkru, 0x5c);
+        ck_assert_uint_eq(r.v->mxcsr, 0x9fa1);
+        rig_close(&r);
+    }
+}
+END_TEST
+
+START_TEST(components_in_their_initial_configuration_are_left_out)
+{
+    struct cpu_rig r;
+    open_wide(&r);
+    memset(r.v->xmm, 0, sizeof r.v->xmm);
+    r.v->pkru = 0;
+    r.v->mxcsr = 0x1f80;
+    again(&r, XSAVEOPT);
+    ck_assert_uint_eq(rig_peek(&r, AREA + 512, 8), 1);
+    ck_assert_uint_eq(rig_peek(&r, AREA + AVX_AT, 8), 0xa5a5a5a5a5a5a5a5);
+    ck_assert_uint_eq(rig_peek(&r, AREA + 160, 8), 0xa5a5a5a5a5a5a5a5);
+    ck_assert_uint_eq(rig_peek(&r, AREA + 24, 4), 0x1f80); /* goes with the request, not with use */
+    rig_poke(&r, AREA + 24, 0xa5a5a5a5, 4);
+    again(&r, XSAVEC64);
+    ck_assert_uint_eq(rig_peek(&r, AREA + 512, 8), 1);
+    ck_assert_uint_eq(rig_peek(&r, AREA + 24, 4), 0xa5a5a5a5);
+    r.v->mxcsr = 0x1fc0; /* counts as SSE state in use */
+    again(&r, XSAVEC64);
+    ck_assert_uint_eq(rig_peek(&r, AREA + 512, 8), 3);
+    ck_assert_uint_eq(rig_peek(&r, AREA + 24, 4), 0x1fc0);
+    again(&r, XSAVE64); /* only XINUSE */
+    ck_assert_uint_eq(rig_peek(&r, AREA + 512, 8), 1);
+    ck_assert_uint_eq(rig_peek(&r, AREA + AVX_AT, 8), 0);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(xrstor_of_the_compacted_form_initialises_mxcsr_with_sse)
+{
+    struct cpu_rig r;
+    open_wide(&r);
+    again(&r, XSAVEC64);
+    rig_poke(&r, AREA + 512, 4, 8); /* AVX alone is there */
+    r.v->xmm[3].q[2] = 0;
+    uint64_t high = r.v->xmm[7].q[2];
+    again(&r, XRSTOR64);
+    expect_done(&r, XRSTOR64);
+    ck_assert_uint_eq(r.v->mxcsr, 0x1f80);
+    ck_assert_uint_eq(r.v->xmm[7].q[0], 0);
+    ck_assert_uint_eq(r.v->xmm[7].q[2], high);
+    ck_assert_uint_eq(r.v->fpu.fcw, 0x37f);
+    ck_assert_uint_eq(r.v->pkru, 0);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(xrstor_refuses_bad_compacted_headers_and_nothing_changes)
+{
+    struct cpu_rig r;
+    static const struct {
+        unsigned off;
+        uint64_t value;
+    } bad[] = {{512, 8},     {520, 1ull << 63 | 0x20f}, {520, 1ull << 63 | 5}, {520, 7}, {528, 1ull << 40}, {568, 1},
+               {24, 0x10000}};
+    open_wide(&r);
+    for (unsigned k = 0; k < ARRAY_LEN(bad); k++) {
+        for (unsigned n = 512; n < 576; n += 8)
+            rig_poke(&r, AREA + n, 0, 8);
+        again(&r, XSAVEC64);
+        rig_poke(&r, AREA + bad[k].off, bad[k].value, bad[k].off == 24 ? 4 : 8);
+        r.v->xmm[0].q[3] = 99;
+        again(&r, XRSTOR64);
+        rig_expect_fault64(&r, EXC_GP, 0);
+        again(&r, XRSTORS64);
+        rig_expect_fault64(&r, EXC_GP, 0);
+        ck_assert_uint_eq(r.v->xmm[0].q[3], 99);
+    }
+    again(&r, XSAVE64); /* XRSTORS takes the compacted form only */
+    rig_poke(&r, AREA + 520, 0, 8);
+    again(&r, XRSTORS64);
+    rig_expect_fault64(&r, EXC_GP, 0);
+    again(&r, XRSTOR64);
+    expect_done(&r, XRSTOR64);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(xsaves_and_xrstors_are_for_ring_0)
+{
+    struct cpu_rig r;
+    open_wide(&r);
+    rig_user(&r);
+    again(&r, XSAVES64);
+    rig_expect_fault64(&r, EXC_GP, 0);
+    rig_user(&r);
+    again(&r, XRSTORS64);
+    rig_expect_fault64(&r, EXC_GP, 0);
+    rig_user(&r);
+    again(&r, XSAVEC64);
+    expect_done(&r, XSAVEC64);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(xgetbv_1_is_what_is_in_use)
+{
+    struct cpu_rig r;
+    open_wide(&r);
+    r.v->gpr[REG_RCX] = 1;
+    r.v->pkru = 0;
+    again(&r, XGETBV);
+    ck_assert_uint_eq(r.v->gpr[REG_RAX], 7);
+    again(&r, "\xc5\xf8\x77"); /* vzeroupper */
+    again(&r, XGETBV);
+    ck_assert_uint_eq(r.v->gpr[REG_RAX], 3);
+    r.v->gpr[REG_RCX] = 2;
+    again(&r, XGETBV);
+    rig_expect_fault64(&r, EXC_GP, 0);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(the_supervisor_mask_is_empty)
+{
+    struct cpu_rig r;
+    open_wide(&r);
+    r.v->gpr[REG_RCX] = 0xda0;
+    r.v->gpr[REG_RAX] = r.v->gpr[REG_RDX] = 0;
+    again(&r, "\x0f\x30"); /* wrmsr */
+    expect_done(&r, "\x0f\x30");
+    r.v->gpr[REG_RAX] = 1 << 8;
+    again(&r, "\x0f\x30");
+    rig_expect_fault64(&r, EXC_GP, 0);
+    again(&r, "\x0f\x32");
+    ck_assert_uint_eq(r.v->gpr[REG_RAX], 0);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(vex_forms_load_and_store_mxcsr)
+{
+    struct cpu_rig r;
+    open_wide(&r);
+    rig_poke(&r, AREA, 0xffc0, 4);
+    again(&r, "\xc5\xf8\xae\x16"); /* vldmxcsr [rsi] */
+    ck_assert_uint_eq(r.v->mxcsr, 0xffc0);
+    r.v->mxcsr = 0x1fbf;
+    again(&r, "\xc5\xf8\xae\x1e"); /* vstmxcsr [rsi] */
+    ck_assert_uint_eq(rig_peek(&r, AREA, 4), 0x1fbf);
+    rig_poke(&r, AREA, 0x80000000, 4);
+    again(&r, "\xc5\xf8\xae\x16");
+    rig_expect_fault64(&r, EXC_GP, 0);
+    r.v->xcr0 = 3;
+    again(&r, "\xc5\xf8\xae\x1e");
+    rig_expect_vector(&r, EXC_UD);
+    rig_close(&r);
+}
+END_TEST
+
+/* The host's XSAVE and XSAVEC of the same state: everything but the pointers, and what it thinks of MXCSR_MASK. All
+ * components are in use, since processors need not tell exactly which are. */
+START_TEST(images_with_avx_are_the_hosts)
+{
+    struct oracle o;
+    static const char *const save[] = {XSAVE64, XSAVEC64};
+    oracle_open(&o);
+    bool compact = false;
+    unsigned a = 0, b, c, d;
+    if (__get_cpuid_count(0xd, 1, &a, &b, &c, &d))
+        compact = a & 2;
+    for (unsigned k = 0; o.wide && k < 2000; k++) {
+        struct oracle_state s, native;
+        uint8_t image[832], host[832];
+        if (k % 2 && !compact)
+            continue;
+        oracle_randomize(&o, &s);
+        s.gpr[0] = 7;
+        s.gpr[2] = 0;
+        memset(o.mem, 0, 1024);
+        native = s;
+        oracle_load(&o, &s);
+        for (unsigned n = 0; n < 832; n += 8)
+            rig_poke(&o.rig, RIG_DATA + n, 0, 8);
+        o.rig.v->rip = RIG_CODE;
+        rig_exec_bytes(&o.rig, save[k % 2], 4);
+        mem_access(o.rig.mem, 0, RIG_DATA, image, sizeof image, MEM_PEEK, false, BUS_NO_CPU);
+        oracle_native(&o, &native, (const uint8_t *)save[k % 2], 4);
+        memcpy(host, o.mem, sizeof host);
+        memset(image + 6, 0, 18);
+        memset(host + 6, 0, 18);
+        memset(image + 28, 0, 4);
+        memset(host + 28, 0, 4);
+        ck_assert_int_eq(memcmp(image, host, sizeof host), 0);
+    }
+    oracle_close(&o);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     const TTest *const tests[] = {fxsave_writes_the_manuals_layout,
@@ -355,7 +661,19 @@ static Suite *suite(void)
                                   areas_must_be_aligned,
                                   control_registers_decide_who_may_save,
                                   saving_across_a_missing_page_writes_nothing,
-                                  outside_64_bit_mode_eight_registers_are_saved};
+                                  outside_64_bit_mode_eight_registers_are_saved,
+                                  leaf_d_describes_what_xsave_writes,
+                                  the_standard_form_has_components_at_their_fixed_places,
+                                  the_compacted_form_leaves_out_what_was_not_asked_for,
+                                  every_form_brings_back_what_it_saved,
+                                  components_in_their_initial_configuration_are_left_out,
+                                  xrstor_of_the_compacted_form_initialises_mxcsr_with_sse,
+                                  xrstor_refuses_bad_compacted_headers_and_nothing_changes,
+                                  xsaves_and_xrstors_are_for_ring_0,
+                                  xgetbv_1_is_what_is_in_use,
+                                  the_supervisor_mask_is_empty,
+                                  vex_forms_load_and_store_mxcsr,
+                                  images_with_avx_are_the_hosts};
     return rig_suite("cpu xsave", tests, ARRAY_LEN(tests));
 }
 
