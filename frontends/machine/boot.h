@@ -36,7 +36,9 @@ struct boot_env {
 enum boot_format { BOOT_UNKNOWN, BOOT_LINUX, BOOT_MULTIBOOT };
 
 enum boot_format boot_detect(const struct file *kernel);
-/* Linux/x86 boot protocol, 64-bit entry (Documentation/arch/x86/boot.rst). */
+/* Linux/x86 boot protocol, 64-bit entry where image and processor have one, else 32-bit
+ * (Documentation/arch/x86/boot.rst).
+ */
 bool boot_linux(const struct boot_env *env, struct error *e);
 /* Multiboot 1 (specification 0.6.96): ELF32 or address fields; the initrd is its one module. */
 bool boot_multiboot(const struct boot_env *env, struct error *e);

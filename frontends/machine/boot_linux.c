@@ -1,5 +1,6 @@
 /*
- * Linux/x86 boot protocol: a bzImage entered at its 64-bit entry point.
+ * Linux/x86 boot protocol: a bzImage entered at its 64-bit entry point, or, if it or the processor has no such thing,
+ * at its 32-bit one.
  *
  * Memory below 1 MiB, all of it chosen here:
  *   0x01000  GDT           0x02000  page tables (identity map of the first 4 GiB in 2 MiB pages)
@@ -23,6 +24,7 @@
 #define HDR_VERSION        0x206
 #define HDR_TYPE_OF_LOADER 0x210
 #define HDR_LOADFLAGS      0x211
+#define HDR_CODE32_START   0x214
 #define HDR_RAMDISK_IMAGE  0x218
 #define HDR_RAMDISK_SIZE   0x21c
 #define HDR_HEAP_END       0x224
@@ -44,6 +46,11 @@
 #define LOADED_HIGH    1
 #define CAN_USE_HEAP   0x80
 #define SETUP_RNG_SEED 9
+
+/* What protocols before 2.03, 2.06 and 2.10 do not say. */
+#define OLD_INITRD_MAX   0x37ffffffu
+#define OLD_CMDLINE_SIZE 255
+#define OLD_LOAD         0x100000u
 
 static uint16_t get16(const uint8_t *p)
 {
@@ -72,8 +79,33 @@ struct linux_image {
     const uint8_t *setup; /* the file's start */
     const uint8_t *payload;
     size_t payload_len;
-    uint64_t load, init_size;
+    unsigned version;
+    uint64_t load, init_size, initrd_max;
+    size_t cmdline_size;
+    bool entry64;
 };
+
+static bool has_long_mode(const struct vcpu *v)
+{
+    uint32_t out[4];
+    vcpu_cpuid(v, 0x80000000, 0, out);
+    if (out[0] < 0x80000001 || out[0] > 0x8000ffff)
+        return false;
+    vcpu_cpuid(v, 0x80000001, 0, out);
+    return out[3] >> 29 & 1;
+}
+
+/* The header's fields, as far as this version of the protocol has them. */
+static void header_read(const struct boot_env *env, struct linux_image *img)
+{
+    const uint8_t *h = img->setup;
+    bool loads_where_it_likes = img->version >= 0x20a;
+    img->initrd_max = img->version >= 0x203 ? get32(h + HDR_INITRD_MAX) : OLD_INITRD_MAX;
+    img->cmdline_size = img->version >= 0x206 ? get32(h + HDR_CMDLINE_SIZE) : OLD_CMDLINE_SIZE;
+    img->load = loads_where_it_likes ? get64(h + HDR_PREF_ADDRESS) : OLD_LOAD;
+    img->init_size = loads_where_it_likes ? get32(h + HDR_INIT_SIZE) : 0;
+    img->entry64 = img->version >= 0x20c && get16(h + HDR_XLOADFLAGS) & XLF_KERNEL_64 && has_long_mode(env->cpu);
+}
 
 static bool image_check(const struct boot_env *env, struct linux_image *img, struct error *e)
 {
@@ -84,18 +116,18 @@ static bool image_check(const struct boot_env *env, struct linux_image *img, str
     if (k->len <= setup_len || k->len < HDR_END)
         return error_set(e, "kernel '%s' is truncated: its header announces %zu bytes of setup code, the file has %zu",
                          k->path, setup_len, k->len);
-    if (get16(k->data + HDR_VERSION) < 0x20c || !(get16(k->data + HDR_XLOADFLAGS) & XLF_KERNEL_64))
+    img->version = get16(k->data + HDR_VERSION);
+    if (img->version < 0x202 || !(k->data[HDR_LOADFLAGS] & LOADED_HIGH))
         return error_set(
-            e, "kernel '%s' has no 64-bit entry point (boot protocol %x.%02x); 32-bit kernels cannot be booted yet",
-            k->path, k->data[HDR_VERSION + 1], k->data[HDR_VERSION]);
+            e, "kernel '%s' is too old (boot protocol %x.%02x): a bzImage of protocol 2.02 or later is wanted", k->path,
+            k->data[HDR_VERSION + 1], k->data[HDR_VERSION]);
     img->payload = k->data + setup_len;
     img->payload_len = k->len - setup_len;
     uint64_t declared = (uint64_t)get32(k->data + 0x1f4) * 16; /* syssize, in paragraphs */
     if (declared > img->payload_len)
         return error_set(e, "kernel '%s' is truncated: %llu bytes of code announced, %zu in the file", k->path,
                          (unsigned long long)declared, img->payload_len);
-    img->load = get64(k->data + HDR_PREF_ADDRESS);
-    img->init_size = get32(k->data + HDR_INIT_SIZE);
+    header_read(env, img);
     return true;
 }
 
@@ -116,7 +148,7 @@ static bool initrd_place(const struct boot_env *env, const struct linux_image *i
 {
     if (!env->initrd)
         return true;
-    uint64_t top = (uint64_t)get32(img->setup + HDR_INITRD_MAX) + 1, need = img->load + img->init_size;
+    uint64_t top = img->initrd_max + 1, need = img->load + img->init_size;
     if (top > env->low_ram_end)
         top = env->low_ram_end;
     if (env->initrd->len > top || ((top - env->initrd->len) & ~PAGE_MASK) < need)
@@ -134,7 +166,7 @@ static bool initrd_place(const struct boot_env *env, const struct linux_image *i
 
 static bool cmdline_place(const struct boot_env *env, const struct linux_image *img, uint8_t *params, struct error *e)
 {
-    size_t len = strlen(env->cmdline), max = get32(img->setup + HDR_CMDLINE_SIZE);
+    size_t len = strlen(env->cmdline), max = img->cmdline_size;
     if (len > max || len > SETUP_DATA_GPA - CMDLINE_GPA - 1)
         return error_set(e, "the command line has %zu characters, the kernel takes %zu", len, max);
     put32(params + HDR_CMDLINE_PTR, CMDLINE_GPA);
@@ -171,6 +203,7 @@ static bool params_place(const struct boot_env *env, const struct linux_image *i
     memcpy(params + HDR_SETUP_SECTS, img->setup + HDR_SETUP_SECTS, end - HDR_SETUP_SECTS);
     params[HDR_TYPE_OF_LOADER] = 0xff;
     params[HDR_LOADFLAGS] |= LOADED_HIGH | CAN_USE_HEAP;
+    put32(params + HDR_CODE32_START, (uint32_t)img->load);
     params[HDR_HEAP_END] = 0x00;
     params[HDR_HEAP_END + 1] = 0xfe;
     put64(params + BP_ACPI_RSDP, env->rsdp);
@@ -200,11 +233,11 @@ static bool tables_place(const struct boot_env *env, struct error *e)
     return true;
 }
 
-static bool gdt_place(const struct boot_env *env, struct error *e)
+static bool gdt_place(const struct boot_env *env, const struct linux_image *img, struct error *e)
 {
     uint8_t gdt[32] = {0};
-    put64(gdt + 16, 0x00af9b000000ffffull); /* 0x10: 64-bit code */
-    put64(gdt + 24, 0x00cf93000000ffffull); /* 0x18: data */
+    put64(gdt + 16, img->entry64 ? 0x00af9b000000ffffull : 0x00cf9b000000ffffull); /* 0x10: code */
+    put64(gdt + 24, 0x00cf93000000ffffull);                                        /* 0x18: data */
     return boot_poke(env, GDT_GPA, gdt, sizeof gdt, "descriptor table", e);
 }
 
@@ -213,17 +246,20 @@ static void cpu_enter(const struct boot_env *env, const struct linux_image *img)
     struct vcpu *v = env->cpu;
     v->gdtr = (struct desc_table){GDT_GPA, 31};
     v->idtr = (struct desc_table){0, 0};
-    v->cr0 = CR0_PE | CR0_PG | CR0_ET | CR0_NE | CR0_WP;
-    v->cr3 = TABLES_GPA;
-    v->cr4 = CR4_PAE;
-    v->efer = EFER_LME | EFER_LMA;
-    vcpu_set_segment(v, SEG_CS, 0x10, 0, 0xffffffff, 0xa09b);
+    v->cr0 = CR0_PE | CR0_ET;
+    if (img->entry64) {
+        v->cr0 |= CR0_PG | CR0_NE | CR0_WP;
+        v->cr3 = TABLES_GPA;
+        v->cr4 = CR4_PAE;
+        v->efer = EFER_LME | EFER_LMA;
+    }
+    vcpu_set_segment(v, SEG_CS, 0x10, 0, 0xffffffff, img->entry64 ? 0xa09b : 0xc09b);
     for (int s = SEG_ES; s <= SEG_GS; s++)
         if (s != SEG_CS)
             vcpu_set_segment(v, s, 0x18, 0, 0xffffffff, 0xc093);
     v->gpr[REG_RSI] = PARAMS_GPA;
     v->gpr[REG_RSP] = 0x8000;
-    v->rip = img->load + 0x200;
+    v->rip = img->load + (img->entry64 ? 0x200 : 0);
     vcpu_set_rflags(v, 2);
     vcpu_refresh(v);
 }
@@ -232,7 +268,7 @@ bool boot_linux(const struct boot_env *env, struct error *e)
 {
     struct linux_image img = {0};
     if (!image_check(env, &img, e) || !image_place(env, &img, e) || !params_place(env, &img, e) ||
-        !tables_place(env, e) || !gdt_place(env, e))
+        !gdt_place(env, &img, e) || (img.entry64 && !tables_place(env, e)))
         return false;
     cpu_enter(env, &img);
     return true;
