@@ -123,8 +123,8 @@ static bool image_check(const struct boot_env *env, struct linux_image *img, str
             k->data[HDR_VERSION + 1], k->data[HDR_VERSION]);
     img->payload = k->data + setup_len;
     img->payload_len = k->len - setup_len;
-    uint64_t declared = (uint64_t)get32(k->data + 0x1f4) * 16; /* syssize, in paragraphs */
-    if (declared > img->payload_len)
+    uint64_t declared = (uint64_t)get32(k->data + 0x1f4) * 16; /* syssize, in whole paragraphs */
+    if (declared > ((img->payload_len + 15) & ~(size_t)15))
         return error_set(e, "kernel '%s' is truncated: %llu bytes of code announced, %zu in the file", k->path,
                          (unsigned long long)declared, img->payload_len);
     header_read(env, img);
