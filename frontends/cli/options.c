@@ -69,6 +69,12 @@ static bool opt_kernel(struct options *o, const char *name, const char *arg, str
     return true;
 }
 
+static bool opt_bios(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.bios = arg;
+    return true;
+}
+
 static bool opt_initrd(struct options *o, const char *name, const char *arg, struct error *e)
 {
     o->machine.initrd = arg;
@@ -471,6 +477,7 @@ static bool opt_net(struct options *o, const char *name, const char *arg, struct
 
 static const struct option_row rows[] = {
     {"kernel", "FILE", opt_kernel, "boot a Linux bzImage or a Multiboot 1 image"},
+    {"bios", "FILE", opt_bios, "start from a raw ROM image at the top of 4 GiB instead of a kernel"},
     {"initrd", "FILE", opt_initrd, "initial RAM disk, or the Multiboot module"},
     {"append", "TEXT", opt_append, "kernel command line"},
     {"m", "SIZE", opt_memory, "guest RAM: 512, 512M, 2G (default 128M)"},
@@ -602,8 +609,12 @@ static bool options_check(struct options *o, struct error *e)
     }
     if (!debug_check(o, e) || !fork_check(o, e))
         return false;
-    if (!o->machine.kernel)
-        return error_set(e, "nothing to boot: give -kernel FILE (-help lists the options)");
+    if (o->machine.bios && (o->machine.kernel || o->machine.initrd || o->machine.append))
+        return error_set(e,
+                         "-bios %s: firmware finds its own kernel; give either -bios, or -kernel, -initrd and -append",
+                         o->machine.bios);
+    if (!o->machine.kernel && !o->machine.bios)
+        return error_set(e, "nothing to boot: give -kernel FILE or -bios FILE (-help lists the options)");
     return true;
 }
 

@@ -120,6 +120,8 @@ static void init_system(struct board *b)
                                   .pm = &b->pm,
                                   .reset_ops = &reset_cf9_bus_ops,
                                   .reset = &b->cf9,
+                                  .pam_changed = c->pam_changed,
+                                  .pam_ctx = c->pam_ctx,
                                   .log = c->log};
     pci_host_init(&b->pci, &pci);
     const struct device_sink sink = {debug_tx, b};
@@ -193,18 +195,21 @@ static bool place_debug(struct board *b, struct error *e)
 
 /* ---- life ---- */
 
-/* What firmware would leave behind: virtual wire interrupts, PCI interrupt routing, memory sizes in CMOS. */
+/* Memory sizes in CMOS; and, unless there is firmware to do it, what it would leave behind: virtual wire interrupts,
+ * PCI interrupt routing. */
 static void firmware_state(struct board *b)
 {
     static const uint8_t pirq[ISA_IRQ_PIRQS] = {LAYOUT_IRQ_PIRQ_A, LAYOUT_IRQ_PIRQ_B, LAYOUT_IRQ_PIRQ_A,
                                                 LAYOUT_IRQ_PIRQ_B};
+    rtc_cmos_set_memory(&b->rtc, b->cfg.low_ram, b->cfg.high_ram);
+    if (b->cfg.firmware)
+        return;
     for (unsigned k = 0; k < b->cfg.cpu_count; k++)
         vcpu_firmware_mtrrs(b->cfg.cpus[k], LAYOUT_PCI_MMIO);
     lapic_set_virtual_wire(&b->lapics);
     pic8259_set_elcr(&b->pic, LAYOUT_ELCR_BOOT);
     pci_host_set_pm_base(&b->pci, LAYOUT_ACPI_PM_PORT);
     pci_host_set_pirq(&b->pci, pirq);
-    rtc_cmos_set_memory(&b->rtc, b->cfg.low_ram, b->cfg.high_ram);
 }
 
 bool board_init(struct board *b, const struct board_config *cfg, struct error *e)

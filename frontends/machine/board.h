@@ -48,6 +48,10 @@ struct board_config {
     void (*serial_tx)(void *ctx, uint8_t byte);
     void (*debug_tx)(void *ctx, uint8_t byte);
     void (*set_a20)(void *ctx, bool enabled);
+    /* The machine starts with firmware, which finds devices as they are after power-on. */
+    bool firmware;
+    void (*pam_changed)(void *ctx, const uint8_t *pam, uint8_t smram);
+    void *pam_ctx;
 };
 
 struct board {

@@ -15,6 +15,7 @@
 #include "frontends/machine/board.h"
 #include "frontends/machine/boot.h"
 #include "frontends/machine/file.h"
+#include "frontends/machine/firmware.h"
 #include "frontends/machine/script.h"
 #include "frontends/machine/umbra.h"
 #include "mmu/mmu.h"
@@ -49,6 +50,8 @@ struct machine {
     struct vcpu **cpu; /* cpu_count of them */
     unsigned cpu_count;
     struct board board;
+    bool has_firmware;
+    struct firmware firmware; /* if so; a forked machine has the parent's image */
     struct script *script;
     struct machine *parent; /* of a forked machine: pool, kernel and initrd are the parent's */
     unsigned forks;         /* children that exist */

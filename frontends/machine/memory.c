@@ -43,12 +43,19 @@ static bool reserve(struct machine *m, struct error *e)
     return true;
 }
 
-/* RAM with the hole at 640K..1M; the top 64 KiB of the hole (ACPI tables) is ROM. */
+/* What lies in the hole below 1 MiB: firmware's segments, or the ACPI tables. */
+static bool hole_build(struct machine *m, struct error *e)
+{
+    if (m->has_firmware)
+        return firmware_map(&m->firmware, m, e);
+    return slot(m, LAYOUT_ACPI_TABLES, LAYOUT_ACPI_TABLES_SIZE, m->low_hva + LAYOUT_ACPI_TABLES, MEMSLOT_ROM, e);
+}
+
+/* RAM with the hole at 640K..1M. */
 static bool slots_build(struct machine *m, struct error *e)
 {
     hva_t hva = m->low_hva, high = m->high_hva;
-    return slot(m, 0, LOW_END, hva, MEMSLOT_RAM, e) &&
-           slot(m, LAYOUT_ACPI_TABLES, LAYOUT_ACPI_TABLES_SIZE, hva + LAYOUT_ACPI_TABLES, MEMSLOT_ROM, e) &&
+    return slot(m, 0, LOW_END, hva, MEMSLOT_RAM, e) && hole_build(m, e) &&
            slot(m, HIGH_START, m->low_ram - HIGH_START, hva + HIGH_START, MEMSLOT_RAM, e) &&
            (!m->high_ram || slot(m, FOUR_GIB, m->high_ram, high, MEMSLOT_RAM, e));
 }
@@ -68,7 +75,7 @@ static bool slots_copy(struct machine *m, const struct mem *from, struct error *
 static bool own_host_memory(struct machine *m, struct error *e)
 {
     char why[128] = "";
-    uint64_t frames = (m->cfg.ram_bytes >> PAGE_SHIFT) + SPARE_FRAMES;
+    uint64_t frames = (m->cfg.ram_bytes + m->firmware.image.len) / PAGE_SIZE + SPARE_FRAMES;
     m->pool = frame_pool_create(frames * (1 + m->cfg.max_forks), why, sizeof why);
     if (!m->pool)
         return error_set(e, "no memory for the guest: %s", why);
@@ -79,6 +86,8 @@ static bool own_host_memory(struct machine *m, struct error *e)
 static bool forked_host_memory(struct machine *m, struct error *e)
 {
     m->pool = m->parent->pool;
+    if (m->has_firmware)
+        firmware_fork(&m->firmware, m, &m->parent->firmware);
     m->low_hva = m->parent->low_hva;
     m->high_hva = m->parent->high_hva;
     m->mm = host_mm_fork(m->parent->mm);

@@ -183,8 +183,13 @@ static bool build_board(struct machine *m, struct error *e)
                                .debug_exit_fn = want_debug_exit,
                                .serial_tx = serial_tx,
                                .debug_tx = debug_tx,
-                               .set_a20 = set_a20};
+                               .set_a20 = set_a20,
+                               .firmware = m->has_firmware,
+                               .pam_changed = m->has_firmware ? firmware_pam_changed : NULL,
+                               .pam_ctx = &m->firmware};
     mem_hook(m->mem, &cfg.memory);
+    if (m->has_firmware && !firmware_build(&m->firmware, e))
+        return false;
     return board_init(&m->board, &cfg, e);
 }
 
@@ -211,6 +216,8 @@ static bool build_files(struct machine *m, struct error *e)
         m->initrd = m->parent->initrd;
         return true;
     }
+    if (m->has_firmware)
+        return firmware_open(&m->firmware, m->cfg.bios, e);
     if (!file_read(&m->kernel, m->cfg.kernel, e))
         return false;
     if (boot_detect(&m->kernel) == BOOT_UNKNOWN)
@@ -240,6 +247,7 @@ bool machine_build(struct machine *m, struct error *e)
         m->cfg.smp = topology_flat(1);
     m->cpu_count = m->cfg.smp.sockets * m->cfg.smp.cores * m->cfg.smp.threads;
     m->turn_left = MACHINE_TURN_UNITS;
+    m->has_firmware = m->cfg.bios != NULL;
     if (!build_log(m, e) || !build_files(m, e) || !machine_build_memory(m, e) || !build_mmu(m, e) ||
         !build_cpus(m, e) || !build_board(m, e) || !build_script(m, e))
         return false;
@@ -284,6 +292,7 @@ void machine_destroy(struct machine *m)
             frame_pool_destroy(m->pool);
         file_free(&m->kernel);
         file_free(&m->initrd);
+        firmware_close(&m->firmware);
     }
     bus_fini(&m->ports);
     bus_fini(&m->mmio);
@@ -300,6 +309,8 @@ void machine_destroy(struct machine *m)
 
 bool machine_boot(struct machine *m, struct error *e)
 {
+    if (m->has_firmware) /* the boot vCPU is at the reset vector */
+        return true;
     struct boot_env env = {.mem = m->mem,
                            .cpu = m->cpu[0],
                            .kernel = &m->kernel,

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MACHINE_VERSION 3
+#define MACHINE_VERSION 4
 
 static uint64_t model_digest(const struct cpu_model *model)
 {
@@ -31,6 +31,7 @@ static void config_save(const struct machine *m, struct snap_writer *w)
     snap_begin(w, "config", MACHINE_VERSION);
     snap_put_u64(w, model_digest(m->model));
     snap_put_u64(w, m->cfg.ram_bytes);
+    snap_put_u64(w, m->firmware.image.len);
     snap_put_u32(w, m->cfg.smp.sockets);
     snap_put_u32(w, m->cfg.smp.cores);
     snap_put_u32(w, m->cfg.smp.threads);
@@ -42,13 +43,16 @@ static void config_load(struct machine *m, struct snap_reader *r)
 {
     if (!snap_expect(r, "config", MACHINE_VERSION))
         return;
-    uint64_t model = snap_get_u64(r), ram = snap_get_u64(r);
+    uint64_t model = snap_get_u64(r), ram = snap_get_u64(r), rom = snap_get_u64(r);
     const struct cpu_topology *here = &m->cfg.smp;
     uint32_t sockets = snap_get_u32(r), cores = snap_get_u32(r), threads = snap_get_u32(r);
     uint64_t exit_base = snap_get_u64(r);
     if (ram != m->cfg.ram_bytes)
         snap_fail(r, "it was made with -m %lluM, this machine has %lluM", (unsigned long long)(ram >> 20),
                   (unsigned long long)(m->cfg.ram_bytes >> 20));
+    else if (rom != m->firmware.image.len)
+        snap_fail(r, "it was made with %llu KiB of firmware, this machine has %llu (-bios)",
+                  (unsigned long long)rom >> 10, (unsigned long long)m->firmware.image.len >> 10);
     else if (sockets != here->sockets || cores != here->cores || threads != here->threads)
         snap_fail(
             r, "it was made with -smp sockets=%u,cores=%u,threads=%u, this machine has sockets=%u,cores=%u,threads=%u",
@@ -121,6 +125,8 @@ static void guest_state_save(const struct machine *m, struct snap_writer *w)
 {
     small_state_save(m, w);
     mem_save(m->mem, w);
+    if (m->has_firmware)
+        firmware_save(&m->firmware, w);
 }
 
 bool machine_save(struct machine *m, const char *path, struct error *e)
@@ -173,6 +179,8 @@ bool machine_load(struct machine *m, const char *path, struct error *e)
         caches_drop(m);
         small_state_load(m, r);
         mem_load(m->mem, r);
+        if (m->has_firmware)
+            firmware_load(&m->firmware, r);
         script_section_load(m, r);
     }
     const char *bad = snap_reader_error(r);

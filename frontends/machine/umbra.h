@@ -38,7 +38,8 @@ struct machine_config {
     uint64_t ram_bytes;      /* a multiple of 1 MiB, at least 2 MiB */
     struct cpu_topology smp; /* all zero: one processor; at most MACHINE_CPUS_MAX */
     enum machine_mmu mmu;
-    bool mmu_unsync; /* MACHINE_MMU_SHADOW: translations may be as old as the guest's last flush; not coherent */
+    bool mmu_unsync;  /* MACHINE_MMU_SHADOW: translations may be as old as the guest's last flush; not coherent */
+    const char *bios; /* path of a raw ROM image that starts the machine instead of a kernel, or NULL; borrowed */
     const char *kernel, *initrd, *append,
         *cpu;                 /* paths and strings, borrowed for the machine's life; initrd, append, cpu may be NULL */
     const char *input_script; /* path or NULL */
