@@ -64,7 +64,7 @@ def test_truncated_multiboot_images_are_refused_at_every_length():
         check(result.status in (2, 4, 8), f"length {length}: status {result.status} {result.err}")
 
 
-def bzimage(setup_sects=4, syssize=None, payload=b"\x90" * 4096, xload=1, version=0x20f):
+def bzimage(setup_sects=4, syssize=None, payload=b"\x90" * 4096, xload=1, version=0x20f, loadflags=1):
     header = bytearray((setup_sects + 1) * 512)
     header[0x1f1] = setup_sects
     header[0x1f4:0x1f8] = (len(payload) // 16 if syssize is None else syssize).to_bytes(4, "little")
@@ -72,6 +72,7 @@ def bzimage(setup_sects=4, syssize=None, payload=b"\x90" * 4096, xload=1, versio
     header[0x201] = 0x66
     header[0x202:0x206] = b"HdrS"
     header[0x206:0x208] = version.to_bytes(2, "little")
+    header[0x211] = loadflags
     header[0x22c:0x230] = (0x7fffffff).to_bytes(4, "little")
     header[0x236:0x238] = xload.to_bytes(2, "little")
     header[0x238:0x23c] = (2047).to_bytes(4, "little")
@@ -85,8 +86,23 @@ def test_truncated_bzimage_is_refused():
     refused(umbra("-m", "64M", "-kernel", write_tmp("bz", bzimage()[:1500])), "bz", "truncated")
 
 
-def test_bzimage_without_64_bit_entry_is_refused():
-    refused(umbra("-m", "64M", "-kernel", write_tmp("bz", bzimage(xload=0))), "64-bit")
+def test_kernel_image_that_is_too_old_is_refused():
+    refused(umbra("-m", "64M", "-kernel", write_tmp("bz", bzimage(loadflags=0))), "too old")
+    refused(umbra("-m", "64M", "-kernel", write_tmp("bz", bzimage(version=0x201))), "too old")
+
+
+def test_bzimage_is_entered_as_image_and_processor_allow():
+    """The 32-bit entry is the payload's first byte, the 64-bit one 0x200 behind; each ends the run with a status of its own."""
+    exit_32 = b"\xb0\x10\xe6\xf4"
+    exit_64 = b"\xb0\x20\xe6\xf4"
+    payload = bytearray(b"\x90" * 4096)
+    payload[:len(exit_32)] = exit_32
+    payload[0x200:0x200 + len(exit_64)] = exit_64
+    for version, xload, cpu, status in ((0x20f, 0, "base", 0x21), (0x20f, 1, "base", 0x41), (0x20f, 1, "pentium3", 0x21),
+                                        (0x20b, 1, "base", 0x21), (0x203, 1, "base", 0x21)):
+        path = write_tmp("bz", bzimage(payload=bytes(payload), version=version, xload=xload))
+        result = umbra("-m", "64M", "-kernel", path, "-cpu", cpu, "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-icount-limit", "1000")
+        check(result.status == status, f"{version:x} {xload} {cpu}: status {result.status} {result.err}")
 
 
 def test_kernel_larger_than_memory_is_refused():
