@@ -221,7 +221,7 @@ END_TEST
 START_TEST(forms_of_features_that_are_off_are_undefined)
 {
     struct cpu_rig r;
-    open_ready(&r, "max,-avx2,-fma,-f16c");
+    open_ready(&r, "max,-avx2,-fma,-f16c,-aes");
     again(&r, "\xc5\xe9\xfc\xc1"); /* vpaddb xmm: AVX */
     expect_done(&r, "\xc5\xe9\xfc\xc1");
     again(&r, "\xc5\xed\xfc\xc1"); /* vpaddb ymm: AVX2 */
@@ -229,6 +229,8 @@ START_TEST(forms_of_features_that_are_off_are_undefined)
     again(&r, "\xc4\xe2\x71\xa8\xc2"); /* vfmadd213ps */
     rig_expect_vector(&r, EXC_UD);
     again(&r, "\xc4\xe2\x79\x13\xc1"); /* vcvtph2ps */
+    rig_expect_vector(&r, EXC_UD);
+    again(&r, "\xc4\xe2\x71\xdc\xc2"); /* vaesenc: AES */
     rig_expect_vector(&r, EXC_UD);
     rig_close(&r);
 }

@@ -191,8 +191,8 @@ static const struct {
     unsigned gate, rows;
     const char *name;
 } extensions[] = {{GATE_SSSE3, 32, "SSSE3"}, {GATE_SSE41, 49, "SSE4.1"},    {GATE_SSE42, 7, "SSE4.2"},
-                  {GATE_AES, 6, "AES"},      {GATE_PCLMUL, 1, "PCLMULQDQ"}, {GATE_SHA, 7, "SHA"},
-                  {GATE_AVX, 289, "AVX"},    {GATE_AVX2, 100, "AVX2"},      {GATE_FMA, 60, "FMA"},
+                  {GATE_AES, 12, "AES"},     {GATE_PCLMUL, 2, "PCLMULQDQ"}, {GATE_SHA, 7, "SHA"},
+                  {GATE_AVX, 282, "AVX"},    {GATE_AVX2, 100, "AVX2"},      {GATE_FMA, 60, "FMA"},
                   {GATE_F16C, 2, "F16C"}};
 
 /* The software that stands in for FMA where the host has none; here it is held against a host that has it. */
