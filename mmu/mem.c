@@ -8,6 +8,7 @@
 #include "mmu/mem.h"
 #include "core/bus.h"
 #include "core/host/host_ops.h"
+#include "mmu/mem_mirror.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -166,6 +167,7 @@ void mem_destroy(struct mem *m)
 {
     if (!m)
         return;
+    mem_mirror_unlink(m);
     gfn_caches_destroy(m->caches);
     notifier_unregister(&m->notifier);
     for (unsigned as = 0; as < MEM_ADDRESS_SPACES; as++) {

@@ -54,6 +54,7 @@ struct mem {
     struct notifier notifier; /* keeps the cache true */
     uint64_t invalidate_seq;
     unsigned invalidate_in_progress;
+    struct mem_mirror *mirror; /* mem_mirror.c: the memory is another machine's; NULL: its own */
     struct gfn_caches *caches; /* gfn_cache.c: made with the first cache */
     unsigned dma_depth;        /* DMA that reaches a device that makes DMA ... */
     bool failed;
@@ -115,6 +116,9 @@ static inline void mem_note_dirty(struct mem *m, unsigned as, gfn_t gfn, int vcp
 bool mem_is_lost(const struct mem *m, hva_t hva);
 
 /* ---- track.c ---- */
+
+/* mem_mirror.c: the gfn became tracked here, or is no longer; m->mirror is set. */
+void mem_mirror_track(struct mem *m, unsigned as, gfn_t gfn, bool on);
 
 /* Mask of the kinds that track gfn. */
 static inline unsigned track_mask(const struct mem *m, unsigned as, gfn_t gfn)

@@ -76,6 +76,8 @@ void track_add(struct mem *m, unsigned as, gfn_t gfn, enum track_kind kind)
         c->tracked++;
         gfn_tree_dir(&m->track[as], gfn)->total++;
         protect(m, as, gfn);
+        if (m->mirror)
+            mem_mirror_track(m, as, gfn, true);
     }
 }
 
@@ -90,6 +92,8 @@ void track_remove(struct mem *m, unsigned as, gfn_t gfn, enum track_kind kind)
         c->tracked--;
         gfn_tree_dir(&m->track[as], gfn)->total--;
         unprotect(m, as, gfn);
+        if (m->mirror)
+            mem_mirror_track(m, as, gfn, false);
     }
 }
 

@@ -307,6 +307,13 @@ static bool opt_audit(struct options *o, const char *name, const char *arg, stru
     return true;
 }
 
+static bool opt_audit_mirror(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    if (!number_parse(arg, &o->machine.mirror_every) || !o->machine.mirror_every)
+        return bad_value(name, arg, "a number of instructions", e);
+    return true;
+}
+
 static bool opt_shadow_pages(struct options *o, const char *name, const char *arg, struct error *e)
 {
     if (!number_parse(arg, &o->machine.max_shadow_pages) || o->machine.max_shadow_pages < 64)
@@ -514,6 +521,8 @@ static const struct option_row rows[] = {
     {"icount-limit", "N", opt_icount_limit, "stop after N instructions (exit code 8)"},
     {"stats", NULL, opt_stats, "print counters at the end"},
     {"digest", NULL, opt_digest, "print a digest of the final state"},
+    {"audit-mirror", "N", opt_audit_mirror,
+     "mirror the guest's memory into a second address space, and compare the two every N instructions"},
     {"audit", "events|N", opt_audit, "check the MMU's invariants after every MMU event, or every N instructions"},
     {"s", NULL, opt_gdb_default, "gdb stub on port 1234 of the loopback interface"},
     {"gdb", "tcp:[ADDRESS]:PORT", opt_gdb, "gdb stub there (port 0: a free one)"},

@@ -57,7 +57,8 @@ struct machine {
     unsigned forks;         /* children that exist */
     size_t marker_matched;  /* bytes of stop_text that the output ends with */
     bool marker_seen;
-    struct debug *debug; /* attached, or NULL */
+    struct debug *debug;         /* attached, or NULL */
+    struct inspector *inspector; /* of -audit-mirror, or NULL */
     struct file kernel, initrd;
     struct e820_entry e820[E820_MAX];
     unsigned e820_count;
@@ -68,7 +69,7 @@ struct machine {
     bool started;
     struct machine_requests want;
     int exit_code; /* of a debug exit */
-    uint64_t next_poll, next_audit, audit_failures;
+    uint64_t next_poll, next_audit, next_mirror, audit_failures;
     uint64_t events, audits, resets, input_bytes;
 };
 
@@ -88,5 +89,10 @@ bool machine_copy_state(struct machine *m, const struct machine *parent, struct 
 void machine_audit_event(void *ctx);
 /* Ends the block that is running, so that a request is seen. */
 void machine_attention(struct machine *m);
+
+/* frontends/machine/mirror.c: compares what `in` shows of a few places with the memory itself; the number of
+ * differences, a line each on `out`. `seed` says which places. */
+unsigned inspector_compare(struct inspector *in, uint64_t seed, FILE *out);
+void inspector_add_stats(struct inspector *in, struct stats *stats);
 
 #endif

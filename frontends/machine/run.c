@@ -122,6 +122,10 @@ static bool check_audit(struct machine *m, enum machine_exit *why)
         m->next_audit = m->clock.icount + m->cfg.audit_every;
         m->audit_failures += machine_audit(m, true, m->log.out);
     }
+    if (m->inspector && m->clock.icount >= m->next_mirror) {
+        m->next_mirror = m->clock.icount + m->cfg.mirror_every;
+        m->audit_failures += inspector_compare(m->inspector, m->clock.icount, m->log.out);
+    }
     if (!m->audit_failures)
         return true;
     *why = MACHINE_AUDIT_FAILED;
@@ -248,6 +252,8 @@ static uint64_t chunk_units(const struct machine *m)
         units = min_u64(units, m->cfg.vtime_limit - now);
     if (m->cfg.audit_every)
         units = min_u64(units, m->next_audit > icount ? m->next_audit - icount : 1);
+    if (m->inspector)
+        units = min_u64(units, m->next_mirror > icount ? m->next_mirror - icount : 1);
     if (m->debug)
         units = min_u64(units, debug_units_left(m->debug));
     if (m->hostside)

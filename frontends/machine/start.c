@@ -204,6 +204,8 @@ static void build_stats(struct machine *m)
     mmu_register_stats(m->mmu, &m->stats);
     host_mm_add_stats(m->mm, &m->stats);
     hostside_add_stats(m->hostside, &m->stats);
+    if (m->inspector)
+        inspector_add_stats(m->inspector, &m->stats);
     stats_add(&m->stats, "audits", "runs", &m->audits);
     stats_add(&m->stats, "resets", "resets", &m->resets);
     stats_add(&m->stats, "input.bytes", "bytes", &m->input_bytes);
@@ -251,6 +253,11 @@ bool machine_build(struct machine *m, struct error *e)
     if (!build_log(m, e) || !build_files(m, e) || !machine_build_memory(m, e) || !build_mmu(m, e) ||
         !build_cpus(m, e) || !build_board(m, e) || !build_script(m, e))
         return false;
+    if (m->cfg.mirror_every) {
+        m->inspector = inspector_open(m, m->cfg.mmu, e);
+        if (!m->inspector)
+            return false;
+    }
     build_stats(m);
     if (m->cfg.audit_events)
         mmu_set_event_hook(m->mmu, machine_audit_event, m);
@@ -275,6 +282,7 @@ void machine_destroy(struct machine *m)
 {
     if (!m)
         return;
+    inspector_close(m->inspector);
     script_free(m->script);
     board_fini(&m->board);
     for (unsigned k = 0; m->cpu && k < m->cpu_count; k++)

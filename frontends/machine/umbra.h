@@ -54,6 +54,7 @@ struct machine_config {
     uint64_t icount_limit;     /* 0: none */
     uint64_t vtime_limit;      /* ns of virtual time; 0: none */
     uint64_t audit_every;      /* instructions between audits of the MMU; 0: never */
+    uint64_t mirror_every;     /* instructions between looks through a mirror of the memory; 0: no mirror */
     bool audit_events;         /* audit what was touched after every MMU event, everything every 1,000 */
     uint64_t max_shadow_pages; /* 0: default */
     uint64_t mem_limit;        /* bytes of guest memory that may have a frame at a time; 0: no limit */
@@ -142,6 +143,32 @@ struct machine_frames {
     uint64_t used, peak;  /* of it and all its forks together: now, and the most there ever were */
 };
 struct machine_frames machine_frames(const struct machine *m);
+
+/* A second address space over a machine's memory (Linux: KVM introspection over HMM mirrors): it maps the machine's RAM
+ * read-only, through mirrors of its host pages, and translates with an MMU of its own. What the host does to the
+ * machine's memory comes down to it, and so do the machine's writes to its page tables: at every position a look
+ * through it shows what the machine's memory holds then, never an older page. Looking changes nothing that the guest
+ * can see. Used between calls of machine_run(), or from its callbacks; closed before the machine is destroyed. */
+struct inspector;
+struct inspector *inspector_open(struct machine *m, enum machine_mmu mmu, struct error *e);
+void inspector_close(struct inspector *in);
+/* How many bytes there are, at most len. */
+size_t inspector_read_gpa(struct inspector *in, uint64_t gpa, void *buf, size_t len);
+/* Translates as the machine's vCPU would read as supervisor. False: not mapped. */
+bool inspector_gva_to_gpa(struct inspector *in, unsigned cpu, uint64_t gva, uint64_t *gpa);
+size_t inspector_read_gva(struct inspector *in, unsigned cpu, uint64_t gva, void *buf, size_t len);
+/* The mirror itself cannot be written: the bytes go through the machine's memory hook, as a device's would. False, and
+ * nothing is written: not all of it is RAM. */
+bool inspector_write_gpa(struct inspector *in, uint64_t gpa, const void *buf, size_t len);
+/* Audits its MMU; a line each on `out` (may be NULL); the number of violations. */
+unsigned inspector_audit(struct inspector *in, FILE *out);
+struct inspector_counters {
+    uint64_t fills;         /* host pages taken over */
+    uint64_t invalidations; /* that came down from the machine's memory */
+    uint64_t writes;        /* to tables which it had translated from, passed on */
+    uint64_t looks, faults; /* made by `-audit-mirror`: reads compared; of them those where nothing is mapped */
+};
+struct inspector_counters inspector_counters(const struct inspector *in);
 
 void machine_print_stats(const struct machine *m, FILE *out);
 /* Registers, last exceptions, page walks of rip and CR2. */
