@@ -157,6 +157,7 @@ struct machine *fuzz_machine(const struct fuzz *f, enum machine_mmu mmu, unsigne
     struct machine_config cfg = {.ram_bytes = (uint64_t)ram_mib << 20,
                                  .mmu = mmu,
                                  .kernel = file.path,
+                                 .cpu = "max",
                                  .rtc_base = MACHINE_RTC_DEFAULT,
                                  .debug_exit = true,
                                  .debug_exit_base = 0xf4,

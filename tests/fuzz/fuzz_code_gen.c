@@ -133,7 +133,7 @@ static void row_bytes(struct emitter *e, uint8_t *b)
     static const uint8_t prefixes[] = {0x66, 0xf2, 0xf3, 0xf0, 0x67, 0x64};
     const struct op_form *f = &optable_forms[rng_below(e->rng, optable_form_count)];
     unsigned n = 0;
-    if (f->key >> 8 >= MAP_V0F && !rng_one_in(e->rng, 6))
+    if (f->key >> 8 >= MAP_V0F && !rng_one_in(e->rng, 2))
         f = &optable_forms[rng_below(e->rng, optable_form_count)];
     if (rng_one_in(e->rng, 6))
         b[n++] = RNG_PICK(e->rng, prefixes);

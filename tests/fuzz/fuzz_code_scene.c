@@ -1,3 +1,4 @@
+#include "cpu/cpuid.h"
 #include "fuzz_code.h"
 
 #include <string.h>
@@ -389,6 +390,7 @@ static void controls_set(struct world *w, struct vcpu *v, bool paged, uint64_t c
     bool pae = has_long_tables(w) || w->mode == SCENE_PROT32_PAE;
     v->cr0 = CR0_ET | CR0_NE | (w->mode == SCENE_REAL ? 0 : CR0_PE) | (paged ? CR0_PG : 0) | cr0_extra;
     v->cr4 = CR4_PSE | CR4_OSFXSR | CR4_OSXMMEXCPT | (pae ? CR4_PAE : 0) | cr4_extra;
+    v->xcr0 = cr4_extra & CR4_OSXSAVE ? v->model->xcr0 : 1;
     v->efer = EFER_SCE | EFER_NXE | (has_long_tables(w) ? EFER_LME | EFER_LMA : 0);
     v->cr3 = has_long_tables(w) ? PML4 : pae ? PAE_PDP : PD32;
     v->gdtr = (struct desc_table){SCENE_GDT, 64 * 8 - 1};
@@ -444,6 +446,8 @@ static void cpu_build(struct world *w)
     bool paged = is_paged(w);
     uint64_t cr0 = rng_next(w->rng) & CR0_WP, cr4 = rng_next(w->rng) & (CR4_PGE | CR4_DE | CR4_FSGSBASE);
     uint64_t tsc_aux = rng_next(w->rng);
+    if (rng_one_in(w->rng, 2))
+        cr4 |= CR4_OSXSAVE; /* and all state components */
     if (rng_one_in(w->rng, 16))
         cr0 |= rng_next(w->rng) & (CR0_TS | CR0_EM | CR0_MP | CR0_AM);
     if (rng_one_in(w->rng, 3))
