@@ -5,6 +5,7 @@
 #ifndef MMU_ENGINE_H
 #define MMU_ENGINE_H
 
+#include "core/account.h"
 #include "core/host/host_mm.h"
 #include "core/log.h"
 #include "core/trace.h"
@@ -48,6 +49,13 @@ struct mmu_stats {
     uint64_t tlb_misses, faults_injected, guest_walks, shadow_faults, fills, zaps, tracked_writes, root_switches,
         root_misses, tlb_flushes, tlb_drops, sp_created, sp_zapped, mmio_faults, retries, write_protects, large_fills,
         stale_reports;
+};
+
+/* Memory that the MMU needs of its own. */
+struct mmu_bytes {
+    struct account tlb;    /* all vCPUs' TLBs */
+    struct account deps;   /* what the TLBs of walk and ept depend on */
+    struct account tables; /* shadow pages with their guest entries, or EPT tables */
 };
 
 /* Linux: test_young, clear_young, clear_flush_young. */
@@ -138,6 +146,7 @@ struct mmu {
     struct stale_tlb *stale; /* NULL unless staletlb */
     uint64_t max_shadow_pages;
     struct mmu_stats stats;
+    struct mmu_bytes bytes;
     void *engine;         /* the engine's state */
     pthread_mutex_t lock; /* mmu_lock(); recursive to its owner */
     /* Tables without any entry, never written: what a vCPU uses until a set has its own. */

@@ -8,6 +8,7 @@
 #ifndef MMU_GFN_TREE_H
 #define MMU_GFN_TREE_H
 
+#include "core/account.h"
 #include "core/alloc.h"
 #include "core/types.h"
 
@@ -27,7 +28,8 @@ struct gfn_mid {
 
 struct gfn_tree {
     size_t chunk_size;
-    struct gfn_mid **top; /* GFN_TOP entries of 2^29 gfns each; NULL until first used */
+    struct account *bytes; /* where its memory is counted; NULL: nowhere */
+    struct gfn_mid **top;  /* GFN_TOP entries of 2^29 gfns each; NULL until first used */
 };
 
 static inline struct gfn_dir *gfn_tree_dir(const struct gfn_tree *t, gfn_t gfn)
@@ -46,6 +48,11 @@ static inline void *gfn_tree_find(const struct gfn_tree *t, gfn_t gfn)
 }
 
 void gfn_tree_init(struct gfn_tree *t, size_t chunk_size);
+/* From now on its memory is counted there, until it is empty again. */
+static inline void gfn_tree_count_bytes(struct gfn_tree *t, struct account *bytes)
+{
+    t->bytes = bytes;
+}
 void gfn_tree_fini(struct gfn_tree *t);
 /* The chunk of gfn (< GFN_LIMIT), made zeroed if it did not exist. */
 void *gfn_tree_make(struct gfn_tree *t, gfn_t gfn);

@@ -158,6 +158,7 @@ struct mem *mem_create(const struct mem_config *cfg)
     m->generation = 1;
     m->before.gpa = ~0ull;
     m->cache = alloc_zeroed(MEM_CACHE_SIZE, sizeof(*m->cache));
+    account_add(&m->bytes.pointers, MEM_CACHE_SIZE * sizeof(*m->cache));
     track_init(m);
     notifier_register(&m->notifier, cfg->mm, &mem_notifier_ops);
     return m;

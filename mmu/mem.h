@@ -33,8 +33,15 @@ struct track_chunk {
     uint32_t count[GFN_CHUNK][TRACK_KINDS];
 };
 
+/* Memory that the memory floor needs of its own. */
+struct mem_bytes {
+    struct account tracking; /* counts and masks of tracked gfns */
+    struct account pointers; /* the cache of host pointers */
+};
+
 struct mem {
     struct mem_config cfg;
+    struct mem_bytes bytes;
     struct memslot **slots[MEM_ADDRESS_SPACES]; /* sorted by base; each allocated, so that pointers to slots stay */
     size_t slot_count[MEM_ADDRESS_SPACES];
     size_t slot_hint[MEM_ADDRESS_SPACES]; /* the last hit: a hint only */

@@ -83,6 +83,28 @@ static int slot_check(const struct mem *m, unsigned as, gpa_t gpa, uint64_t len,
     return MEMSLOT_OK;
 }
 
+const char *mem_slot_error_text(int error)
+{
+    switch (error) {
+    case MEMSLOT_OK:
+        return "done";
+    case MEMSLOT_ERR_OVERLAP:
+        return "it overlaps another slot";
+    case MEMSLOT_ERR_ALIGN:
+        return "it does not begin and end at pages";
+    case MEMSLOT_ERR_RANGE:
+        return "it is empty, or lies outside of what can be addressed";
+    case MEMSLOT_ERR_ABSENT:
+        return "no slot begins there";
+    case MEMSLOT_ERR_NOMEM:
+        return "out of memory";
+    case MEMSLOT_ERR_UNSUPPORTED:
+        return "not with this -mmu";
+    default:
+        return "unknown error";
+    }
+}
+
 int mem_slot_add(struct mem *m, unsigned as, gpa_t gpa, uint64_t len, hva_t hva, enum memslot_kind kind)
 {
     int error = slot_check(m, as, gpa, len, hva, NULL);

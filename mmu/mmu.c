@@ -327,6 +327,21 @@ unsigned mmu_audit(struct mmu *mmu, bool full, void (*report)(void *ctx, const c
     return n;
 }
 
+static void register_bytes(struct mmu *mmu, struct stats *s)
+{
+    const struct mem_bytes *m = &mmu->mem->bytes;
+    const struct mmu_bytes *b = &mmu->bytes;
+    const struct stats_row rows[] = {
+        {"bytes.tables", "bytes", &b->tables.now},     {"bytes.tables.peak", "bytes", &b->tables.peak},
+        {"bytes.tracking", "bytes", &m->tracking.now}, {"bytes.tracking.peak", "bytes", &m->tracking.peak},
+        {"bytes.tlb", "bytes", &b->tlb.now},           {"bytes.tlb.peak", "bytes", &b->tlb.peak},
+        {"bytes.tlb_deps", "bytes", &b->deps.now},     {"bytes.tlb_deps.peak", "bytes", &b->deps.peak},
+        {"bytes.pointers", "bytes", &m->pointers.now}, {"bytes.pointers.peak", "bytes", &m->pointers.peak},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        stats_add(s, rows[i].name, rows[i].unit, rows[i].value);
+}
+
 void mmu_register_stats(struct mmu *mmu, struct stats *s)
 {
     const struct mmu_stats *c = &mmu->stats;
@@ -355,6 +370,7 @@ void mmu_register_stats(struct mmu *mmu, struct stats *s)
     gfn_caches_add_stats(mmu->mem, s);
     if (mmu->ops->register_stats)
         mmu->ops->register_stats(mmu, s);
+    register_bytes(mmu, s);
 }
 
 /* ---- registers, roots, sets ---- */

@@ -56,6 +56,8 @@ void mem_destroy(struct mem *m);
 /* Adds a slot: [gpa, gpa+len) backed by hva. 0 or a negative memslot error (overlap, alignment); bumps the generation.
  */
 int mem_slot_add(struct mem *m, unsigned as, gpa_t gpa, uint64_t len, hva_t hva, enum memslot_kind kind);
+/* One line for people about what the slot functions answered. */
+const char *mem_slot_error_text(int error);
 /* Deletes the slot that starts at gpa: sptes, tracking and cached translations of its gfns go first. */
 int mem_slot_delete(struct mem *m, unsigned as, gpa_t gpa);
 /* Moves the slot that starts at gpa to new_gpa, with its hvas: as deleting and adding it, in one step. The old and the

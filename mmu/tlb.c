@@ -109,6 +109,8 @@ int tlb_init(struct mmu *mmu)
     }
     data_init(mmu->empty_data);
     fetch_init(mmu->empty_fetch);
+    account_add(&mmu->bytes.tlb, (uint64_t)mmu->vcpu_count * TLB_SETS * sizeof(*mmu->sets) +
+                                     TLB_SIZE * sizeof(*mmu->empty_data) + TLB_FETCH_SIZE * sizeof(*mmu->empty_fetch));
     return 0;
 }
 
@@ -171,6 +173,7 @@ static void data_table_make(struct mmu_vcpu *mv, enum tlb_mode mode)
     struct tlb_set *set = mv->set;
     set->data[mode] = alloc_zeroed(TLB_SIZE, sizeof(struct tlb_entry));
     set->data_meta[mode] = alloc_zeroed(TLB_SIZE, sizeof(struct tlb_meta));
+    account_add(&mv->mmu->bytes.tlb, TLB_SIZE * (sizeof(struct tlb_entry) + sizeof(struct tlb_meta)));
     data_init(set->data[mode]);
     tlb_vcpu_switch(mv);
 }
@@ -180,6 +183,7 @@ static void fetch_table_make(struct mmu_vcpu *mv, enum tlb_mode mode)
     struct tlb_set *set = mv->set;
     set->fetch[mode] = alloc_zeroed(TLB_FETCH_SIZE, sizeof(struct tlb_fetch_entry));
     set->fetch_meta[mode] = alloc_zeroed(TLB_FETCH_SIZE, sizeof(struct tlb_meta));
+    account_add(&mv->mmu->bytes.tlb, TLB_FETCH_SIZE * (sizeof(struct tlb_fetch_entry) + sizeof(struct tlb_meta)));
     fetch_init(set->fetch[mode]);
     tlb_vcpu_switch(mv);
 }

@@ -39,6 +39,7 @@ struct hint_chunk {
 };
 
 struct tlb_deps {
+    struct account *bytes;
     struct gfn_tree tables[MEM_ADDRESS_SPACES];     /* of struct table_chunk */
     struct gfn_tree hints[MEM_ADDRESS_SPACES];      /* of struct hint_chunk */
     struct dep_table *recent[GWALK_MAX_LEVELS + 1]; /* last table used at each level */
@@ -111,6 +112,7 @@ static struct dep_table *table_make(struct mmu *mmu, struct tlb_deps *s, unsigne
     struct dep_table **at = &c->table[gfn & (GFN_CHUNK - 1)];
     if (!*at) {
         *at = alloc_zeroed(1, sizeof(**at));
+        account_add(s->bytes, sizeof(**at));
         **at = (struct dep_table){.gfn = gfn, .as = as, .idle_limit = IDLE_WRITES_FIRST};
         track_add(mmu->mem, as, gfn, TRACK_PT);
     }
@@ -126,6 +128,7 @@ static void table_release(struct mmu *mmu, struct tlb_deps *s, struct dep_table 
             s->recent[i] = NULL;
     c->table[t->gfn & (GFN_CHUNK - 1)] = NULL;
     track_remove(mmu->mem, t->as, t->gfn, TRACK_PT);
+    account_sub(s->bytes, sizeof(*t));
     free(t);
 }
 
@@ -358,12 +361,15 @@ void tlb_deps_zap_all(struct mmu *mmu, struct tlb_deps *s)
 
 /* ---- life ---- */
 
-struct tlb_deps *tlb_deps_create(void)
+struct tlb_deps *tlb_deps_create(struct account *bytes)
 {
     struct tlb_deps *s = alloc_zeroed(1, sizeof(*s));
+    s->bytes = bytes;
     for (unsigned as = 0; as < MEM_ADDRESS_SPACES; as++) {
         gfn_tree_init(&s->tables[as], sizeof(struct table_chunk));
         gfn_tree_init(&s->hints[as], sizeof(struct hint_chunk));
+        gfn_tree_count_bytes(&s->tables[as], bytes);
+        gfn_tree_count_bytes(&s->hints[as], bytes);
     }
     return s;
 }

@@ -22,7 +22,8 @@
 
 struct tlb_deps;
 
-struct tlb_deps *tlb_deps_create(void);
+/* Its memory is counted in `bytes`. */
+struct tlb_deps *tlb_deps_create(struct account *bytes);
 /* Releases all tables (their tracking ends). */
 void tlb_deps_destroy(struct mmu *mmu, struct tlb_deps *s);
 

@@ -13,8 +13,10 @@ _Static_assert(TRACK_KINDS <= 8, "track_chunk.mask is a byte");
 
 void track_init(struct mem *m)
 {
-    for (unsigned as = 0; as < MEM_ADDRESS_SPACES; as++)
+    for (unsigned as = 0; as < MEM_ADDRESS_SPACES; as++) {
         gfn_tree_init(&m->track[as], sizeof(struct track_chunk));
+        gfn_tree_count_bytes(&m->track[as], &m->bytes.tracking);
+    }
 }
 
 void track_fini(struct mem *m)

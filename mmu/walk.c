@@ -140,7 +140,7 @@ static void walk_zap_all(struct mmu *mmu)
 
 static int walk_init(struct mmu *mmu)
 {
-    mmu->engine = tlb_deps_create();
+    mmu->engine = tlb_deps_create(&mmu->bytes.deps);
     return 0;
 }
 

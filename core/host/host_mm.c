@@ -157,6 +157,8 @@ void host_mm_add_stats(const struct host_mm *mm, struct stats *stats)
     stats_add(stats, "host.ksm_zeros", "", &c->ksm_zeros);
     stats_add(stats, "host.ksm_unmerges", "", &c->ksm_unmerges);
     stats_add(stats, "host.mirror_fills", "", &c->mirror_fills);
+    stats_add(stats, "bytes.host_tables", "bytes", &mm->hptes.bytes.now);
+    stats_add(stats, "bytes.host_tables.peak", "bytes", &mm->hptes.bytes.peak);
 }
 
 const char *host_status_text(int status)

@@ -6,15 +6,41 @@
 
 #define DIR_SPAN ((hva_t)HPTE_CHUNK_SIZE << HPTE_DIR_BITS)
 
+static void *node_make(struct hpte_table *t, size_t count, size_t size)
+{
+    account_add(&t->bytes, count * size);
+    return alloc_zeroed(count, size);
+}
+
+static void node_free(struct hpte_table *t, void *node, size_t size)
+{
+    if (node)
+        account_sub(&t->bytes, size);
+    free(node);
+}
+
+void hpte_sums_make(struct hpte_table *t, struct hpte_chunk *c)
+{
+    c->sums = node_make(t, HPTE_CHUNK_PAGES, sizeof *c->sums);
+}
+
+static void chunk_free(struct hpte_table *t, struct hpte_chunk *c)
+{
+    if (!c)
+        return;
+    node_free(t, c->sums, HPTE_CHUNK_PAGES * sizeof *c->sums);
+    node_free(t, c, sizeof *c);
+}
+
 static struct hpte_chunk *chunk_obtain(struct hpte_table *t, hva_t hva)
 {
     uint64_t i = hva / HPTE_CHUNK_SIZE;
     struct hpte_dir **dir = &t->dir[i >> HPTE_DIR_BITS];
     if (!*dir)
-        *dir = alloc_zeroed(1, sizeof **dir);
+        *dir = node_make(t, 1, sizeof **dir);
     struct hpte_chunk **chunk = &(*dir)->chunk[i & (HPTE_DIR_SIZE - 1)];
     if (!*chunk) {
-        *chunk = alloc_zeroed(1, sizeof **chunk);
+        *chunk = node_make(t, 1, sizeof **chunk);
         (*dir)->used++;
     }
     return *chunk;
@@ -25,11 +51,10 @@ static void chunk_drop(struct hpte_table *t, hva_t hva)
     uint64_t i = hva / HPTE_CHUNK_SIZE;
     struct hpte_dir **dir = &t->dir[i >> HPTE_DIR_BITS];
     struct hpte_chunk **chunk = &(*dir)->chunk[i & (HPTE_DIR_SIZE - 1)];
-    free((*chunk)->sums);
-    free(*chunk);
+    chunk_free(t, *chunk);
     *chunk = NULL;
     if (--(*dir)->used == 0) {
-        free(*dir);
+        node_free(t, *dir, sizeof **dir);
         *dir = NULL;
     }
 }
@@ -86,13 +111,9 @@ void hpte_table_fini(struct hpte_table *t)
     for (unsigned d = 0; d < HPTE_DIR_SIZE; d++) {
         if (!t->dir[d])
             continue;
-        for (unsigned i = 0; i < HPTE_DIR_SIZE; i++) {
-            struct hpte_chunk *c = t->dir[d]->chunk[i];
-            if (c)
-                free(c->sums);
-            free(c);
-        }
-        free(t->dir[d]);
+        for (unsigned i = 0; i < HPTE_DIR_SIZE; i++)
+            chunk_free(t, t->dir[d]->chunk[i]);
+        node_free(t, t->dir[d], sizeof *t->dir[d]);
         t->dir[d] = NULL;
     }
     t->present = t->ksm = 0;

@@ -10,6 +10,7 @@
 #ifndef CORE_HOST_HPTE_H
 #define CORE_HOST_HPTE_H
 
+#include "core/account.h"
 #include "core/host/host_mm.h"
 
 typedef uint64_t hpte_t;
@@ -50,6 +51,7 @@ struct hpte_table {
     struct hpte_dir *dir[HPTE_DIR_SIZE];
     uint64_t present; /* hptes in state present, special ones not counted */
     uint64_t ksm;     /* of them those that KSM has merged */
+    struct account bytes;
 };
 
 static inline enum hpte_state hpte_state_of(hpte_t e)
@@ -108,6 +110,8 @@ static inline hpte_t *hpte_lookup(const struct hpte_table *t, hva_t hva)
     return c ? &c->e[hpte_index(hva)] : NULL;
 }
 
+/* Makes the chunk's table of checksums. */
+void hpte_sums_make(struct hpte_table *t, struct hpte_chunk *c);
 /* Sets the hpte of a page below HVA_END and keeps the counts; makes and frees chunks as needed. */
 void hpte_set(struct hpte_table *t, hva_t hva, hpte_t e);
 /* The first page in [hva, end) whose hpte is not none; `end` if there is none. */

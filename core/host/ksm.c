@@ -369,7 +369,7 @@ static bool is_settled(struct host_mm *mm, hva_t hva, uint64_t hash)
     struct hpte_chunk *c = hpte_chunk_at(&mm->hptes, hva);
     uint32_t sum = (uint32_t)(hash >> 32) | 1; /* 0: never visited */
     if (!c->sums)
-        c->sums = alloc_zeroed(HPTE_CHUNK_PAGES, sizeof *c->sums);
+        hpte_sums_make(&mm->hptes, c);
     bool same = c->sums[hpte_index(hva)] == sum;
     c->sums[hpte_index(hva)] = sum;
     return same;

@@ -27,11 +27,15 @@ static void e820_build(struct machine *m)
     e820_add(m, FOUR_GIB, m->high_ram, E820_RAM);
 }
 
+static bool slot_added(int error, gpa_t gpa, struct error *e)
+{
+    return error == MEMSLOT_OK ||
+           error_set(e, "cannot map guest memory at 0x%llx: %s", (unsigned long long)gpa, mem_slot_error_text(error));
+}
+
 static bool slot(struct machine *m, uint64_t gpa, uint64_t len, hva_t hva, enum memslot_kind kind, struct error *e)
 {
-    if (mem_slot_add(m->mem, 0, gpa, len, hva, kind))
-        return error_set(e, "cannot map guest memory at 0x%llx", (unsigned long long)gpa);
-    return true;
+    return slot_added(mem_slot_add(m->mem, 0, gpa, len, hva, kind), gpa, e);
 }
 
 static bool reserve(struct machine *m, struct error *e)
@@ -65,8 +69,9 @@ static bool slots_copy(struct machine *m, const struct mem *from, struct error *
 {
     for (size_t i = 0; i < memslot_count(from); i++) {
         const struct memslot *s = memslot_at(from, i);
-        if (mem_slot_add(m->mem, s->as, s->base << PAGE_SHIFT, s->pages << PAGE_SHIFT, s->hva, s->kind))
-            return error_set(e, "cannot map guest memory at 0x%llx", (unsigned long long)s->base << PAGE_SHIFT);
+        gpa_t gpa = s->base << PAGE_SHIFT;
+        if (!slot_added(mem_slot_add(m->mem, s->as, gpa, s->pages << PAGE_SHIFT, s->hva, s->kind), gpa, e))
+            return false;
     }
     return true;
 }

@@ -32,7 +32,7 @@ static int ept_init(struct mmu *mmu)
         gfn_tree_init(&e->dirty[as], sizeof(struct ept_dirty_chunk));
         gfn_tree_init(&e->rights[as], sizeof(struct ept_rights_chunk));
     }
-    e->deps = tlb_deps_create();
+    e->deps = tlb_deps_create(&mmu->bytes.deps);
     vcpus_init(e);
     mmu->engine = e;
     ept_tables_init(e);

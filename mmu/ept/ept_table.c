@@ -18,10 +18,13 @@ static uint32_t table_take(struct ept *e)
         e->free_list = e->tables[i].next_free;
     } else {
         if (e->count == e->capacity) {
-            e->capacity = e->capacity ? 2 * e->capacity : 256;
+            uint32_t more = e->capacity ? e->capacity : 256;
+            e->capacity += more;
+            account_add(&e->mmu->bytes.tables, more * sizeof(*e->tables));
             e->tables = alloc_resize(e->tables, e->capacity, sizeof(*e->tables));
         }
         i = e->count++;
+        account_add(&e->mmu->bytes.tables, EPT_ENTRIES * sizeof(uint64_t));
         e->tables[i] = (struct ept_table){.entry = alloc_zeroed(EPT_ENTRIES, sizeof(uint64_t))};
     }
     e->stats.tables++;
@@ -60,6 +63,7 @@ void ept_tables_fini(struct ept *e)
 {
     for (uint32_t i = 0; i < e->count; i++)
         free(e->tables[i].entry);
+    account_sub(&e->mmu->bytes.tables, e->count * EPT_ENTRIES * sizeof(uint64_t) + e->capacity * sizeof(*e->tables));
     free(e->tables);
     e->tables = NULL;
     e->count = e->capacity = 0;

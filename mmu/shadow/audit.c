@@ -334,7 +334,7 @@ static void check_lists(struct audit *a)
 {
     const struct shadow *sh = shadow_of(a->mmu);
     uint32_t active = 0, free_pages = 0, live = 0, prev = 0, unsync = 0;
-    for (uint32_t i = 1; i < sh->limit; i++) {
+    for (uint32_t i = 1; i < sh->fresh; i++) {
         live += sh->pages[i].live;
         unsync += sh->pages[i].live && sh->pages[i].unsync;
     }
@@ -348,6 +348,7 @@ static void check_lists(struct audit *a)
     }
     for (uint32_t i = sh->free_head; i && free_pages < sh->limit; i = sh->pages[i].hash_next)
         free_pages++;
+    free_pages += sh->limit - sh->fresh;
     if (active != live || active != sh->active_count)
         audit_fail(a, 8, "%u shadow pages live, %u on the active list, %u counted", live, active, sh->active_count);
     if (free_pages != sh->free_count || live + free_pages != sh->limit - 1)
@@ -402,7 +403,7 @@ static void visit_tlb(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set,
 static void audit_all(struct audit *a)
 {
     const struct shadow *sh = shadow_of(a->mmu);
-    for (uint32_t i = 1; i < sh->limit; i++) {
+    for (uint32_t i = 1; i < sh->fresh; i++) {
         if (sh->pages[i].live)
             check_sp(a, &sh->pages[i]);
     }

@@ -18,6 +18,7 @@ struct rmap_level {
 
 struct rmap {
     uint64_t sptes;
+    struct account *bytes;
     struct rmap_level level[RMAP_LEVELS];
 };
 
@@ -33,6 +34,13 @@ static void list_set_desc(struct spte_list *l, struct spte_desc *d)
     l->val = (uintptr_t)d | 1;
 }
 
+static void desc_give(struct spte_desc_cache *c, struct spte_desc *d)
+{
+    d->more = c->free;
+    c->free = d;
+    c->available++;
+}
+
 bool spte_desc_topup(struct spte_desc_cache *c, size_t n)
 {
     while (c->available < n) {
@@ -40,9 +48,8 @@ bool spte_desc_topup(struct spte_desc_cache *c, size_t n)
             struct spte_desc *d = malloc(sizeof *d);
             if (!d)
                 return c->available >= n;
-            d->more = c->free;
-            c->free = d;
-            c->available++;
+            desc_give(c, d);
+            account_add(&c->bytes, sizeof *d);
         }
     }
     return true;
@@ -54,6 +61,7 @@ void spte_desc_fini(struct spte_desc_cache *c)
         struct spte_desc *d = c->free;
         c->free = d->more;
         free(d);
+        account_sub(&c->bytes, sizeof *d);
     }
     c->available = 0;
 }
@@ -67,13 +75,6 @@ static struct spte_desc *desc_take(struct spte_desc_cache *c, struct spte_desc *
     d->used = 0;
     d->total = more ? more->total : 0;
     return d;
-}
-
-static void desc_give(struct spte_desc_cache *c, struct spte_desc *d)
-{
-    d->more = c->free;
-    c->free = d;
-    c->available++;
 }
 
 /* Linux: pte_list_add. */
@@ -191,23 +192,42 @@ struct spte_list *rmap_head(const struct memslot *slot, gfn_t gfn, int level)
     return c && *c ? &(*c)->head[head_index(slot, gfn, level) % CHUNK_HEADS] : NULL;
 }
 
-static void rmap_free(struct rmap *r)
+/* Counted memory, or NULL. */
+static void *node_make(struct account *bytes, size_t count, size_t size)
 {
-    for (int l = 0; l < RMAP_LEVELS; l++) {
-        for (size_t i = 0; r->level[l].dir && i < r->level[l].chunks; i++)
-            free(r->level[l].dir[i]);
-        free(r->level[l].dir);
-    }
-    free(r);
+    void *node = calloc(count, size);
+    if (node)
+        account_add(bytes, count * size);
+    return node;
 }
 
-static struct rmap *rmap_new(const struct memslot *slot)
+static void node_free(struct account *bytes, void *node, size_t size)
 {
-    struct rmap *r = calloc(1, sizeof *r);
+    if (node)
+        account_sub(bytes, size);
+    free(node);
+}
+
+static void rmap_free(struct rmap *r)
+{
+    for (int k = 0; k < RMAP_LEVELS; k++) {
+        struct rmap_level *l = &r->level[k];
+        for (size_t i = 0; l->dir && i < l->chunks; i++)
+            node_free(r->bytes, l->dir[i], sizeof **l->dir);
+        node_free(r->bytes, l->dir, l->chunks * sizeof *l->dir);
+    }
+    node_free(r->bytes, r, sizeof *r);
+}
+
+static struct rmap *rmap_new(const struct memslot *slot, struct account *bytes)
+{
+    struct rmap *r = node_make(bytes, 1, sizeof *r);
+    if (r)
+        r->bytes = bytes;
     for (int level = 1; r && level <= RMAP_LEVELS; level++) {
         struct rmap_level *l = &r->level[level - 1];
         l->chunks = head_index(slot, slot->base + slot->pages - 1, level) / CHUNK_HEADS + 1;
-        l->dir = calloc(l->chunks, sizeof *l->dir);
+        l->dir = node_make(bytes, l->chunks, sizeof *l->dir);
         if (!l->dir) {
             rmap_free(r);
             return NULL;
@@ -218,10 +238,10 @@ static struct rmap *rmap_new(const struct memslot *slot)
 
 bool rmap_prepare(struct memslot *slot, gfn_t gfn, int level, struct spte_desc_cache *c)
 {
-    if (!slot->rmap && !(slot->rmap = rmap_new(slot)))
+    if (!slot->rmap && !(slot->rmap = rmap_new(slot, &c->bytes)))
         return false;
     struct rmap_chunk **chunk = chunk_slot(slot, gfn, level);
-    if (!*chunk && !(*chunk = calloc(1, sizeof **chunk)))
+    if (!*chunk && !(*chunk = node_make(&c->bytes, 1, sizeof **chunk)))
         return false;
     return spte_desc_topup(c, 1);
 }

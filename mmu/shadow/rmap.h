@@ -11,6 +11,7 @@
 #ifndef MMU_SHADOW_RMAP_H
 #define MMU_SHADOW_RMAP_H
 
+#include "core/account.h"
 #include "mmu/engine.h"
 
 #define SPTE_DESC_SLOTS 14
@@ -30,10 +31,11 @@ struct spte_list {
     uintptr_t val;
 };
 
-/* Descriptors to hand out; owned by the engine. */
+/* Descriptors to hand out; owned by the engine. It outlives the rmaps that were made with it. */
 struct spte_desc_cache {
     struct spte_desc *free;
     size_t available;
+    struct account bytes; /* of all rmaps: descriptors, in use or not, heads, directories */
 };
 
 /* Makes sure that `n` additions cannot fail. False: out of memory (nothing lost). */

@@ -49,6 +49,7 @@ static void shadow_fini(struct mmu *mmu)
 static void shadow_register_stats(struct mmu *mmu, struct stats *s)
 {
     const struct shadow_stats *c = &shadow_of(mmu)->stats;
+    const struct account *rmaps = &shadow_of(mmu)->descs.bytes;
     const struct stats_row rows[] = {
         {"shadow.pages", "pages", &c->pages},
         {"shadow.recycled", "pages", &c->recycled},
@@ -61,6 +62,8 @@ static void shadow_register_stats(struct mmu *mmu, struct stats *s)
         {"shadow.unsyncs", "pages", &c->unsyncs},
         {"shadow.syncs", "pages", &c->syncs},
         {"shadow.repointed", "sptes", &c->repointed},
+        {"bytes.rmaps", "bytes", &rmaps->now},
+        {"bytes.rmaps.peak", "bytes", &rmaps->peak},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         stats_add(s, rows[i].name, rows[i].unit, rows[i].value);

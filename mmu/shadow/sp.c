@@ -46,11 +46,8 @@ int sp_arena_init(struct shadow *sh, uint64_t limit)
         sp_arena_fini(sh);
         return -1;
     }
-    for (uint32_t i = sh->limit - 1; i; i--) {
-        sh->pages[i].index = i;
-        sh->pages[i].hash_next = sh->free_head;
-        sh->free_head = i;
-    }
+    account_add(&sh->mmu->bytes.tables, buckets * sizeof *sh->hash);
+    sh->fresh = 1;
     sh->free_count = sh->limit - 1;
     return 0;
 }
@@ -146,11 +143,23 @@ static void count_indirect(struct shadow *sh, union sp_role role, uint32_t n)
         sh->indirect_of_8 += n;
 }
 
+/* One that was used before, or the next of the arena, which so never holds more memory than it once needed. */
+static struct sp *take_free(struct shadow *sh)
+{
+    struct sp *sp = &sh->pages[sh->free_head ? sh->free_head : sh->fresh];
+    sh->free_count--;
+    if (sh->free_head) {
+        sh->free_head = sp->hash_next;
+        return sp;
+    }
+    sp->index = sh->fresh++;
+    account_add(&sh->mmu->bytes.tables, 2 * SP_ENTRIES * sizeof(uint64_t) + sizeof *sp);
+    return sp;
+}
+
 static struct sp *sp_new(struct shadow *sh, gfn_t gfn, union sp_role role, const uint8_t *table)
 {
-    struct sp *sp = &sh->pages[sh->free_head];
-    sh->free_head = sp->hash_next;
-    sh->free_count--;
+    struct sp *sp = take_free(sh);
     sp->gfn = gfn;
     sp->role = role;
     sp->table = table;

@@ -99,7 +99,8 @@ struct shadow {
     uint64_t *spts;  /* limit * SP_ENTRIES sptes */
     uint64_t *gptes; /* as many guest entries (indirect pages) */
     struct sp *pages;
-    uint32_t free_head, free_count; /* linked through hash_next */
+    uint32_t free_head, free_count; /* linked through hash_next; and those from `fresh` on */
+    uint32_t fresh;                 /* pages from here on were never used: their memory was never touched */
     uint32_t *hash;
     uint32_t hash_mask;
     uint32_t indirect_of_4, indirect_of_8; /* live indirect pages by the size of their guest entries */

@@ -8,8 +8,8 @@ from harness import DEBUG_EXIT, LONG, check, guest, run_guest, tmp, umbra, write
 from workload import count
 
 MODES = ("shadow", "walk", "ept")
-# What the emulator itself may hold beyond -memlimit: its code, TLBs, shadow pages and decoded code, the kernel and initrd files
-# (15 MiB), and the bookkeeping of swapped pages.
+# What the emulator itself may hold beyond -memlimit (README): its code, TLBs, shadow pages and decoded code, the kernel and
+# initrd files (15 MiB), and the bookkeeping of swapped pages.
 RESIDENT_CONSTANT = 64 << 20
 
 def testos(*args):
@@ -118,17 +118,12 @@ def test_test_os_with_unsync_tables_does_not_notice_host_events():
 
 def test_bad_values_are_named():
     for option, value, word in (("-memlimit", "8K", "at least 256K"), ("-memlimit", "lots", "size"), ("-memlimit", "0", "256K"),
-                                ("-swapsize", "4K", "at least 64K"), ("-ksm", "maybe", "on or off"),
+                                ("-swapsize", "4K", "at least 64K"), ("-shadow-pages", "63", "at least 64"), ("-ksm", "maybe", "on or off"),
                                 ("-host-chaos", "ops=swap+fire", "fire"), ("-host-chaos", "rate=0", "rate=0"),
                                 ("-host-chaos", "speed=3", "speed"), ("-swapfile", "/nonexistent/swap", "/nonexistent/swap")):
         result = umbra("-m", "32M", "-kernel", guest("testos"), *DEBUG_EXIT, option, value)
         lines = result.err.strip().splitlines()
         check(result.status == 2 and len(lines) == 1 and word in lines[0], f"{option} {value}: {result.status} {result.err}")
-
-
-def test_linux_works_the_same_in_every_mode():
-    for mode in ("ept", "walk"):
-        workload.same("-mmu", mode)
 
 
 def test_linux_writes_the_same_with_unsync_tables():
@@ -146,6 +141,20 @@ def test_linux_does_not_notice_a_memory_limit():
         check(outs > 3000 and ins > 50, "hardly anything was swapped")
         check(count(result, "host.resident") * 4096 <= limit, "more is resident than allowed")
         check(peak <= limit + RESIDENT_CONSTANT, f"the emulator had {peak >> 20} MiB resident")
+
+
+def test_linux_works_the_same_in_every_mode_and_its_shadow_takes_one_percent_of_its_memory():
+    for mode in ("shadow", "ept", "walk"):
+        result, _ = workload.base() if mode == "shadow" else workload.same("-mmu", mode)
+        peak = {n: count(result, f"bytes.{n}.peak") for n in ("tables", "rmaps", "tracking", "tlb", "tlb_deps", "host_tables")
+                if f"bytes.{n}" in result.err}
+        print(f"        {mode}: " + ", ".join(f"{n} {k}" for n, k in peak.items()))
+        check(all(count(result, f"bytes.{n}") <= k for n, k in peak.items()), "more now than there ever was")
+        mine = sum(peak.get(n, 0) for n in ("tables", "rmaps", "tracking", "tlb_deps"))
+        check(mine <= (512 << 20) // 100, f"{mode}: {mine} bytes")
+        check((1 << 20) < peak["tlb"] <= 8 << 20, f"{mode}: TLBs of {peak['tlb']} bytes")
+        if mode == "shadow":
+            check(peak["tables"] >= count(result, "shadow.pages") * 8192 and peak["rmaps"] > 1 << 16, str(peak))
 
 
 def test_linux_works_in_a_third_of_what_it_wants():

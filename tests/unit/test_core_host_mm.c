@@ -87,6 +87,24 @@ static void gup_ok(unsigned i, bool write)
     ck_assert_ptr_eq(got.ptr, frame_pool_ptr(pool, got.pfn));
 }
 
+START_TEST(memory_of_host_tables_is_counted_and_goes_with_what_they_hold)
+{
+    struct stats stats;
+    bool found;
+    stats_init(&stats);
+    host_mm_add_stats(mm, &stats);
+    ck_assert_uint_eq(stats_get(&stats, "bytes.host_tables", &found), 0);
+    ck_assert(found);
+    ck_assert_int_eq(host_mm_gup(mm, base, true, &got), 0);
+    uint64_t held = stats_get(&stats, "bytes.host_tables", &found);
+    ck_assert_uint_ge(held, 512 * 8);
+    ck_assert_int_eq(host_mm_dontneed(mm, base, PAGE_SIZE), 0);
+    ck_assert_uint_eq(stats_get(&stats, "bytes.host_tables", &found), 0);
+    ck_assert_uint_eq(stats_get(&stats, "bytes.host_tables.peak", &found), held);
+    stats_fini(&stats);
+}
+END_TEST
+
 START_TEST(a_read_of_an_untouched_page_is_given_the_zero_page_read_only)
 {
     gup_ok(0, false);
@@ -442,6 +460,7 @@ static Suite *suite(void)
     TCase *t = tcase_create("host_mm");
     tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, memory_of_host_tables_is_counted_and_goes_with_what_they_hold);
     tcase_add_test(t, a_read_of_an_untouched_page_is_given_the_zero_page_read_only);
     tcase_add_test(t, a_write_gives_a_private_zeroed_writable_dirty_frame);
     tcase_add_test(t, a_write_to_the_zero_page_replaces_the_frame_and_fires_the_bus);

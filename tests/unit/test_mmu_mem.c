@@ -85,6 +85,17 @@ START_TEST(overlapping_misaligned_and_empty_slots_are_refused)
 }
 END_TEST
 
+START_TEST(every_error_of_slots_has_a_text_of_its_own)
+{
+    for (int a = MEMSLOT_ERR_UNSUPPORTED; a <= MEMSLOT_OK; a++) {
+        ck_assert_str_ne(mem_slot_error_text(a), "unknown error");
+        for (int b = a + 1; b <= MEMSLOT_OK; b++)
+            ck_assert_str_ne(mem_slot_error_text(a), mem_slot_error_text(b));
+    }
+    ck_assert_ptr_nonnull(strstr(mem_slot_error_text(MEMSLOT_ERR_OVERLAP), "overlaps"));
+}
+END_TEST
+
 START_TEST(every_change_of_slots_advances_the_generation)
 {
     uint64_t g = mem_generation(rig.mem);
@@ -394,6 +405,7 @@ static Suite *suite(void)
     TCase *t = tcase_create("memory");
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, overlapping_misaligned_and_empty_slots_are_refused);
+    tcase_add_test(t, every_error_of_slots_has_a_text_of_its_own);
     tcase_add_test(t, every_change_of_slots_advances_the_generation);
     tcase_add_test(t, bisection_finds_every_page_of_many_slots_and_nothing_between);
     tcase_add_test(t, hva_range_is_found_in_every_slot_that_maps_it);

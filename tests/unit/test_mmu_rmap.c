@@ -110,8 +110,11 @@ START_TEST(range_walk_finds_each_used_head_once_at_each_level)
             ck_assert(rmap_remove(&c, &s, at[i], level, &sptes[i]));
         ck_assert_uint_eq(rmap_count(&s), 0);
     }
+    ck_assert_uint_ge(c.bytes.now, 12 * 512 * sizeof(struct spte_list) + c.available * sizeof(struct spte_desc));
     rmap_release(&s);
     spte_desc_fini(&c);
+    ck_assert_uint_eq(c.bytes.now, 0); /* all of it was counted */
+    ck_assert_uint_gt(c.bytes.peak, 0);
 }
 END_TEST
 
