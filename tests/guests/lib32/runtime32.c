@@ -273,6 +273,10 @@ void trap_record(u32 *at, u32 ss)
         outb(DEBUG_EXIT, 0x11);
     }
     memcpy(&p->out, at, 12 * 4);
+    p->out.ds &= 0xffff; // a processor may leave the upper half of a pushed selector as memory was
+    p->out.es &= 0xffff;
+    p->out.fs &= 0xffff;
+    p->out.gs &= 0xffff;
     p->vector = at[12] & 0xff;
     p->is_error = has_error_code(p->vector);
     p->error = at[13];
