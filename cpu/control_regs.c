@@ -108,6 +108,11 @@ static uint64_t cr4_offered(const struct vcpu *v)
     return m;
 }
 
+bool control_cr4_is_offered(const struct vcpu *v, uint64_t value)
+{
+    return !(value & ~cr4_offered(v));
+}
+
 /* Which write of CR4 flushes a TLB, and how much: SDM volume 3, 4.10.4.1. */
 static void flush_for_cr4(struct vcpu *v, uint64_t changed, uint64_t value)
 {

@@ -283,6 +283,9 @@ struct vcpu {
     uint64_t history_count;
     struct exc_record triple; /* the exception that could not be delivered, when activity is VCPU_SHUTDOWN */
     void (*on_a20)(void *ctx, uint64_t mask);
+    /* SMM is entered (left): the machine maps what the processor sees there. May be NULL. */
+    void (*on_smm)(void *ctx, bool entered);
+    void *on_smm_ctx;
     /* The run loop's own: a copy of the first instructions of a block that is longer than the budget; a block outside
      * the cache (code in device memory). */
     struct jump_entry jump[1u << JUMP_BITS];

@@ -22,7 +22,7 @@ static bool segments_are_flat(const struct vcpu *v)
 /* In 64-bit mode the sizes and flatness are fixed, so that loading DS or SS does not change the word. */
 static unsigned mode_word(const struct vcpu *v)
 {
-    unsigned mode = v->cpl == 3 ? MODE_USER : 0;
+    unsigned mode = (v->cpl == 3 ? MODE_USER : 0) | (v->in_smm ? MODE_SMM : 0);
     if (!(v->cr0 & CR0_PE))
         return mode | (v->seg[SEG_CS].attr & SEG_ATTR_DB ? MODE_CODE32 : 0) |
                (v->seg[SEG_SS].attr & SEG_ATTR_DB ? MODE_SS32 : 0);
@@ -70,7 +70,7 @@ void mode_load_mmu(struct vcpu *v)
     r.pkru = v->pkru;
     r.pkrs = v->pkrs;
     memcpy(r.pdpte, v->pdpte, sizeof r.pdpte);
-    r.a20_mask = v->a20_mask;
+    r.a20_mask = v->in_smm ? ~0ull : v->a20_mask;
     r.features =
         (cpu_has(v, CPU_FEATURE_PDPE1GB) ? PAGING_HAS_1G : 0) | (cpu_has(v, CPU_FEATURE_PSE36) ? PAGING_HAS_PSE36 : 0);
     r.maxphyaddr = v->model->maxphyaddr;

@@ -12,6 +12,7 @@
 #include "cpu/interp/interp.h"
 #include "cpu/kvm_pv.h"
 #include "cpu/monitor.h"
+#include "cpu/smm.h"
 #include "cpu/system.h"
 
 /* ---- leaving a block ---- */
@@ -338,8 +339,8 @@ bool vcpu_has_wakeup(const struct vcpu *v)
 {
     if (v->activity == VCPU_WAIT_SIPI)
         return v->sipi_pending;
-    return monitor_has_wakeup(v) || (v->nmi_pending && !v->nmi_blocked) || v->init_pending || v->pending_dbg ||
-           (v->intr_pin && v->rflags & FLAG_IF);
+    return monitor_has_wakeup(v) || (v->smi_pending && !v->in_smm) || (v->nmi_pending && !v->nmi_blocked) ||
+           (v->init_pending && !v->in_smm) || v->pending_dbg || (v->intr_pin && v->rflags & FLAG_IF);
 }
 
 /* Both may be pending: a SIPI that came before the INIT has been dropped already (pin_set()). */
@@ -376,7 +377,9 @@ static void take_events(struct vcpu *v)
 {
     if (unlikely(v->pv != NULL) && v->activity == VCPU_HALTED && vcpu_has_wakeup(v))
         kvm_pv_enter(v);
-    if (v->init_pending || v->sipi_pending)
+    if (v->smi_pending && !v->in_smm && v->activity <= VCPU_HALTED)
+        return smm_enter(v);
+    if ((v->init_pending && !v->in_smm) || v->sipi_pending)
         take_init_or_sipi(v);
     if (v->activity <= VCPU_HALTED && v->pending_dbg && !v->shadow_is_movss)
         vcpu_deliver_debug(v);
@@ -392,7 +395,7 @@ static void take_events(struct vcpu *v)
 
 static inline bool has_events(const struct vcpu *v)
 {
-    return v->init_pending || v->sipi_pending || v->nmi_pending || v->pending_dbg ||
+    return v->init_pending || v->sipi_pending || v->smi_pending || v->nmi_pending || v->pending_dbg ||
            (v->intr_pin && v->rflags & FLAG_IF);
 }
 

@@ -220,6 +220,7 @@ static inline void need_cpl0(struct vcpu *v, const struct insn *i)
 /* ---- control registers (cpu/control_regs.c) ---- */
 void control_write_cr0(struct vcpu *v, const struct insn *i, uint64_t value);
 void control_write_cr3(struct vcpu *v, const struct insn *i, uint64_t value);
+bool control_cr4_is_offered(const struct vcpu *v, uint64_t value);
 void control_write_cr4(struct vcpu *v, const struct insn *i, uint64_t value);
 uint64_t control_read_cr8(struct vcpu *v);
 void control_write_cr8(struct vcpu *v, const struct insn *i, uint64_t value);

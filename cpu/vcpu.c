@@ -7,6 +7,7 @@
 #include "cpu/cpuid.h"
 #include "cpu/kvm_pv.h"
 #include "cpu/monitor.h"
+#include "cpu/smm.h"
 #include "cpu/system.h"
 
 #include <stdio.h>
@@ -135,6 +136,8 @@ void vcpu_reset(struct vcpu *v, bool init)
     v->dr[7] = 0x400;
     v->pkru = v->pkrs = 0;
     if (!init) {
+        v->in_smm = v->smm_kept_nmi_blocked = false;
+        v->smbase = SMM_RESET_BASE;
         reset_fpu(v);
         msr_reset(v);
     }
@@ -175,7 +178,7 @@ static void pin_set(void *ctx, unsigned n, bool level)
             v->nmi_pending = true;
             break;
         case CPU_PIN_SMI:
-            log_emit(v->log, LOG_UNIMP, "cpu%u: SMI (system management mode)", v->index);
+            v->smi_pending = true;
             break;
         case CPU_PIN_INIT:
             v->init_pending = true;

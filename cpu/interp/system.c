@@ -6,6 +6,7 @@
 #include "cpu/kvm_pv.h"
 #include "cpu/monitor.h"
 #include "cpu/optable.h"
+#include "cpu/smm.h"
 
 /* RDX:RAX as the MSR instructions use them. */
 static uint64_t get_edx_eax(const struct vcpu *v)
@@ -474,6 +475,8 @@ op_fn *bind_system(const struct insn *i, unsigned mode)
     op_fn *fn = bind_system_control(i, mode);
     if (!fn)
         fn = bind_monitor(i);
+    if (!fn)
+        fn = bind_smm(i);
     if (!fn)
         fn = bind_system_segment(i, mode);
     if (!fn)
