@@ -6,6 +6,8 @@ from harness import check, run_guest
 
 MODES = ("shadow", "walk", "ept")
 TOPICS = {  # guest: checks that must be there at least, with -cpu max
+    "gates": 120,
+    "segments": 470,
     "tasks": 200,
     "v86": 200,
 }
