@@ -6,6 +6,8 @@
  * Each row is the median of `runs` (default 9) runs, each the mean of many repetitions; beside it the smallest run.
  */
 #include "core/bus.h"
+#include "core/host/host_ops.h"
+#include "core/host/swap.h"
 #include "mmu/engine.h"
 
 #include <stdio.h>
@@ -82,6 +84,12 @@ static void open_bench(struct bench *b)
     b->mm = host_mm_create(b->pool);
     b->hva = host_mm_mmap_anon(b->mm, RAM, HOST_READ | HOST_WRITE);
     b->far_hva = host_mm_mmap_anon(b->mm, FAR_SIZE, HOST_READ | HOST_WRITE);
+    struct swap_store *store = swap_store_create(&(struct swap_config){.memory_bytes = 16u << 20}, err, sizeof err);
+    if (!store || host_mm_set_swap(b->mm, store) != HOST_OK) {
+        fprintf(stderr, "mmu_bench: no swap store: %s\n", err);
+        exit(1);
+    }
+    swap_store_put(store); /* the mm has it now */
     bus_init(&b->bus, "mmio", 0, NULL);
     b->mem = mem_create(&(struct mem_config){.mm = b->mm, .mmio = &b->bus});
     mem_slot_add(b->mem, 0, 0, RAM, b->hva, MEMSLOT_RAM);
@@ -229,6 +237,11 @@ static double zap_100(struct bench *b)
     return zap(b, 100);
 }
 
+static double zap_10(struct bench *b)
+{
+    return zap(b, 10);
+}
+
 static double zap_10000(struct bench *b)
 {
     return zap(b, 10000);
@@ -258,6 +271,51 @@ static double gup(struct bench *b)
     for (unsigned i = 0; i < PAGES; i++)
         host_mm_gup(b->mm, b->hva + DATA + (uint64_t)i * 4096, true, &g);
     return (now_ns() - t) / PAGES;
+}
+
+/* Pages of the data beyond those that most rows map: bytes that compress about as program data does. */
+#define COLD       (DATA + (uint64_t)PAGES * 4096)
+#define COLD_PAGES 256u
+
+static void cold_fill(struct bench *b)
+{
+    for (unsigned i = 0; i < COLD_PAGES; i++)
+        for (unsigned k = 0; k < 512; k++)
+            put(b, COLD + i * 4096 + k * 8, (uint64_t)(i * 7 + k) * 0x9e3779b97f4a7c15ull >> 44);
+}
+
+/* gup, for writing, of pages that are in the compressed store. */
+static double swap_in(struct bench *b)
+{
+    struct gup_result g;
+    cold_fill(b);
+    for (unsigned i = 0; i < COLD_PAGES; i++)
+        if (host_mm_swap_out(b->mm, b->hva + COLD + i * 4096) != HOST_OK) {
+            fprintf(stderr, "mmu_bench: a page cannot be swapped out\n");
+            exit(1);
+        }
+    double t = now_ns();
+    for (unsigned i = 0; i < COLD_PAGES; i++)
+        host_mm_gup(b->mm, b->hva + COLD + i * 4096, true, &g);
+    return (now_ns() - t) / COLD_PAGES;
+}
+
+/* gup, for writing, of pages that a child shares since a fork: a copy, with its invalidation. */
+static double cow_break(struct bench *b)
+{
+    struct gup_result g;
+    cold_fill(b);
+    struct host_mm *child = host_mm_fork(b->mm);
+    if (!child) {
+        fprintf(stderr, "mmu_bench: no memory for a fork\n");
+        exit(1);
+    }
+    double t = now_ns();
+    for (unsigned i = 0; i < COLD_PAGES; i++)
+        host_mm_gup(b->mm, b->hva + COLD + i * 4096, true, &g);
+    t = (now_ns() - t) / COLD_PAGES;
+    host_mm_destroy(child);
+    return t;
 }
 
 static double zap_all(struct bench *b)
@@ -302,10 +360,13 @@ int main(int argc, char **argv)
     row(&b, "CR3 switch to a new root, and one access", cr3_new);
     row(&b, "INVLPG", invlpg);
     row(&b, "invalidation of a range with 1 mapping", zap_1);
+    row(&b, "invalidation of a range with 10 mappings", zap_10);
     row(&b, "invalidation of a range with 100 mappings", zap_100);
     row(&b, "invalidation of a range with 10,000 mappings", zap_10000);
     row(&b, "invalidation of 1 GiB with 10 mappings", zap_sparse);
     row(&b, "gup of a present page", gup);
+    row(&b, "swap-in of a page (compressed store)", swap_in);
+    row(&b, "copy-on-write break of a page", cow_break);
     row(&b, "dropping everything (2,048 mappings)", zap_all);
     close_bench(&b);
     return 0;
