@@ -1,0 +1,42 @@
+/* The table of rows. The work at scale 100 takes a processor about 10 to 30 ms. */
+#include "guest.h"
+
+const struct row rows[] = {
+    {"integer mix", "integer", 400, row_integer_mix, false},
+    {"sha256", "integer", 40000, row_sha256, false},
+    {"lz", "integer", 40, row_lz, false},
+    {"division", "integer", 700000, row_division, false},
+    {"atomics", "integer", 1000000, row_atomics, false},
+    {"matmul", "float", 150, row_matmul, false},
+    {"n-body", "float", 80000, row_nbody, false},
+    {"mandelbrot", "float", 2048, row_mandelbrot, false},
+    {"x87", "float", 400000, row_x87, false},
+    {"packed sse", "float", 6000, row_packed_sse, false},
+    {"avx2", "float", 6000, row_avx2, true},
+    {"pointer chase", "memory", 1000000, row_chase, false},
+    {"memcpy", "memory", 3000, row_memcpy, false},
+    {"random writes", "memory", 2000000, row_random_writes, false},
+    {"sequential sums", "memory", 300, row_sums, false},
+    {"getppid", "kernel", 50000, row_getppid, false},
+    {"fork", "kernel", 100, row_fork, false},
+    {"fork+exec", "kernel", 50, row_fork_exec, false},
+    {"mmap churn", "kernel", 300, row_mmap_churn, false},
+    {"mprotect+sigsegv", "kernel", 5000, row_mprotect_segv, false},
+    {"pipe ping-pong", "kernel", 3000, row_pipe_ping_pong, false},
+    {"rdtsc", "kernel", 500000, row_rdtsc, false},
+    {"cpuid", "kernel", 50000, row_cpuid, false},
+    {"switch dispatch", "branch", 20000, row_switch, false},
+    {"computed goto", "branch", 20000, row_computed_goto, false},
+    {"fib", "branch", 800, row_fib, false},
+    {"virtual calls", "branch", 5000, row_virtual_calls, false},
+    {"sort", "branch", 100, row_sort, false},
+    {"rep movsb", "string", 3000, row_rep_movsb, false},
+    {"rep stos", "string", 3000, row_rep_stos, false},
+    {"rep scas", "string", 500, row_rep_scas, false},
+    {"short reps", "string", 200000, row_short_reps, false},
+    {"self-modifying loop", "code", 40000, row_self_modifying, false},
+    {"code in fresh pages", "code", 2000, row_code_fresh, false},
+    {"code in reused pages", "code", 2000, row_code_reused, false},
+};
+
+const size_t row_count = sizeof rows / sizeof rows[0];
