@@ -171,9 +171,9 @@ static void page_invalidate(struct code_cache *c, unsigned as, gfn_t gfn)
     page_release(c, page_slot(c, as, gfn));
 }
 
-uint64_t code_cache_generation(const struct code_cache *c)
+const uint64_t *code_cache_generation(const struct code_cache *c)
 {
-    return c->generation;
+    return &c->generation;
 }
 
 static void on_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)

@@ -42,8 +42,8 @@ struct block *code_cache_find(const struct code_cache *c, gpa_t gpa, gpa_t page2
 /* The block that starts at `gpa`, whatever its second page: if it has one, the caller must translate that and use
  * code_cache_find(). */
 struct block *code_cache_find_any(const struct code_cache *c, gpa_t gpa, uint32_t mode);
-/* Advances whenever blocks were dropped: validity of block pointers kept elsewhere. */
-uint64_t code_cache_generation(const struct code_cache *c);
+/* A number that advances whenever blocks were dropped: validity of block pointers kept elsewhere. */
+const uint64_t *code_cache_generation(const struct code_cache *c);
 /* Which forms are offered (struct cpu_model.gates); any other is #UD. All, until this is called. */
 void code_cache_set_gates(struct code_cache *c, uint64_t gates);
 /* Decodes and inserts. `bytes` are the page's from gpa on (avail up to the page's end); for a crossing instruction

@@ -187,11 +187,13 @@ struct vcpu_debug {
 
 /* A look-up of a block that went well, valid while the fetch translation and the code cache are unchanged. */
 struct jump_entry {
-    uint64_t rip, base, epoch, generation; /* base: of CS */
+    uint64_t rip, base, epoch; /* base: of CS */
     struct block *block;
+    uint64_t generation;
     uint32_t mode;
 };
-#define JUMP_BITS 10
+#define JUMP_BITS    12
+#define CHAIN_CLOSED UINT64_MAX
 
 struct vcpu_config {
     unsigned index;
@@ -221,6 +223,8 @@ struct vcpu {
     const struct block *block; /* running */
     unsigned exit_slot;        /* which successor the block's end chose: 0 fall through, 1 taken, 2 unknown */
     uint64_t rep_budget;       /* units that a REP instruction may use before the next boundary check */
+    uint64_t chain_end;        /* of the clock; see cpu/interp/chain.h */
+    uint64_t chain_epoch;      /* of mv->fetch_epoch when the chain was opened, or CHAIN_CLOSED */
     struct vclock *clock;
     unsigned cpl;
     unsigned mode; /* enum cpu_mode_bits */
@@ -274,6 +278,7 @@ struct vcpu {
     struct mem *mem;
     struct bus *ports;
     struct code_cache *code;
+    const uint64_t *code_generation; /* of that cache: validity of block pointers kept elsewhere */
     const struct log *log;
     struct trace *trace;
     const struct cpu_model *model;

@@ -8,8 +8,7 @@
 #include "core/bus.h"
 #include "core/clock.h"
 #include "cpu/breakpoint.h"
-#include "cpu/code_cache.h"
-#include "cpu/interp/interp.h"
+#include "cpu/interp/chain.h"
 #include "cpu/kvm_pv.h"
 #include "cpu/monitor.h"
 #include "cpu/smm.h"
@@ -23,6 +22,7 @@ void op_block_end(struct vcpu *v, const struct insn *i)
     v->synced = 0;
     v->rip = v->gpr[REG_IP] + i->off;
     v->exit_slot = 0;
+    return vcpu_enter_next(v, 0);
 }
 
 void op_stop_after(struct vcpu *v, const struct insn *i)
@@ -131,15 +131,13 @@ static __attribute__((noinline)) struct block *decode_block(struct vcpu *v, uint
     return b ? b : find_crossing(v, lin, gpa, host);
 }
 
-static struct jump_entry *jump_slot(struct vcpu *v)
+/* What is noted lasts as long as the fetch entry does: there must be one. */
+static void jump_note(struct vcpu *v, uint64_t lin, struct block *b)
 {
-    return &v->jump[(v->rip ^ v->rip >> JUMP_BITS) & ((1u << JUMP_BITS) - 1)];
-}
-
-static void jump_note(struct vcpu *v, struct block *b)
-{
-    *jump_slot(v) = (struct jump_entry){
-        v->rip, v->seg_base[SEG_CS], v->mv->fetch_epoch, code_cache_generation(v->code), b, v->mode};
+    if (!tlb_lookup_fetch(v->mv, lin))
+        return;
+    *jump_slot(v, v->rip) = (struct jump_entry){
+        v->rip, v->seg_base[SEG_CS], v->mv->fetch_epoch, b, *v->code_generation, v->mode};
 }
 
 /* The block at v->rip, the long way. */
@@ -151,7 +149,7 @@ static struct block *look_up_block(struct vcpu *v)
     gpa_t gpa = fetch_translate(v, lin, &host);
     struct block *b = host ? code_cache_find_any(v->code, gpa, block_mode(v)) : NULL;
     if (likely(b && b->page2 == BLOCK_NO_PAGE)) {
-        jump_note(v, b);
+        jump_note(v, lin, b);
         return b;
     }
     return b ? find_crossing(v, lin, gpa, host) : decode_block(v, lin, gpa, host);
@@ -160,18 +158,17 @@ static struct block *look_up_block(struct vcpu *v)
 /* The block at v->rip. Raises fetch faults. */
 static struct block *find_block(struct vcpu *v)
 {
-    const struct jump_entry *j = jump_slot(v);
+    struct block *b = jump_find(v, v->rip);
     v->gpr[REG_IP] = v->rip;
-    if (likely(j->rip == v->rip && j->base == v->seg_base[SEG_CS] && j->epoch == v->mv->fetch_epoch &&
-               j->mode == v->mode && j->block && j->generation == code_cache_generation(v->code)))
-        return j->block;
-    return look_up_block(v);
+    return likely(b != NULL) ? b : look_up_block(v);
 }
 
 /* ---- running blocks ---- */
 
+/* Without going on to other blocks. */
 static void run_insns(struct vcpu *v, const struct insn *i)
 {
+    chain_close(v);
     v->synced = 0;
     i->fn(v, i);
 }
@@ -241,11 +238,13 @@ static void run_blocks(struct vcpu *v, uint64_t end)
             return;
         }
         v->rep_budget = left - b->n + 1;
-        run_insns(v, b->insn);
+        chain_open(v, end);
+        v->synced = 0;
         v->stats.blocks++;
+        b->insn->fn(v, b->insn);
         if (wants_boundary(v) || clock_now(v->clock) >= end || unlikely(v->uncached != NULL))
             return;
-        b = next_block(v, b, epoch);
+        b = next_block(v, (struct block *)(uintptr_t)v->block, epoch);
     }
 }
 

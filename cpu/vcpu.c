@@ -52,6 +52,7 @@ struct vcpu *vcpu_create(const struct vcpu_config *cfg)
     v->ports = cfg->ports;
     v->clock = cfg->clock;
     v->code = cfg->code;
+    v->code_generation = cfg->code ? code_cache_generation(cfg->code) : NULL;
     v->log = cfg->log;
     v->trace = cfg->trace;
     v->model = cfg->model;
@@ -60,6 +61,7 @@ struct vcpu *vcpu_create(const struct vcpu_config *cfg)
     v->apic_id = topology_apic_id(&v->topology, v->index);
     v->debug_rep_lin = UINT64_MAX;
     v->rng_state = cfg->rng_seed;
+    v->chain_epoch = CHAIN_CLOSED;
     v->a20_mask = ~0ull;
     v->pv = kvm_pv_create(v, cfg->wall_base);
     v->mv->rip = rip_of;

@@ -31,7 +31,7 @@ always_inline void jump_64(struct vcpu *v, const struct insn *i, uint64_t target
 {
     if (unlikely(!is_canonical_48(target)))
         return jump_far_up(v, i, target, slot);
-    block_end(v, i, target, slot);
+    return vcpu_chain_on(v, i, target, slot);
 }
 
 /* The target of a near branch as code that is not 64-bit reaches it. */
@@ -63,8 +63,9 @@ static uint64_t any_target(struct vcpu *v, const struct insn *i, uint64_t target
 #define JCC(cc)                                                                                                        \
     static void jcc_64_##cc(struct vcpu *v, const struct insn *i)                                                      \
     {                                                                                                                  \
-        bool taken = flags_cond(v, cc);                                                                                \
-        jump_64(v, i, insn_next_rip(v, i) + (taken ? i->imm : 0), taken);                                              \
+        if (flags_cond(v, cc))                                                                                         \
+            return jump_64(v, i, insn_next_rip(v, i) + i->imm, 1);                                                     \
+        return vcpu_chain_on(v, i, insn_next_rip(v, i), 0);                                                            \
     }                                                                                                                  \
     static void jcc_legacy_##cc(struct vcpu *v, const struct insn *i)                                                  \
     {                                                                                                                  \
@@ -87,12 +88,12 @@ static op_fn *bind_jcc(const struct insn *i, unsigned mode)
 
 static void jmp_rel_64(struct vcpu *v, const struct insn *i)
 {
-    jump_64(v, i, insn_next_rip(v, i) + i->imm, 1);
+    return jump_64(v, i, insn_next_rip(v, i) + i->imm, 1);
 }
 
 static void jmp_reg_64(struct vcpu *v, const struct insn *i)
 {
-    jump_64(v, i, v->gpr[i->rm], 2);
+    return jump_64(v, i, v->gpr[i->rm], 2);
 }
 
 slow_path void jmp_mem_64_G(struct vcpu *v, const struct insn *i)
@@ -107,7 +108,7 @@ static void jmp_mem_64_X(struct vcpu *v, const struct insn *i)
     if (unlikely(!p))
         return jmp_mem_64_G(v, i);
     memcpy(&target, p, 8);
-    jump_64(v, i, target, 2);
+    return jump_64(v, i, target, 2);
 }
 
 static void jmp_legacy(struct vcpu *v, const struct insn *i)
@@ -146,17 +147,17 @@ always_inline void do_call_64(struct vcpu *v, const struct insn *i, uint64_t tar
         return call_64_slow(v, i, target, slot);
     memcpy(p, &next, 8);
     v->gpr[REG_RSP] = sp;
-    block_end(v, i, target, slot);
+    return vcpu_chain_on(v, i, target, slot);
 }
 
 static void call_rel_64(struct vcpu *v, const struct insn *i)
 {
-    do_call_64(v, i, insn_next_rip(v, i) + i->imm, 1);
+    return do_call_64(v, i, insn_next_rip(v, i) + i->imm, 1);
 }
 
 static void call_reg_64(struct vcpu *v, const struct insn *i)
 {
-    do_call_64(v, i, v->gpr[i->rm], 2);
+    return do_call_64(v, i, v->gpr[i->rm], 2);
 }
 
 slow_path void call_mem_64_G(struct vcpu *v, const struct insn *i)
@@ -171,7 +172,7 @@ static void call_mem_64_X(struct vcpu *v, const struct insn *i)
     if (unlikely(!p))
         return call_mem_64_G(v, i);
     memcpy(&target, p, 8);
-    do_call_64(v, i, target, 2);
+    return do_call_64(v, i, target, 2);
 }
 
 static void call_legacy(struct vcpu *v, const struct insn *i)
@@ -213,7 +214,7 @@ static void ret_64(struct vcpu *v, const struct insn *i)
     if (unlikely(!is_canonical_48(target)))
         return ret_any(v, i);
     v->gpr[REG_RSP] = sp + 8;
-    block_end(v, i, target, 2);
+    return vcpu_chain_on(v, i, target, 2);
 }
 
 /* ---- LOOP, JCXZ ---- */

@@ -4,6 +4,7 @@
 #ifndef CPU_INTERP_CONTROL_H
 #define CPU_INTERP_CONTROL_H
 
+#include "cpu/interp/chain.h"
 #include "cpu/interp/integer.h"
 #include "cpu/interp/stack.h"
 

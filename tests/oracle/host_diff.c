@@ -338,6 +338,7 @@ static struct bed *make_bed(uint64_t seed)
     b->mv.regs.cpl = 3;
     clock_init(&b->clock);
     v->mv = &b->mv;
+    v->chain_epoch = CHAIN_CLOSED;
     v->clock = &b->clock;
     v->mode = MODE_CODE64 | MODE_SS32 | MODE_PE | MODE_LONG | MODE_FLAT | MODE_USER;
     v->cpl = 3;
