@@ -53,7 +53,7 @@ static void cache_fill(struct mem *m, const struct memslot *s, gfn_t gfn, const 
 void *mem_page_get(struct mem *m, unsigned as, gfn_t gfn, bool write)
 {
     const struct memslot *s = memslot_find(m, as, gfn);
-    if (!s)
+    if (!s || s->kind == MEMSLOT_DEVICE)
         return NULL;
     struct gup_result g;
     uint64_t seq = m->invalidate_seq;
@@ -263,7 +263,7 @@ bool mem_is_lost(const struct mem *m, hva_t hva)
 static enum mem_result peek_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t *buf, size_t len)
 {
     const struct memslot *s = memslot_find(m, as, gpa >> PAGE_SHIFT);
-    if (!s) {
+    if (!s || s->kind == MEMSLOT_DEVICE) {
         memset(buf, 0xff, len);
         return MEM_DEVICE;
     }
@@ -313,7 +313,7 @@ static enum mem_result read_part(struct mem *m, unsigned as, gpa_t gpa, uint8_t 
 {
     const uint8_t *page = mem_page_read(m, as, gpa >> PAGE_SHIFT);
     if (unlikely(!page)) {
-        if (!memslot_find(m, as, gpa >> PAGE_SHIFT))
+        if (mem_is_device(m, as, gpa, false))
             return access_device(m, gpa, buf, len, kind, false, cpu);
         memset(buf, 0xff, len);
         return MEM_OK;
@@ -403,7 +403,8 @@ static bool hook_locate(void *ctx, unsigned as, gpa_t gpa, uint64_t len, bool wr
     const struct mem *m = ctx;
     gfn_t first = gpa >> PAGE_SHIFT, last = (gpa + len - 1) >> PAGE_SHIFT;
     const struct memslot *s = as < MEM_ADDRESS_SPACES ? memslot_find(m, as, first) : NULL;
-    if (!s || last < first || last - s->base >= s->pages || (write && s->kind != MEMSLOT_RAM))
+    if (!s || last < first || last - s->base >= s->pages || s->kind == MEMSLOT_DEVICE ||
+        (write && s->kind != MEMSLOT_RAM))
         return false;
     *out = (struct guest_place){.mm = m->cfg.mm, .hva = memslot_hva(s, first) | (gpa & PAGE_MASK)};
     return true;

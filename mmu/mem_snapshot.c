@@ -34,12 +34,22 @@ static void save_slot(const struct mem *m, const struct memslot *s, struct snap_
     snap_put_u64(w, RAM_END);
 }
 
+/* What is behind a device's slot is no memory: the same machine has such slots with one engine and not with another. */
+static size_t saved_slots(const struct mem *m)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < memslot_count(m); i++)
+        n += memslot_at(m, i)->kind != MEMSLOT_DEVICE;
+    return n;
+}
+
 void mem_save(const struct mem *m, struct snap_writer *w)
 {
     snap_begin(w, RAM_SECTION, RAM_VERSION);
-    snap_put_u32(w, (uint32_t)memslot_count(m));
+    snap_put_u32(w, (uint32_t)saved_slots(m));
     for (size_t i = 0; i < memslot_count(m); i++)
-        save_slot(m, memslot_at(m, i), w);
+        if (memslot_at(m, i)->kind != MEMSLOT_DEVICE)
+            save_slot(m, memslot_at(m, i), w);
     snap_end(w);
 }
 
@@ -106,9 +116,9 @@ void mem_load(struct mem *m, struct snap_reader *r)
     if (!snap_expect(r, RAM_SECTION, RAM_VERSION))
         return;
     uint32_t count = snap_get_u32(r);
-    if (!snap_reader_error(r) && count != memslot_count(m))
-        snap_fail(r, "the file has %u memory slots, the machine has %zu", count, memslot_count(m));
+    if (!snap_reader_error(r) && count != saved_slots(m))
+        snap_fail(r, "the file has %u memory slots, the machine has %zu", count, saved_slots(m));
     for (size_t i = 0; i < memslot_count(m) && !snap_reader_error(r); i++)
-        if (!load_slot(m, memslot_at(m, i), r))
+        if (memslot_at(m, i)->kind != MEMSLOT_DEVICE && !load_slot(m, memslot_at(m, i), r))
             return;
 }

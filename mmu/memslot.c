@@ -241,5 +241,5 @@ struct memslot *memslot_at(const struct mem *m, size_t i)
 bool mem_is_device(const struct mem *m, unsigned as, gpa_t gpa, bool write)
 {
     const struct memslot *s = memslot_find(m, as, gpa >> PAGE_SHIFT);
-    return !s || (write && s->kind == MEMSLOT_ROM);
+    return !s || s->kind == MEMSLOT_DEVICE || (write && s->kind == MEMSLOT_ROM);
 }

@@ -32,7 +32,9 @@ struct mmu;
 
 /* ---- guest-physical memory (mmu/mem.c, mmu/memslot.c, mmu/track.c) ---- */
 
-enum memslot_kind { MEMSLOT_RAM, MEMSLOT_ROM };
+/* DEVICE: its accesses go to the bus; the frame behind it is there to be recognised (the APIC access page; with the ept
+ * engine only). */
+enum memslot_kind { MEMSLOT_RAM, MEMSLOT_ROM, MEMSLOT_DEVICE };
 enum memslot_error {
     MEMSLOT_OK = 0,
     MEMSLOT_ERR_OVERLAP = -1, /* meets another slot of the address space */

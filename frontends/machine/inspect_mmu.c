@@ -112,7 +112,10 @@ void machine_print_mmu_slots(const struct machine *m, const struct inspect_out *
                     "  %zu: gfn 0x%" PRIx64 " to 0x%" PRIx64 " (%" PRIu64 " pages)%s %s hva 0x%" PRIx64 ", %" PRIu64
                     " sptes",
                     i, s->base, s->base + s->pages - 1, s->pages, s->as ? " SMM" : "",
-                    s->kind == MEMSLOT_ROM ? "ROM" : "RAM", (uint64_t)s->hva, sptes);
+                    s->kind == MEMSLOT_ROM      ? "ROM"
+                    : s->kind == MEMSLOT_DEVICE ? "device"
+                                                : "RAM",
+                    (uint64_t)s->hva, sptes);
     }
     inspect_say(out, "%zu slots, generation %" PRIu64, memslot_count(m->mem), mem_generation(m->mem));
 }

@@ -199,7 +199,7 @@ static const char *walk_verdict(const struct gwalk *w)
 
 static const char *slot_kind(const struct memslot *s)
 {
-    return s->kind == MEMSLOT_ROM ? "ROM" : "RAM";
+    return s->kind == MEMSLOT_ROM ? "ROM" : s->kind == MEMSLOT_DEVICE ? "device" : "RAM";
 }
 
 static void print_slot(const struct machine *m, unsigned as, gfn_t gfn, const struct inspect_out *out)

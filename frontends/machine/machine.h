@@ -41,6 +41,7 @@ struct machine {
     struct bus ports, mmio;
     struct frame_pool *pool;
     struct host_mm *mm;
+    hva_t apic_hva;          /* MACHINE_MMU_EPT: of the APIC access page */
     hva_t low_hva, high_hva; /* where low_ram and high_ram are in it; high_hva is 0 if there is none */
     struct hostside *hostside;
     struct mem *mem;

@@ -42,6 +42,8 @@ static bool reserve(struct machine *m, struct error *e)
 {
     m->low_hva = host_mm_mmap_anon(m->mm, m->low_ram, HOST_READ | HOST_WRITE);
     m->high_hva = m->high_ram ? host_mm_mmap_anon(m->mm, m->high_ram, HOST_READ | HOST_WRITE) : 0;
+    if (m->cfg.mmu == MACHINE_MMU_EPT)
+        m->apic_hva = host_mm_mmap_anon(m->mm, PAGE_SIZE, HOST_READ | HOST_WRITE);
     if (!m->low_hva || (m->high_ram && !m->high_hva))
         return error_set(e, "cannot reserve %llu MiB of guest memory", (unsigned long long)(m->cfg.ram_bytes >> 20));
     return true;
@@ -61,7 +63,8 @@ static bool slots_build(struct machine *m, struct error *e)
     hva_t hva = m->low_hva, high = m->high_hva;
     return slot(m, 0, LOW_END, hva, MEMSLOT_RAM, e) && hole_build(m, e) &&
            slot(m, HIGH_START, m->low_ram - HIGH_START, hva + HIGH_START, MEMSLOT_RAM, e) &&
-           (!m->high_ram || slot(m, FOUR_GIB, m->high_ram, high, MEMSLOT_RAM, e));
+           (!m->high_ram || slot(m, FOUR_GIB, m->high_ram, high, MEMSLOT_RAM, e)) &&
+           (!m->apic_hva || slot(m, LAYOUT_LAPIC, PAGE_SIZE, m->apic_hva, MEMSLOT_DEVICE, e));
 }
 
 /* The slots as the parent has them now. */

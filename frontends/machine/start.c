@@ -7,6 +7,7 @@
 #include "frontends/machine/hostside.h"
 #include "frontends/machine/machine.h"
 #include "frontends/machine/text_match.h"
+#include "mmu/ept/ept.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -120,6 +121,8 @@ static bool build_mmu(struct machine *m, struct error *e)
                              .unsync = m->cfg.mmu_unsync,
                              .staletlb = log_is_on(&m->log, LOG_STALETLB)};
     m->mmu = mmu_create(&cfg);
+    if (m->mmu && m->cfg.mmu == MACHINE_MMU_EPT) /* VT-x's "virtualize APIC accesses" */
+        ept_apic_access_set(m->mmu, 0, LAYOUT_LAPIC >> PAGE_SHIFT);
     m->code = m->mmu ? code_cache_create(m->mem, &m->trace, &m->log) : NULL;
     return m->code || error_set(e, "out of memory");
 }

@@ -39,7 +39,7 @@ static void check_host(struct ept_check *c, const struct ept_table *t, const uin
         fail_entry(c, 3, t, p, "writable, but the host's entry is not");
     else if (!h.dirty)
         fail_entry(c, 3, t, p, "writable, but the host's entry is clean");
-    if (slot->kind != MEMSLOT_RAM)
+    if (slot->kind == MEMSLOT_ROM)
         fail_entry(c, 3, t, p, "writable, but the memslot is ROM");
 }
 

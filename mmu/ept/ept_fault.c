@@ -42,7 +42,7 @@ static int mapping_level(const struct ept *e, const struct ept_fault *f)
 /* Linux: set_spte, make_spte. */
 static uint64_t leaf_entry(const struct ept *e, const struct ept_fault *f, int level)
 {
-    bool host_w = f->writable && f->slot->kind == MEMSLOT_RAM;
+    bool host_w = f->writable && f->slot->kind != MEMSLOT_ROM;
     uint64_t rights = (EPT_R | EPT_X | (host_w ? EPT_W : 0)) & ept_allowed_rights(e, f->as, f->gfn);
     return ept_make_leaf(f->pfn & ~(ept_level_pages(level) - 1), level, rights, host_w);
 }
@@ -179,8 +179,10 @@ static enum ept_answer page_fault(struct ept *e, const struct ept_exit *x)
         return EPT_EMULATE;
     }
     bool write = wanted & EPT_W;
-    if (write && f.slot->kind != MEMSLOT_RAM)
+    if (write && f.slot->kind == MEMSLOT_ROM)
         return EPT_EMULATE;
+    if (f.slot->kind == MEMSLOT_DEVICE && !(e->apic.set && e->apic.as == f.as && e->apic.gfn == f.gfn))
+        return EPT_EMULATE; /* only the APIC access page has a leaf */
     if (wanted & ~ept_allowed_rights(e, f.as, f.gfn))
         return EPT_EMULATE;
     if (!get_frame(e, &f, write))

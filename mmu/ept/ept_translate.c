@@ -185,6 +185,10 @@ static enum pass run_pass(struct nested *n, unsigned access, struct gwalk *g, st
         return PASS_EXIT;
     }
     out->gpa = g->gpa;
+    out->host = NULL;
+    const struct memslot *slot = memslot_find(mv->mem, mv->regs.as, g->gpa >> PAGE_SHIFT);
+    if (unlikely(slot && slot->kind == MEMSLOT_DEVICE)) /* the page's frame is not known yet: the device answers */
+        return PASS_DONE;
     fill(mv, n->gva, access, g, &w, out);
     return PASS_DONE;
 }

@@ -160,4 +160,16 @@ def test_linux_boots_with_sixteen():
     boot(16)
 
 
+
+def test_apic_access_page_moves_under_running_processors_and_nobody_notices():
+    """With -mmu ept the local APIC is behind an APIC access page, whose frame the host moves and shares."""
+    for name in ("smp", "timer"):
+        base = run_guest(name, "-smp", "2", "-digest")
+        moved = run_guest(name, "-smp", "2", "-digest", "-mmu", "ept", "-stats", "-host-chaos", "seed=5,rate=20000,ops=migrate+cow")
+        check(moved.status == base.status and moved.digest() == base.digest(), f"{name}: {moved.digest()} is not {base.digest()}")
+        for counter, least in (("apic_accesses", 20), ("apic_reloads", 20)):
+            found = re.search(rf"^ept\.{counter}\s+(\d+)", moved.err, re.M)
+            check(found and int(found.group(1)) >= least, f"{name}: {counter} {found and found.group(1)}")
+
+
 harness.main(globals())
