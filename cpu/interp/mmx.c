@@ -27,8 +27,9 @@ static inline SIMD mm_get(const struct vcpu *v, unsigned n)
     X(PSLLW)                                                                                                           \
     X(PSLLD)                                                                                                           \
     X(PSLLQ)                                                                                                           \
-    X(PSRAW) X(PSRAD) X(PMADDWD) X(PMULUDQ) X(PSADBW) X(PSHUFB) X(PHADDW) X(PHADDD) X(PHADDSW) X(PHSUBW) X(PHSUBD)     \
-        X(PHSUBSW) X(PMADDUBSW)
+    X(PSRAW)                                                                                                           \
+    X(PSRAD)                                                                                                           \
+    X(PMADDWD) X(PMULUDQ) X(PSADBW) X(PSHUFB) X(PHADDW) X(PHADDD) X(PHADDSW) X(PHSUBW) X(PHSUBD) X(PHSUBSW) X(PMADDUBSW)
 /* Of a memory operand they read the lower half only. */
 #define HALF_NAMED(X) X(PUNPCKLBW) X(PUNPCKLWD) X(PUNPCKLDQ)
 
