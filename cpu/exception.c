@@ -396,6 +396,7 @@ static void latch_debug(struct vcpu *v, uint64_t bits)
 {
     v->dr[6] = (v->dr[6] & ~0xfull) | bits;
     v->dr[7] &= ~(1ull << 13);
+    v->msr.debugctl &= ~(DEBUGCTL_LBR | DEBUGCTL_BTF);
 }
 
 void vcpu_deliver(struct vcpu *v, enum event_kind kind, uint8_t vector, bool has_error, uint32_t error)

@@ -331,10 +331,9 @@ static bool write_other(struct vcpu *v, uint32_t index, uint64_t value)
         m->misc_enable = (value & ~(3ull << 11)) | (MISC_ENABLE_RESET & 3ull << 11);
         return true;
     case MSR_DEBUGCTL:
-        if (value & 3)
-            log_emit(v->log, LOG_UNIMP, "cpu%u: DEBUGCTL 0x%llx: branch records and branch steps", v->index,
-                     (unsigned long long)value);
-        return put_masked(&m->debugctl, value, 3);
+        if (value & DEBUGCTL_LBR) /* the registers that would hold them are not offered */
+            log_emit(v->log, LOG_UNIMP, "cpu%u: DEBUGCTL 0x%llx: branch records", v->index, (unsigned long long)value);
+        return put_masked(&m->debugctl, value, DEBUGCTL_LBR | DEBUGCTL_BTF);
     case MSR_PAT:
         return write_pat(v, value);
     case MSR_MISC_FEATURES:

@@ -11,6 +11,7 @@
 #include "cpu/interp/chain.h"
 #include "cpu/kvm_pv.h"
 #include "cpu/monitor.h"
+#include "cpu/optable.h"
 #include "cpu/smm.h"
 #include "cpu/system.h"
 
@@ -144,6 +145,8 @@ static void jump_note(struct vcpu *v, uint64_t lin, struct block *b)
 static struct block *look_up_block(struct vcpu *v)
 {
     const uint8_t *host;
+    if (unlikely(!(v->mode & MODE_CODE64) && v->rip >> 32)) /* EIP wraps at 4 GiB */
+        v->gpr[REG_IP] = v->rip = (uint32_t)v->rip;
     check_code_limit(v, v->rip);
     uint64_t lin = fetch_linear(v, v->rip);
     gpa_t gpa = fetch_translate(v, lin, &host);
@@ -173,8 +176,8 @@ static void run_insns(struct vcpu *v, const struct insn *i)
     i->fn(v, i);
 }
 
-/* Runs the first n instructions of b alone. */
-static void run_partial(struct vcpu *v, const struct block *b, unsigned n)
+/* Runs the first n instructions of b alone. Returns the successor's slot, for a look at how the last one ended. */
+static unsigned run_partial(struct vcpu *v, const struct block *b, unsigned n)
 {
     memcpy(v->step, b->insn, n * sizeof v->step[0]);
     memset(&v->step[n], 0, sizeof v->step[n]);
@@ -183,7 +186,9 @@ static void run_partial(struct vcpu *v, const struct block *b, unsigned n)
     v->step[n].off = b->insn[n].off;
     v->stats.steps++;
     run_insns(v, v->step);
+    unsigned slot = v->exit_slot;
     v->exit_slot = 2;
+    return slot;
 }
 
 /* A successor in the same page, if it is known or can be found without leaving it. Where offsets wrap or end inside a
@@ -318,8 +323,33 @@ static void run_blocks_debug(struct vcpu *v, uint64_t end)
     }
 }
 
-/* Exactly one instruction. */
-static void run_one(struct vcpu *v)
+static bool is_branch(unsigned op)
+{
+    switch (op) {
+    case OP_JMP:
+    case OP_CALL:
+    case OP_RET:
+    case OP_JMPF:
+    case OP_CALLF:
+    case OP_RETF:
+    case OP_IRET:
+    case OP_SYSCALL:
+    case OP_SYSRET:
+    case OP_SYSENTER:
+    case OP_SYSEXIT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool is_conditional_branch(unsigned op)
+{
+    return op == OP_JCC || op == OP_LOOP || op == OP_LOOPE || op == OP_LOOPNE || op == OP_JCXZ;
+}
+
+/* Exactly one instruction. True if it was a branch that was taken. */
+static bool run_one(struct vcpu *v)
 {
     const struct block *b = find_block(v);
     uint64_t rip = v->rip;
@@ -327,9 +357,10 @@ static void run_one(struct vcpu *v)
         insns_within_limit(v, b);
     v->block = b;
     v->rep_budget = 1;
-    run_partial(v, b, 1);
+    unsigned slot = run_partial(v, b, 1), op = v->step[0].op;
     if (unlikely(v->debug != NULL))
         debug_note_rep(v, b, 1, rip);
+    return is_branch(op) || (is_conditional_branch(op) && slot == 1);
 }
 
 /* ---- events at a boundary ---- */
@@ -422,8 +453,8 @@ static void run_to(struct vcpu *v, uint64_t end)
     } else {
         check_exec_breakpoints(v);
         v->rflags &= ~FLAG_RF;
-        run_one(v);
-        if (v->pending_single_step && !v->shadow_is_movss)
+        bool branched = run_one(v);
+        if (v->pending_single_step && !v->shadow_is_movss && (branched || !(v->msr.debugctl & DEBUGCTL_BTF)))
             vcpu_single_step_trap(v);
     }
 }

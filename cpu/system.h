@@ -168,6 +168,9 @@ uint64_t frame_tss_ist(struct vcpu *v, const struct insn *i, unsigned ist);
 
 /* ---- events (cpu/exception.c) ---- */
 
+#define DEBUGCTL_LBR (1ull << 0)
+#define DEBUGCTL_BTF (1ull << 1) /* TF steps from branch to branch */
+
 /* #DB with bits of DR6 (BD, BS, Bn), as a fault: RIP is that of the instruction. */
 _Noreturn void vcpu_raise_debug(struct vcpu *v, const struct insn *i, uint64_t dr6);
 /* INT n, INT3, INTO, INT1 as the instruction i: delivers the event and ends the block. */

@@ -6,7 +6,9 @@ from harness import check, run_guest
 
 MODES = ("shadow", "walk", "ept")
 TOPICS = {  # guest: checks that must be there at least, with -cpu max
+    "debugging": 95,
     "gates": 120,
+    "realmode": 65,
     "segments": 470,
     "tasks": 200,
     "v86": 200,

@@ -169,7 +169,8 @@ real_go:
         mov %cs:AT(real_regs) + R_EAX, %eax
         iretl
 
-// Six bytes a vector.
+// Eight bytes a vector.
+        .balign 8
 real_stub0:
         vector = 0
         .rept 256
