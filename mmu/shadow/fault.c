@@ -70,7 +70,8 @@ static void fill_tlb(struct mmu_vcpu *mv, gva_t gva, unsigned access, uint64_t *
     const struct paging_regs *r = &mv->regs;
     unsigned who = access & ACCESS_IMPLICIT;
     bool fetch = access & ACCESS_FETCH;
-    bool write = !fetch && ((access & ACCESS_WRITE) || rights_allow(r, rights, who | ACCESS_WRITE));
+    /* A permitted write may have left D clear: its table is in ROM. Then each write is walked for. */
+    bool write = !fetch && rights_allow(r, rights, who | ACCESS_WRITE);
     struct tlb_fill f = {
         .gva = gva & ~PAGE_MASK,
         .gpa = gpa & ~PAGE_MASK,
