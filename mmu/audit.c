@@ -1,5 +1,6 @@
 /* The part of the audit that all engines share: TLB entries against a fresh walk; see audit.h. */
 #include "mmu/audit.h"
+#include "mmu/dirty.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -98,6 +99,8 @@ static void check_backing(struct audit *a, const struct tlb_view *v, unsigned as
         fail_entry(a, v, "writable, but the memslot is ROM");
     if (h.state != HPTE_PRESENT || !h.writable)
         fail_entry(a, v, "writable, but the host entry is not");
+    if (slot->dirty && slot->dirty->form == DIRTY_WRITE_PROTECT && !dirty_is_marked(slot, v->gpa >> PAGE_SHIFT))
+        fail_entry(a, v, "writable, but its page is logged and clean");
     if (track_is_tracked(mmu->mem, as, v->gpa >> PAGE_SHIFT))
         fail_entry(a, v, "writable, but the gfn is tracked");
 }

@@ -11,7 +11,9 @@
  * in the bitmap, so nothing is ever lost. A ring says that it is nearly full before it is: the vCPU should then stop
  * and have it emptied.
  *
- * Only `-mmu shadow` does this (EPT mode has its page-modification log: mmu/ept/ept.h). Logging ends with the slot.
+ * All engines do this. In EPT mode the D bits are those of EPT entries, collected through the page-modification log (of
+ * all memory: mmu/ept/ept.h); a guest's page tables count as written there as soon as they are walked, as on a
+ * processor. `-mmu walk` has no entries: a clean page has no write tag in the TLB. Logging ends with the slot.
  */
 #ifndef MMU_DIRTY_H
 #define MMU_DIRTY_H
@@ -28,7 +30,7 @@ struct dirty_log {
 };
 
 /* Starts logging of the slot that begins at gpa: nothing is dirty yet. 0; MEMSLOT_ERR_ABSENT; MEMSLOT_ERR_NOMEM;
- * MEMSLOT_ERR_UNSUPPORTED: another engine than shadow, or rings with DIRTY_BIT. Starting again starts anew. */
+ * MEMSLOT_ERR_UNSUPPORTED: rings with DIRTY_BIT. Starting again starts anew. */
 int mem_dirty_log_start(struct mem *m, unsigned as, gpa_t gpa, enum dirty_form form);
 /* Large pages may come back afterwards (Linux: kvm_mmu_zap_collapsible_sptes). */
 int mem_dirty_log_stop(struct mem *m, unsigned as, gpa_t gpa);

@@ -60,6 +60,19 @@ static bool is_own_table(const struct mmu_vcpu *mv, const struct tlb_fill *f, un
     return true;
 }
 
+/* A page of a logged slot: this write is noted, and the TLB gets the write tag of no page that is clean. The tag is
+ * what the D bit is in other engines, so both forms of logging are one here. MMU lock held. */
+static void note_logged(struct mmu_vcpu *mv, unsigned access, struct memslot *slot, struct tlb_fill *f,
+                        const struct xlate *out)
+{
+    gfn_t gfn = f->gpa >> PAGE_SHIFT;
+    if (likely(!slot->dirty))
+        return;
+    if ((access & ACCESS_WRITE) && out->host)
+        dirty_mark(mv->mem, slot, gfn, (int)mv->index);
+    f->write &= dirty_is_marked(slot, gfn);
+}
+
 enum walk_step { STEP_DONE, STEP_FAULT, STEP_AGAIN };
 
 static enum walk_step translate_once(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out)
@@ -78,7 +91,7 @@ static enum walk_step translate_once(struct mmu_vcpu *mv, gva_t gva, unsigned ac
     stale_note_fill(mv, gva, &w, access);
     out->gpa = w.gpa;
     out->host = NULL;
-    const struct memslot *slot = memslot_find(mv->mem, mv->regs.as, w.gpa >> PAGE_SHIFT);
+    struct memslot *slot = memslot_find(mv->mem, mv->regs.as, w.gpa >> PAGE_SHIFT);
     if (!slot) {
         mmu->stats.mmio_faults++;
         return STEP_DONE;
@@ -87,21 +100,24 @@ static enum walk_step translate_once(struct mmu_vcpu *mv, gva_t gva, unsigned ac
     page_prepare(mv, access, &w, slot, &f, out);
     if (!f.host)
         return STEP_DONE;
-    enum walk_step step = STEP_DONE;
     mmu_lock(mmu);
     if (mmu_notifier_retry(mmu, seq, memslot_hva(slot, w.gpa >> PAGE_SHIFT))) {
-        step = STEP_AGAIN;
-    } else if (tlb_deps_note_tables(mv, deps_of(mmu), &w, &f)) {
-        if (unlikely(is_own_table(mv, &f, access, out))) {
-            f.write_emul |= f.write;
-            f.write = false;
-        }
+        mmu_unlock(mmu);
+        return STEP_AGAIN;
+    }
+    bool noted = tlb_deps_note_tables(mv, deps_of(mmu), &w, &f);
+    if (noted && unlikely(is_own_table(mv, &f, access, out))) {
+        f.write_emul |= f.write;
+        f.write = false;
+    }
+    note_logged(mv, access, slot, &f, out);
+    if (noted) {
         tlb_deps_note_fill(mmu, deps_of(mmu), mv->regs.as, &f);
         tlb_install(mv, tlb_mode_of(&mv->regs, access), &f);
         trace_point(mmu->trace, TRACE_MMU_FILL, gva, w.gpa, 0, w.leaf_level);
     }
     mmu_unlock(mmu);
-    return step;
+    return STEP_DONE;
 }
 
 static enum xlate_result walk_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out)
@@ -131,6 +147,13 @@ static bool walk_zap_gfns(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pa
     bool dropped = tlb_deps_zap_gfns(mmu, deps_of(mmu), as, start, pages);
     mmu->stats.zaps += dropped;
     return dropped;
+}
+
+/* A page that is clean again has no write tag. */
+static void walk_dirty_log(struct mmu *mmu, struct memslot *slot, gfn_t start, uint64_t pages, enum dirty_op op)
+{
+    if (op == DIRTY_OP_START || op == DIRTY_OP_CLEAN)
+        tlb_deps_drop_gfns(mmu, deps_of(mmu), slot->as, start, pages);
 }
 
 static void walk_zap_all(struct mmu *mmu)
@@ -181,5 +204,6 @@ const struct mmu_ops mmu_walk_ops = {
     .pt_write = walk_pt_write,
     .zap_gfns = walk_zap_gfns,
     .zap_all = walk_zap_all,
+    .dirty_log = walk_dirty_log,
     .audit = walk_audit,
 };

@@ -148,6 +148,7 @@ const struct mmu_ops mmu_ept_ops = {
     .zap_gfns = ept_zap_gfns,
     .zap_all = ept_zap_all,
     .audit = ept_audit,
+    .dirty_log = ept_dirty_log,
     .age_gfns = ept_age_gfns,
     .change_pte = ept_change_pte,
     .invalidate_range = ept_apic_invalidate_range,

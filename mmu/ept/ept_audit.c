@@ -41,6 +41,8 @@ static void check_host(struct ept_check *c, const struct ept_table *t, const uin
         fail_entry(c, 3, t, p, "writable, but the host's entry is clean");
     if (slot->kind == MEMSLOT_ROM)
         fail_entry(c, 3, t, p, "writable, but the memslot is ROM");
+    if (ept_logs_by_protection(c->e, slot) && !dirty_is_marked(slot, gfn))
+        fail_entry(c, 3, t, p, "writable, but its page is logged and clean");
 }
 
 static void check_leaf(struct ept_check *c, const struct ept_table *t, uint64_t *p)

@@ -2,6 +2,7 @@
  * Dirty logging through the page-modification log (Linux: vmx_flush_pml_buffer, kvm_mmu_slot_leaf_clear_dirty,
  * kvm_mmu_zap_collapsible_sptes), and restricted rights: both change leaves that stay.
  */
+#include "mmu/dirty.h"
 #include "mmu/ept/ept_internal.h"
 
 #include <string.h>
@@ -10,6 +11,9 @@
 
 static void log_page(struct ept *e, unsigned as, gfn_t gfn)
 {
+    dirty_mark_gfn(e->mmu->mem, as, gfn, -1);
+    if (!e->logging)
+        return;
     struct ept_dirty_chunk *c = gfn_tree_make(&e->dirty[as], gfn);
     c->bits[(gfn & (GFN_CHUNK - 1)) >> 6] |= 1ull << (gfn & 63);
 }
@@ -115,6 +119,37 @@ uint64_t ept_dirty_log_harvest(struct mmu *mmu, unsigned as, gfn_t start, uint64
     }
     mmu_unlock(mmu);
     return n;
+}
+
+/* ---- logs of slots ---- */
+
+/* Linux: kvm_mmu_slot_remove_write_access. The next write is a violation, which marks the page and gives W back. */
+static void leaf_write_protect(struct ept *e, struct ept_table *t, uint64_t *entryp, void *ctx)
+{
+    if (t->level > 1) {
+        ept_entry_drop(e, t, entryp);
+    } else if (*entryp & EPT_HOST_W) {
+        ept_entry_set(t, entryp, *entryp & ~(EPT_W | EPT_HOST_W));
+        ept_leaf_drop_tlb(e, t, entryp);
+    }
+}
+
+void ept_dirty_log(struct mmu *mmu, struct memslot *slot, gfn_t start, uint64_t pages, enum dirty_op op)
+{
+    struct ept *e = ept_of(mmu);
+    switch (op) {
+    case DIRTY_OP_START:
+    case DIRTY_OP_CLEAN:
+        ept_for_each_leaf(e, slot->as, start, pages,
+                          ept_logs_by_protection(e, slot) ? leaf_write_protect : leaf_clear_dirty, NULL);
+        break;
+    case DIRTY_OP_COLLECT:
+        for (unsigned i = 0; i < mmu->vcpu_count; i++)
+            ept_pml_drain_locked(e, &e->vcpus[i]);
+        break;
+    case DIRTY_OP_STOP:
+        ept_for_each_leaf(e, slot->as, start, pages, leaf_drop_collapsible, NULL);
+    }
 }
 
 /* ---- restricted rights ---- */

@@ -10,6 +10,7 @@
  * just tries again ept_direct_map()        step by step from the root, the leaf at the largest level that host and
  * memslot allow
  */
+#include "mmu/dirty.h"
 #include "mmu/ept/ept_internal.h"
 
 /* ---- mapping ---- */
@@ -30,7 +31,7 @@ static bool any_restricted(const struct ept *e, unsigned as, gfn_t gfn)
 /* Linux: mapping_level. The host has runs of 512 frames at most. */
 static int mapping_level(const struct ept *e, const struct ept_fault *f)
 {
-    if (!f->huge || e->logging || f->slot->kind != MEMSLOT_RAM || any_restricted(e, f->as, f->gfn))
+    if (!f->huge || e->logging || f->slot->dirty || f->slot->kind != MEMSLOT_RAM || any_restricted(e, f->as, f->gfn))
         return 1;
     uint64_t pages = ept_level_pages(2);
     gfn_t first = f->gfn & ~(pages - 1);
@@ -42,7 +43,8 @@ static int mapping_level(const struct ept *e, const struct ept_fault *f)
 /* Linux: set_spte, make_spte. */
 static uint64_t leaf_entry(const struct ept *e, const struct ept_fault *f, int level)
 {
-    bool host_w = f->writable && f->slot->kind != MEMSLOT_ROM;
+    bool clean = ept_logs_by_protection(e, f->slot) && !dirty_is_marked(f->slot, f->gfn);
+    bool host_w = f->writable && f->slot->kind != MEMSLOT_ROM && !clean;
     uint64_t rights = (EPT_R | EPT_X | (host_w ? EPT_W : 0)) & ept_allowed_rights(e, f->as, f->gfn);
     return ept_make_leaf(f->pfn & ~(ept_level_pages(level) - 1), level, rights, host_w);
 }
@@ -165,9 +167,10 @@ static bool get_frame(struct ept *e, struct ept_fault *f, bool write)
 }
 
 /* Linux: tdp_page_fault. */
-static enum ept_answer page_fault(struct ept *e, const struct ept_exit *x)
+static enum ept_answer page_fault(struct mmu_vcpu *mv, const struct ept_exit *x)
 {
-    struct mmu *mmu = e->mmu;
+    struct mmu *mmu = mv->mmu;
+    struct ept *e = ept_of(mmu);
     struct ept_fault f = {.as = x->as, .gfn = x->gpa >> PAGE_SHIFT};
     uint64_t seq = __atomic_load_n(&mmu->invalidate_seq, __ATOMIC_ACQUIRE);
     uint64_t wanted = x->qualification & EPT_RWX; /* the same three bits */
@@ -192,6 +195,8 @@ static enum ept_answer page_fault(struct ept *e, const struct ept_exit *x)
         mmu->stats.retries++;
         e->stats.retries++;
     } else {
+        if (write && ept_logs_by_protection(e, f.slot))
+            dirty_mark(mmu->mem, f.slot, f.gfn, (int)mv->index);
         ept_direct_map(e, &f);
     }
     mmu_unlock(mmu);
@@ -205,8 +210,9 @@ static enum ept_answer refuse(struct ept *e, const struct ept_exit *x, const cha
     return EPT_REFUSED;
 }
 
-static enum ept_answer violation(struct ept *e, const struct ept_exit *x)
+static enum ept_answer violation(struct mmu_vcpu *mv, const struct ept_exit *x)
 {
+    struct ept *e = ept_of(mv->mmu);
     e->stats.violations++;
     e->stats.table_violations += (x->qualification & (EPT_Q_GLA_VALID | EPT_Q_TRANSLATION)) == EPT_Q_GLA_VALID;
     e->mmu->stats.shadow_faults++;
@@ -217,7 +223,7 @@ static enum ept_answer violation(struct ept *e, const struct ept_exit *x)
         e->stats.gaw++; /* no memslot reaches there: a bus access that nobody answers */
         return EPT_EMULATE;
     }
-    return page_fault(e, x);
+    return page_fault(mv, x);
 }
 
 /* ---- the other exits ---- */
@@ -264,7 +270,7 @@ enum ept_answer ept_handle_exit(struct mmu_vcpu *mv, const struct ept_exit *x)
     struct ept *e = ept_of(mv->mmu);
     switch (x->reason) {
     case EPT_EXIT_VIOLATION:
-        return violation(e, x);
+        return violation(mv, x);
     case EPT_EXIT_MISCONFIG:
         return misconfig(e, x);
     case EPT_EXIT_PML_FULL:

@@ -20,6 +20,7 @@
 #include "mmu/ept/ept.h"
 #include "mmu/ept/ept_entry.h"
 #include "mmu/gfn_tree.h"
+#include "mmu/mem.h"
 #include "mmu/tlb_deps.h"
 
 #define EPT_ENTRIES    512u
@@ -87,7 +88,7 @@ struct ept {
     struct tlb_deps *deps;
     struct ept_vcpu *vcpus;
     uint64_t mmio_generation; /* when generations were last looked at */
-    bool logging;
+    bool logging;             /* of all memory, by ept_dirty_log_start(); slots may be logged besides */
     struct gfn_tree dirty[MEM_ADDRESS_SPACES];  /* of struct ept_dirty_chunk */
     struct gfn_tree rights[MEM_ADDRESS_SPACES]; /* of struct ept_rights_chunk */
     struct ept_apic apic;
@@ -174,7 +175,7 @@ const char *ept_misconfig(const struct ept *e, uint64_t entry, int level);
 struct ept_fault {
     unsigned as;
     gfn_t gfn;
-    const struct memslot *slot;
+    struct memslot *slot;
     pfn_t pfn;
     bool writable; /* the host entry is writable and dirty */
     bool huge;     /* the host maps the 2 MiB around it in one */
@@ -203,6 +204,19 @@ enum xlate_result ept_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access,
 enum mem_result ept_read_phys(struct mmu_vcpu *mv, gpa_t gpa, void *buf, size_t len);
 void ept_apic_invalidate_range(struct mmu *mmu, hva_t start, hva_t end);
 unsigned ept_pml_drain_locked(struct ept *e, struct ept_vcpu *v);
+/* Does the processor log what is written? */
+static inline bool ept_pml_is_on(const struct ept *e)
+{
+    return e->logging || (e->cfg.ad && e->mmu->mem->dirty_logs);
+}
+
+/* Is the slot logged by taking W from clean pages? Without D bits there is no other way. */
+static inline bool ept_logs_by_protection(const struct ept *e, const struct memslot *slot)
+{
+    return slot->dirty && (slot->dirty->form == DIRTY_WRITE_PROTECT || !e->cfg.ad);
+}
+
+void ept_dirty_log(struct mmu *mmu, struct memslot *slot, gfn_t start, uint64_t pages, enum dirty_op op);
 unsigned ept_audit(struct mmu *mmu, bool full, void (*report)(void *ctx, const char *line), void *ctx);
 void ept_print(struct mmu_vcpu *mv, gpa_t gpa, void (*line)(void *ctx, const char *text), void *ctx);
 

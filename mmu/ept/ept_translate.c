@@ -99,7 +99,7 @@ static enum ept_answer leave(struct mmu_vcpu *mv, const struct ept_exit *x)
 
 static struct ept_pml *pml_of(struct ept *e, struct mmu_vcpu *mv)
 {
-    return e->logging ? &ept_vcpu_of(mv)->pml : NULL;
+    return ept_pml_is_on(e) ? &ept_vcpu_of(mv)->pml : NULL;
 }
 
 /* With A and D enabled, an access to a guest entry is a write for EPT (SDM 29.3.3.2, 29.3.5); exits then say read and
