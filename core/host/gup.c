@@ -192,3 +192,18 @@ int host_mm_gup(struct host_mm *mm, hva_t hva, bool write, struct gup_result *ou
             return rc;
     }
 }
+
+void host_mm_gup_present(struct host_mm *mm, const hva_t *hva, unsigned n, struct gup_result *out)
+{
+    if (!n)
+        return;
+    host_mm_lock(mm);
+    for (unsigned i = 0; i < n; i++) {
+        const struct hpte_chunk *c = hpte_chunk_at(&mm->hptes, hva[i]);
+        hpte_t e = c ? c->e[hpte_index(hva[i])] : 0;
+        out[i] = (struct gup_result){.pfn = PFN_NONE};
+        if (hpte_has_frame(e) && (e & HPTE_READ))
+            give(mm, e, c->huge, &out[i]);
+    }
+    host_mm_unlock(mm);
+}

@@ -124,6 +124,9 @@ int host_mm_dontneed(struct host_mm *mm, hva_t hva, uint64_t len);
  * permitted; -2 out of frames; -3 a swapped or file page cannot be read (enum host_status). A gup that replaces a frame
  * fires the bus itself: a fault handler that read its sequence before sees that and retries. */
 int host_mm_gup(struct host_mm *mm, hva_t hva, bool write, struct gup_result *out);
+/* The frames of `n` pages, as far as they are present and may be read: faults nothing in and marks nothing. out[i].pfn
+ * is PFN_NONE for the others. Who uses them asks the retry question as after a gup. Linux: get_user_page_fast_only. */
+void host_mm_gup_present(struct host_mm *mm, const hva_t *hva, unsigned n, struct gup_result *out);
 /* Never changes anything. Takes the host_mm lock: who holds the MMU lock as well takes host_mm_lock() before it. */
 struct hpte_info host_mm_peek(const struct host_mm *mm, hva_t hva);
 /* Copies the content of the page at `hva` (4096 bytes) without any effect: present, swapped, of a file or of a mirror's

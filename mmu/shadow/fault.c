@@ -152,11 +152,12 @@ static bool use_mmio(struct mmu_vcpu *mv, gva_t gva, unsigned access, uint64_t s
 }
 
 /* The first half: what the shadow already knows. */
-static bool answer_from_shadow(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out)
+static bool answer_from_shadow(struct mmu_vcpu *mv, gva_t gva, unsigned access, unsigned *wanted, struct xlate *out)
 {
     struct shadow_root *root = mv->set->root;
-    int level;
+    int level = 0;
     uint64_t *sptep = shadow_walk(shadow_of(mv->mmu), root, gva, &level);
+    *wanted = prefetch_wanted(shadow_of(mv->mmu), sptep, level);
     if (!sptep)
         return false;
     if (spte_is_present(*sptep))
@@ -368,6 +369,7 @@ static bool map_and_fill(struct mmu_vcpu *mv, struct fault *f, const struct gwal
         return false;
     if (!f->slot)
         return true;
+    prefetch_map(sh, f, sptep);
     uint8_t *host = (uint8_t *)frame_pool_ptr(sh->pool, f->pfn) + (out->gpa & PAGE_MASK);
     struct gwalk rights;
     rights_of(*sptep, w->format, &rights);
@@ -474,7 +476,7 @@ static void fault_step(const struct shadow *sh)
         sh->step_hook(sh->step_ctx);
 }
 
-static enum step fault_once(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out)
+static enum step fault_once(struct mmu_vcpu *mv, gva_t gva, unsigned access, unsigned wanted, struct xlate *out)
 {
     struct mmu *mmu = mv->mmu;
     struct fault f = {.gva = gva, .access = access, .as = mv->regs.as};
@@ -502,6 +504,8 @@ static enum step fault_once(struct mmu_vcpu *mv, gva_t gva, unsigned access, str
     f.slot = memslot_find(mv->mem, f.as, f.gfn);
     if (f.slot && !get_frame(mv, &f))
         return STEP_DONE;
+    if (f.slot)
+        prefetch_find(mmu, &f, role, wanted);
     fault_step(shadow_of(mmu));
     mmu_lock(mmu);
     if (unlikely(mmu->released || !mv->set->root)) {
@@ -517,17 +521,18 @@ static enum step fault_once(struct mmu_vcpu *mv, gva_t gva, unsigned access, str
 enum xlate_result shadow_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out)
 {
     struct mmu *mmu = mv->mmu;
+    unsigned wanted = 0; /* neighbours that have no spte */
     enum step step;
     /* The missing-flush detector compares each fill with the guest's tables: it needs the walk. */
     if (likely(!mmu->stale)) {
         mmu_lock(mmu);
-        bool done = answer_from_shadow(mv, gva, access, out);
+        bool done = answer_from_shadow(mv, gva, access, &wanted, out);
         mmu_unlock(mmu);
         if (done)
             return XLATE_OK;
     }
     mmu->stats.shadow_faults++;
-    while ((step = fault_once(mv, gva, access, out)) == STEP_AGAIN)
+    while ((step = fault_once(mv, gva, access, wanted, out)) == STEP_AGAIN)
         mmu->stats.retries++;
     trace_point(mmu->trace, TRACE_MMU_FAULT, gva, access, step == STEP_FAULT ? out->error : 0,
                 step == STEP_FAULT ? 0 : out->gpa);

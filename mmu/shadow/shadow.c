@@ -61,6 +61,7 @@ static void shadow_register_stats(struct mmu *mmu, struct stats *s)
         {"shadow.aged", "sptes", &c->aged},
         {"shadow.unsyncs", "pages", &c->unsyncs},
         {"shadow.syncs", "pages", &c->syncs},
+        {"shadow.prefetches", "sptes", &c->prefetches},
         {"shadow.repointed", "sptes", &c->repointed},
         {"bytes.rmaps", "bytes", &rmaps->now},
         {"bytes.rmaps.peak", "bytes", &rmaps->peak},

@@ -88,6 +88,7 @@ struct shadow_stats {
     uint64_t rmap_recycles;   /* rmaps that were zapped for their length */
     uint64_t aged;            /* sptes whose accessed state was taken */
     uint64_t unsyncs, syncs;  /* pages that went out of sync, and were brought up to date */
+    uint64_t prefetches;      /* sptes made along with a neighbour's */
     uint64_t repointed;       /* sptes that change_pte gave another frame */
 };
 
@@ -123,6 +124,18 @@ struct shadow {
     struct shadow_stats stats;
 };
 
+#define PREFETCH_GROUP 8u
+
+/* A page beside the one that faults. */
+struct prefetch {
+    unsigned index; /* of its spte */
+    uint64_t gpte;
+    gfn_t gfn;
+    struct memslot *slot;
+    pfn_t pfn; /* PFN_NONE: the host has none at hand */
+    bool host_w;
+};
+
 /* A guest walk and a host frame, on their way into the shadow (Linux: struct kvm_page_fault). */
 struct fault {
     gva_t gva;
@@ -137,6 +150,8 @@ struct fault {
     struct memslot *slot;    /* NULL: MMIO */
     pfn_t pfn;
     bool host_w, huge;
+    unsigned neighbours;
+    struct prefetch neighbour[PREFETCH_GROUP];
 };
 
 static inline uint64_t *sp_table(const struct shadow *sh, const struct sp *sp)
@@ -284,6 +299,15 @@ void shadow_guest_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva);
 /* The spte where the shadow walk of gva ends, or NULL when not even the top page is there. Touches tables only. */
 uint64_t *shadow_walk(const struct shadow *sh, const struct shadow_root *root, gva_t gva, int *level_out);
 enum xlate_result shadow_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
+
+/* ---- prefetch.c ---- */
+
+/* Which of the group around the spte (where a shadow walk of the gva ended) are empty: a mask. */
+unsigned prefetch_wanted(const struct shadow *sh, const uint64_t *sptep, int level);
+/* Notes the neighbours that may be mapped along. Without the MMU lock. */
+void prefetch_find(struct mmu *mmu, struct fault *f, union sp_role role, unsigned wanted);
+/* Maps them beside *sptep. MMU lock held, retry check done. */
+void prefetch_map(struct shadow *sh, const struct fault *f, uint64_t *sptep);
 
 /* ---- audit.c ---- */
 
