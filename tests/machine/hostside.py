@@ -116,6 +116,22 @@ def test_test_os_with_unsync_tables_does_not_notice_host_events():
             check(result.status == 33, f"{ops} {seed}: {result.out[-300:]}")
 
 
+def test_test_os_does_not_notice_how_few_table_pages_there_are():
+    _, base = testos()
+    for mode in ("shadow", "ept"):
+        result, seen = testos("-mmu", mode, "-shadow-pages", "64", "-stats", "-audit", "1000000")
+        check(seen == base, f"{mode}: {seen[0]} is not {base[0]}")
+        check(mode == "ept" or count(result, "shadow.recycled") > 100, "no page was ever short")
+
+
+def test_accessed_state_of_a_guest_is_taken_and_comes_back():
+    _, base = testos()
+    for mode, counter in (("shadow", "shadow.aged"), ("ept", "ept.aged")):
+        result, seen = testos("-mmu", mode, "-host-chaos", "seed=3,rate=20000,ops=age", "-stats")
+        check(seen == base, f"{mode}: {seen[0]} is not {base[0]}")
+        check(count(result, counter) > 100, f"{mode}: nothing was aged")
+
+
 def test_bad_values_are_named():
     for option, value, word in (("-memlimit", "8K", "at least 256K"), ("-memlimit", "lots", "size"), ("-memlimit", "0", "256K"),
                                 ("-swapsize", "4K", "at least 64K"), ("-shadow-pages", "63", "at least 64"), ("-ksm", "maybe", "on or off"),
@@ -163,6 +179,12 @@ def test_linux_works_in_a_third_of_what_it_wants():
         raise harness.Skip("long form only")
     result, _ = workload.same("-memlimit", "40M")
     check(count(result, "host.swap_outs") > 20000 and count(result, "host.swap_ins") > 10000, "it did not thrash")
+
+
+def test_linux_works_with_few_table_pages():
+    base = linux_base()
+    result, _ = same_boot(["-mmu", "shadow", "-shadow-pages", "64"], base)
+    check(count(result, "shadow.recycled") > 1000, "no page was ever short")
 
 
 def test_linux_does_not_notice_host_events():

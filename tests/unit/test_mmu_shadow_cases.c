@@ -1,4 +1,5 @@
 /* Cases that have caught shadow MMUs before, each by name; in the shadow engine and, for comparison, the other two. */
+#include "core/host/host_ops.h"
 #include "mmu_rig.h"
 
 #define RAM   (8ull << 20)
@@ -211,6 +212,77 @@ START_TEST(two_upper_entries_of_different_rights_share_one_table)
 }
 END_TEST
 
+START_TEST(write_through_a_table_in_rom_relies_on_no_d_bit)
+{
+    open_kind(_i);
+    rig_map(r, GVA, 0x4000, PTE_ALL | PTE_A); /* a page that is itself a table: writes to it are seen */
+    for (gpa_t at = 0x1000; at < 0x4000; at += 0x1000)
+        rig_put(r, at + (at == 0x2000 ? 8 : 0), (at + (at == 0x3000 ? 0x7fd000 : 0x1000)) | PTE_ALL | PTE_A);
+    ck_assert_int_eq(mem_slot_add(r->mem, 0, RAM, 0x1000, r->hva + RAM, MEMSLOT_ROM), 0);
+    mem_access(r->mem, 0, RAM, &(uint64_t){0x4000 | PTE_ALL | PTE_A}, 8, MEM_HOST_POKE, true, BUS_NO_CPU);
+    rig_put(r, 0x3000, RAM | PTE_ALL | PTE_A);
+    rig_put(r, 0x3008, 0x4000 | PTE_ALL | PTE_A);
+    rig_long_mode(r, 0x1000);
+    rig_expect(r, GVA + 0x200000, ACCESS_READ, 0x4000); /* 0x4000 is a table in use */
+    for (int again = 0; again < 3; again++) {
+        struct xlate x;
+        ck_assert_int_eq(rig_translate(r, GVA + 8, ACCESS_WRITE, &x), XLATE_OK);
+        ck_assert_uint_eq(x.gpa, 0x4008);
+        ck_assert_msg(rig_audit(r, true) == 0, "%s", r->report);
+    }
+    close_kind();
+}
+END_TEST
+
+/* A 2 MiB page becomes a table of small ones and a page again, while it is in use. */
+START_TEST(large_page_is_replaced_by_a_table_and_back)
+{
+    open_kind(_i);
+    host_mm_set_huge_faults(r->mm, true);
+    for (gpa_t at = 0x400000; at < 0x600000; at += PAGE_SIZE)
+        rig_put(r, at, at);
+    rig_map(r, GVA, 0, 0);
+    for (unsigned i = 0; i < 512; i++)
+        rig_put(r, 0x4000 + i * 8, (i % 2 ? 0x400000 + i * 0x1000 : 0x10000) | PTE_ALL);
+    rig_put(r, 0x3000, 0x400000 | PTE_ALL | PTE_PS);
+    rig_long_mode(r, 0x1000);
+    for (int round = 0; round < 6; round++) {
+        bool table = round % 2;
+        rig_put(r, 0x3000, table ? 0x4000 | PTE_ALL : 0x400000 | PTE_ALL | PTE_PS);
+        for (unsigned i = 0; i < 512; i += 7) {
+            expect_as_predicted(GVA + i * 0x1000, ACCESS_READ);
+            rig_expect(r, GVA + i * 0x1000, ACCESS_WRITE, table && i % 2 == 0 ? 0x10000 : 0x400000 + i * 0x1000);
+        }
+        ck_assert_msg(rig_audit(r, true) == 0, "%s", r->report);
+    }
+    close_kind();
+}
+END_TEST
+
+/* 2^17 addresses through 256 tables of 512 entries that all name one frame. */
+START_TEST(frame_mapped_a_hundred_thousand_times_can_be_taken_away)
+{
+    open_kind(_i);
+    rig_put(r, 0x1000, 0x2000 | PTE_ALL);
+    rig_put(r, 0x2008, 0x3000 | PTE_ALL);
+    for (unsigned t = 0; t < 256; t++) {
+        rig_put(r, 0x3000 + t * 8, (0x200000 + t * 0x1000) | PTE_ALL);
+        for (unsigned i = 0; i < 512; i++)
+            rig_put(r, 0x200000 + t * 0x1000 + i * 8, 0x10000 | PTE_ALL | PTE_A | PTE_D);
+    }
+    rig_long_mode(r, 0x1000);
+    for (unsigned n = 0; n < 1u << 17; n++)
+        rig_expect(r, GVA + (gva_t)n * 0x1000, n % 2 ? ACCESS_WRITE : ACCESS_READ, 0x10000);
+    uint64_t zaps = r->mmu->stats.zaps;
+    ck_assert_int_eq(host_mm_migrate(r->mm, r->hva + 0x10000), 0);
+    ck_assert_uint_le(r->mmu->stats.zaps - zaps, 2000);
+    ck_assert_msg(rig_audit(r, true) == 0, "%s", r->report);
+    for (unsigned n = 0; n < 1u << 17; n += 97)
+        rig_expect(r, GVA + (gva_t)n * 0x1000, ACCESS_READ, 0x10000);
+    close_kind();
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("shadow_cases");
@@ -222,6 +294,9 @@ static Suite *suite(void)
     tcase_add_loop_test(t, locked_update_of_an_entry_takes_effect, MMU_SHADOW, MMU_EPT + 1);
     tcase_add_loop_test(t, string_write_over_a_table_in_use_takes_effect_entry_by_entry, MMU_SHADOW, MMU_EPT + 1);
     tcase_add_loop_test(t, dma_into_a_table_takes_effect, MMU_SHADOW, MMU_EPT + 1);
+    tcase_add_loop_test(t, write_through_a_table_in_rom_relies_on_no_d_bit, MMU_SHADOW, MMU_EPT + 1);
+    tcase_add_loop_test(t, large_page_is_replaced_by_a_table_and_back, MMU_SHADOW, MMU_EPT + 1);
+    tcase_add_loop_test(t, frame_mapped_a_hundred_thousand_times_can_be_taken_away, MMU_SHADOW, MMU_EPT + 1);
     tcase_add_loop_test(t, two_upper_entries_of_different_rights_share_one_table, MMU_SHADOW, MMU_EPT + 1);
     suite_add_tcase(s, t);
     return s;
