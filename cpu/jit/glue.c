@@ -1,0 +1,257 @@
+/*
+ * Between C and compiled code: the stubs that every compiled block uses.
+ */
+#include "cpu/jit/internal.h"
+
+_Static_assert(offsetof(struct jit_frame, v) == 120, "short displacements");
+_Static_assert(sizeof(struct jit_frame) % 16 == 8, "with the return address and six pushes: aligned to 16");
+
+#define V_GPR(g) ((int)(offsetof(struct vcpu, gpr) + 8 * (size_t)(g)))
+#define V_XMM(n) ((int)(offsetof(struct vcpu, xmm) + sizeof(union vec) * (size_t)(n)))
+#define V(field) ((int)offsetof(struct vcpu, field))
+
+static struct maddr at(unsigned base, int disp)
+{
+    return (struct maddr){(int)base, -1, 0, disp};
+}
+
+static void load_from(struct emit *e, unsigned reg, unsigned base, int disp)
+{
+    emit_maddr(e, 8, 0x8b, reg, at(base, disp));
+}
+
+static void store_to(struct emit *e, unsigned reg, unsigned base, int disp)
+{
+    emit_maddr(e, 8, 0x89, reg, at(base, disp));
+}
+
+/* MOVUPS between xmm and [base + disp]. */
+static void move_vec(struct emit *e, bool store, unsigned xmm, unsigned base, int disp)
+{
+    unsigned rex = (xmm & 8 ? 4 : 0) | (base & 8 ? 1 : 0);
+    if (rex)
+        e8(e, 0x40 | rex);
+    e8(e, 0x0f);
+    e8(e, store ? 0x11 : 0x10);
+    e8(e, 0x80 | (xmm & 7) << 3 | (base & 7));
+    if ((base & 7) == H_RSP)
+        e8(e, 0x24);
+    e32(e, (uint32_t)disp);
+}
+
+/* LDMXCSR (2) or STMXCSR (3). */
+static void move_mxcsr(struct emit *e, unsigned digit, unsigned base, int disp)
+{
+    if (base & 8)
+        e8(e, 0x41);
+    e8(e, 0x0f);
+    e8(e, 0xae);
+    e8(e, 0x80 | digit << 3 | (base & 7));
+    if ((base & 7) == H_RSP)
+        e8(e, 0x24);
+    e32(e, (uint32_t)disp);
+}
+
+static void copy_frame(struct emit *e, unsigned to, unsigned from)
+{
+    for (int k = 0; k < (int)sizeof(struct jit_frame) / 16; k++) {
+        move_vec(e, false, 0, from, 16 * k);
+        move_vec(e, true, 0, to, 16 * k);
+    }
+}
+
+static void push(struct emit *e, unsigned reg, bool pop)
+{
+    if (reg & 8)
+        e8(e, 0x41);
+    e8(e, (pop ? 0x58 : 0x50) | (reg & 7));
+}
+
+static const uint8_t saved[] = {H_RBX, H_RBP, H_R12, H_R13, H_R14, H_R15};
+
+static void adjust_rsp(struct emit *e, unsigned digit)
+{
+    emit_op64(e, 0x81, digit, op_reg(H_RSP));
+    e32(e, sizeof(struct jit_frame));
+}
+
+/* Guest registers from v (in `base`, loaded last if it is one of them) to their places; r15 is scratch. */
+static void load_guest(struct emit *e, unsigned base)
+{
+    for (unsigned g = 13; g < 16; g++) {
+        load_from(e, H_R15, base, V_GPR(g));
+        emit_store(e, H_R15, FRAME(gpr) + 8 * (int)(g - 13));
+    }
+    for (unsigned g = 0; g < 13; g++)
+        if ((unsigned)jit_host_of[g] != base)
+            load_from(e, (unsigned)jit_host_of[g], base, V_GPR(g));
+    if (base < 13)
+        load_from(e, base, base, V_GPR(base));
+}
+
+/* And back; v in r14. */
+static void store_guest(struct emit *e)
+{
+    for (unsigned g = 0; g < 13; g++)
+        store_to(e, (unsigned)jit_host_of[g], H_R14, V_GPR(g));
+    for (unsigned g = 13; g < 16; g++) {
+        emit_load(e, H_R15, FRAME(gpr) + 8 * (int)(g - 13));
+        store_to(e, H_R15, H_R14, V_GPR(g));
+    }
+}
+
+static void test_vec(struct emit *e)
+{
+    emit_rm(e, (struct how){.size = 4}, OPC(0x83), 7, op_frame(FRAME(vec))); /* cmp dword [vec], 0 */
+    e8(e, 0);
+}
+
+/* If guest vectors are in host registers: to v (in r14), and C's MXCSR. */
+static void save_vec(struct emit *e)
+{
+    test_vec(e);
+    uint8_t *none = emit_jcc(e, CC_Z);
+    for (unsigned n = 0; n < 16; n++)
+        move_vec(e, true, n, H_R14, V_XMM(n));
+    move_mxcsr(e, 3, H_R14, V(mxcsr));
+    emit_store_imm(e, FRAME(tmp2), 0x1f80);
+    move_mxcsr(e, 2, H_RSP, FRAME(tmp2));
+    patch_jump(e, none, e->p);
+}
+
+static void load_vec(struct emit *e)
+{
+    for (unsigned n = 0; n < 16; n++)
+        move_vec(e, false, n, H_R14, V_XMM(n));
+    move_mxcsr(e, 2, H_R14, V(mxcsr));
+}
+
+static void emit_leave(struct emit *e)
+{
+    emit_load(e, H_R15, FRAME(owner));
+    copy_frame(e, H_R15, H_RSP);
+    adjust_rsp(e, 0);
+    for (unsigned k = sizeof saved; k-- > 0;)
+        push(e, saved[k], true);
+    e8(e, 0xc3);
+}
+
+static void emit_enter(struct emit *e)
+{
+    for (unsigned k = 0; k < sizeof saved; k++)
+        push(e, saved[k], false);
+    adjust_rsp(e, 5);
+    copy_frame(e, H_RSP, H_RSI);
+    load_from(e, H_R15, H_RSI, FRAME(jit));
+    emit_store(e, H_R15, FRAME(jit));
+    emit_mov(e, H_R14, H_RDX);
+    load_guest(e, H_RDI);
+    e8(e, 0x41); /* jmp r14 */
+    e8(e, 0xff);
+    e8(e, 0xe6);
+}
+
+/* r14: rip; r15: link. */
+static void emit_exit(struct emit *e, enum jit_exit kind)
+{
+    emit_store(e, H_R14, FRAME(exit_rip));
+    emit_store(e, H_R15, FRAME(exit_link));
+    emit_store_imm(e, FRAME(exit_kind), kind);
+    emit_load(e, H_R14, FRAME(v));
+    store_guest(e);
+    save_vec(e);
+    emit_leave(e);
+}
+
+static void restore_flags(struct emit *e)
+{
+    emit_mov(e, H_R15, H_RAX);
+    emit_rm(e, (struct how){.size = 4}, OPC(0x8b), H_RAX, op_frame(FRAME(flags)));
+    e8(e, 0x04); /* add al, 127: OF is what byte 0 says */
+    e8(e, 0x7f);
+    e8(e, 0x9e); /* sahf */
+    emit_mov(e, H_RAX, H_R15);
+}
+
+/* r15d: record. */
+static void emit_slow(struct emit *e)
+{
+    emit_store(e, H_R15, FRAME(tmp));
+    emit_load(e, H_R14, FRAME(v));
+    store_guest(e);
+    save_vec(e);
+    emit_mov(e, H_RDI, H_R14);
+    emit_mov(e, H_RSI, H_RSP);
+    emit_rm(e, (struct how){.size = 4}, OPC(0x8b), H_RDX, op_frame(FRAME(tmp)));
+    emit_imm(e, H_RAX, (uint64_t)(uintptr_t)jit_slow_path);
+    e8(e, 0xff); /* call rax */
+    e8(e, 0xd0);
+    emit_op64(e, 0x85, H_RAX, op_reg(H_RAX)); /* test */
+    uint8_t *gone = emit_jcc(e, CC_Z);
+    emit_store(e, H_RAX, FRAME(tmp));
+    emit_load(e, H_R14, FRAME(v));
+    test_vec(e);
+    uint8_t *none = emit_jcc(e, CC_Z);
+    load_vec(e);
+    patch_jump(e, none, e->p);
+    load_guest(e, H_R14);
+    restore_flags(e);
+    emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(tmp))); /* jmp [tmp] */
+    patch_jump(e, gone, e->p);
+    emit_leave(e);
+}
+
+static void test_bits(struct emit *e, int disp, uint32_t bits)
+{
+    emit_maddr(e, 4, 0xf7, 0, at(H_R14, disp)); /* test dword [r14 + disp], bits */
+    e32(e, bits);
+}
+
+/* Guest vectors into host registers, if instructions may use them as they are: r15 is where to go on, r14 where if not.
+ */
+static void emit_vec(struct emit *e)
+{
+    emit_store(e, H_R15, FRAME(tmp));
+    emit_store(e, H_R14, FRAME(tmp2));
+    emit_load(e, H_R14, FRAME(v));
+    test_bits(e, V(cr0), CR0_TS | CR0_EM);
+    uint8_t *no = emit_jcc(e, CC_NZ);
+    test_bits(e, V(cr4), CR4_OSFXSR);
+    uint8_t *no2 = emit_jcc(e, CC_Z);
+    emit_maddr(e, 4, 0x8b, H_R15, at(H_R14, V(mxcsr)));
+    emit_rm(e, (struct how){.size = 4}, OPC(0xf7), 2, op_reg(H_R15)); /* not */
+    emit_rm(e, (struct how){.size = 4}, OPC(0xf7), 0, op_reg(H_R15)); /* test r15d, imm */
+    e32(e, 0x1f80);
+    uint8_t *no3 = emit_jcc(e, CC_NZ);
+    load_vec(e);
+    emit_rm(e, (struct how){.size = 4}, OPC(0xc7), 0, op_frame(FRAME(vec)));
+    e32(e, 1);
+    emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(tmp)));
+    patch_jump(e, no, e->p);
+    patch_jump(e, no2, e->p);
+    patch_jump(e, no3, e->p);
+    emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(tmp2)));
+}
+
+bool jit_make_stubs(struct jit *j)
+{
+    struct jit_arena *a = &j->arena;
+    struct emit e = {.start = a->code_write,
+                     .p = a->code_write,
+                     .limit = a->code_write + a->code_size,
+                     .exec = a->code - a->code_write};
+    j->enter = (void (*)(struct vcpu *, struct jit_frame *, const void *))(uintptr_t)(e.p + e.exec);
+    emit_enter(&e);
+    j->stub_exit = e.p + e.exec;
+    emit_exit(&e, JIT_EXIT_EDGE);
+    j->stub_interp = e.p + e.exec;
+    emit_exit(&e, JIT_EXIT_INTERP);
+    j->stub_slow = e.p + e.exec;
+    emit_slow(&e);
+    j->stub_vec = e.p + e.exec;
+    emit_vec(&e);
+    a->code_used = (size_t)(e.p - e.start);
+    j->stubs_end = a->code_used;
+    j->data_start = a->data_used;
+    return !e.full;
+}

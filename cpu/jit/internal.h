@@ -1,0 +1,304 @@
+/*
+ * What the files of the JIT share: the frame that compiled code works in, the records that it refers to, the
+ * translator's state.
+ *
+ * Register convention of compiled code. Guest RAX RCX RDX RBX RBP RSI RDI R8..R12 are in the host register of the same
+ * name, guest RSP in R13; guest R13..R15 are in the frame. R14 and R15 are scratch: R14 holds the address of a memory
+ * operand, first the guest's, after the TLB check the host's. RSP points to the frame. Guest XMM registers are in the
+ * host's of the same number while frame.vec is set, and MXCSR is the guest's then (only if it masks everything).
+ *
+ * Flags. Compiled code leaves the host's flags where the guest's instruction put them only as long as nothing else
+ * needs the host's. To be exact at every place where someone can look it keeps, instead of the flags, a recipe: which
+ * operation set them and where its operands still are. A recipe is evaluated in C, by the interpreter's own flag
+ * functions, and only when someone looks. It is known at compile time (then a slow path's record names it) or it is
+ * committed: operands and number of the recipe are stored into the frame.
+ */
+#ifndef CPU_JIT_INTERNAL_H
+#define CPU_JIT_INTERNAL_H
+
+#include "cpu/interp/interp.h"
+#include "cpu/jit/emit.h"
+#include "cpu/jit/jit.h"
+#include "cpu/optable.h"
+
+/* ---- the frame: at host RSP while compiled code runs ---- */
+
+struct jit_frame {
+    int64_t budget;      /* units left after the running block */
+    uint64_t page;       /* guest address of the page of code that is running: rip less its offset in the page */
+    uint64_t tlb;        /* mmu_vcpu.cur_data */
+    uint32_t flags;      /* image, while recipe is 0: byte 0 is OF, byte 1 is LAHF's */
+    uint32_t vec;        /* guest vectors are in host registers */
+    uint64_t gpr[3];     /* guest R13, R14, R15 */
+    uint32_t recipe;     /* committed: data offset of a struct jit_recipe, or 0 */
+    uint32_t overlay;    /* INC or DEC on top of that, or 0 */
+    uint64_t m1, m2, m3; /* operands of recipe (m1, m2) and overlay (m3) */
+    uint64_t tmp, tmp2;
+    uint64_t jumps; /* jump table */
+    uint64_t stamp; /* names what makes an entry of it valid */
+    struct vcpu *v;
+    /* Beyond the reach of a short displacement: what compiled code seldom needs. */
+    uint64_t end;  /* clock_now() at which the run must end */
+    uint64_t bias; /* taken from the budget so that the next block's head leaves */
+    uint64_t exit_rip, exit_link;
+    uint64_t exit_kind;      /* enum jit_exit */
+    struct jit_frame *owner; /* C's copy, written back when compiled code is left */
+    struct jit *jit;
+};
+#define FRAME(field) ((int)offsetof(struct jit_frame, field))
+
+enum jit_exit {
+    JIT_EXIT_EDGE,   /* at the head of the block at exit_rip; exit_link: slot that may be pointed to its code */
+    JIT_EXIT_INTERP, /* as EDGE, but the block cannot run compiled now */
+    JIT_EXIT_DONE    /* a handler ended the block: v is exact */
+};
+
+/* ---- records, in the data arena, named by their offset ---- */
+
+enum recipe_kind {
+    RECIPE_NONE,
+    RECIPE_SUB,   /* a - b */
+    RECIPE_SUBR,  /* a is the result of a subtraction of b */
+    RECIPE_ADD,   /* a + b */
+    RECIPE_ADDR,  /* a is the result of an addition of b */
+    RECIPE_LOGIC, /* a is the result */
+    RECIPE_AND,   /* a & b */
+    RECIPE_NEGR,  /* a is the result of NEG */
+    RECIPE_EXEC,  /* what insn does to a (rm or reg, whichever it writes) and b */
+    RECIPE_INCR,  /* overlays: a is the result */
+    RECIPE_DECR,
+    RECIPE_INC, /* a is the operand */
+    RECIPE_DEC
+};
+
+/* Where an operand is: a guest register number, or one of these. */
+enum { SRC_IMM = 0x40, SRC_M1, SRC_M2, SRC_M3, SRC_NONE };
+
+struct jit_recipe {
+    const struct insn *insn; /* RECIPE_EXEC */
+    uint64_t imm;
+    uint8_t kind, size, a, b;
+};
+
+/* An instruction that may be, or is, done by the interpreter's handler. */
+struct jit_slow {
+    const struct block *block;
+    const struct insn *insn;
+    const void *resume;       /* host address where compiled code goes on, or NULL if the instruction ends the block */
+    uint32_t recipe, overlay; /* flags before the instruction, 0: the frame's */
+    bool recipe_fresh;        /* recipe hides the frame's overlay */
+};
+
+/* Where a direct jump inside a page leads: out, until the block there is compiled. */
+struct jit_slot {
+    const void *code;
+    gfn_t page;
+    uint32_t mode;
+};
+
+/* The entry for who comes from another page, with rip in r14, is this many bytes before a block's code. */
+#define JIT_FAR_LEN 12
+
+struct jit_jump {
+    uint64_t rip, stamp;
+    const void *code;
+    uint64_t unused;
+};
+#define JIT_JUMP_BITS 12
+
+/* ---- memory (arena.c) ---- */
+
+struct jit_arena {
+    uint8_t *code;       /* executable, never writable */
+    uint8_t *code_write; /* the same memory, writable, never executable */
+    size_t code_size, code_used;
+    uint8_t *data; /* records and slots, within reach of the code */
+    size_t data_size, data_used;
+    int fd;
+};
+
+/* 0, or -1 with errno. */
+int jit_arena_init(struct jit_arena *a, size_t code_size, size_t data_size);
+void jit_arena_fini(struct jit_arena *a);
+/* Offset of `size` zeroed bytes, aligned to 8; 0: full. */
+uint32_t jit_data_alloc(struct jit_arena *a, size_t size);
+static inline void *jit_data(const struct jit_arena *a, uint32_t offset)
+{
+    return a->data + offset;
+}
+
+/* ---- the JIT of a machine ---- */
+
+#define JIT_STAMPS 16
+
+/* What a stamp stands for. */
+struct jit_context {
+    uint64_t epoch, generation, base, stamp;
+    uint32_t mode;
+    unsigned index;
+};
+
+struct jit {
+    const struct log *log;
+    struct jit_arena arena;
+    size_t stubs_end; /* code and data after reset */
+    size_t data_start;
+    void (*enter)(struct vcpu *v, struct jit_frame *f, const void *code);
+    const uint8_t *stub_exit, *stub_interp, *stub_slow, *stub_vec; /* where they run */
+    bool has_rorx;
+    uint32_t generation; /* of compiled code: a block's is valid only if it has this one */
+    uint64_t last_stamp;
+    struct jit_context context[JIT_STAMPS];
+    unsigned next_context;
+    struct jit_jump jumps[1u << JIT_JUMP_BITS];
+    struct {
+        uint64_t rip, generation;
+        struct jit_slot *slot; /* NULL: none pending */
+    } link;
+    struct {
+        uint64_t regions, blocks, bytes, entries, links, slow, handled, resets, refused;
+    } stats;
+};
+
+/* Emits the stubs (glue.c). False: no room. */
+bool jit_make_stubs(struct jit *j);
+/* Called by compiled code: does rec's instruction. Returns where to go on, or NULL to leave. */
+const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec);
+/* Sets v's flags from the frame, or from recipe and overlay where they are not 0. */
+void jit_flags_to_vcpu(struct vcpu *v, struct jit_frame *f, uint32_t recipe, uint32_t overlay, bool fresh);
+void jit_flags_from_vcpu(const struct vcpu *v, struct jit_frame *f);
+uint64_t jit_stamp(struct jit *j, const struct vcpu *v);
+
+/* ---- the translator ---- */
+
+#define REGION_BLOCKS 24
+#define REGION_INSNS  256
+#define REGION_COLD   1024
+
+enum flag_base {
+    BASE_FRAME,  /* committed, or never changed */
+    BASE_RECIPE, /* tr.base */
+    BASE_DEAD    /* nobody will look before they are set again */
+};
+
+struct tr_block {
+    struct block *b;
+    uint8_t *entry, *body; /* written addresses; body: behind the checks of the head */
+};
+
+struct tr_cold {
+    uint8_t *at; /* the jump that leads here, or NULL */
+    enum { COLD_SLOW, COLD_BUDGET, COLD_NOVEC, COLD_UNLINKED } kind;
+    uint32_t n; /* slow record, block number, or slot */
+    int32_t target;
+};
+
+struct tr {
+    struct emit e;
+    struct jit *j;
+    struct vcpu *v;
+    unsigned mode;
+    bool wide; /* 64-bit code */
+    bool uses_vec;
+    struct tr_block blocks[REGION_BLOCKS];
+    unsigned nblocks;
+    struct tr_cold cold[REGION_COLD];
+    unsigned ncold;
+    struct {
+        uint8_t *at;
+        unsigned block;
+    } fix[2 * REGION_BLOCKS]; /* jumps inside the region */
+    unsigned nfix;
+    struct block *b; /* being translated */
+    unsigned k;      /* its instruction */
+    /* Flags at this place. */
+    bool host;   /* the host's flags are the guest's (those of undefined are not, where the processor differs) */
+    unsigned undefined; /* bits of the host's flags that are not the guest's though host is set */
+    enum flag_base flags;
+    struct jit_recipe base, overlay; /* base: if BASE_RECIPE; overlay: kind RECIPE_NONE if there is none pending */
+    uint32_t base_rec, overlay_rec;  /* their offsets once they have one */
+};
+
+/* Host register of a guest one, or -1: in the frame. */
+extern const int8_t jit_host_of[16];
+
+/* Compiles b and what it leads to in its page. NULL: no room. */
+bool jit_translate(struct jit *j, struct vcpu *v, struct block *b);
+
+/* Pieces (integer.c, memory.c, control.c, vector.c): true if they emitted i; false, before emitting anything, if the
+ * handler must do it. */
+bool tr_integer(struct tr *t, const struct insn *i);
+bool tr_stack(struct tr *t, const struct insn *i);
+bool tr_control(struct tr *t, const struct insn *i);
+bool tr_vector(struct tr *t, const struct insn *i);
+bool tr_is_vector(const struct tr *t, const struct insn *i);
+
+/* Goes on at an offset of the running page (translate.c). Flags are committed. */
+void tr_edge(struct tr *t, int32_t offset);
+
+/* ---- flags.c ---- */
+
+/* i is about to be emitted. writes: guest registers that it writes (bits); kills: it sets all flags without looking, and
+ * cannot fault. Commits what would be lost. */
+void tr_begin(struct tr *t, uint32_t writes, bool kills);
+/* Commits flags to the frame if they are not there. */
+void tr_commit(struct tr *t);
+/* The host's flags were clobbered. */
+static inline void tr_clobber(struct tr *t)
+{
+    t->host = false;
+}
+/* Makes the host's flags the guest's, if `mask` of them can be had; uses scratch registers. False: by the handler only.
+ */
+bool tr_need_host(struct tr *t, unsigned mask);
+bool tr_can_have_host(const struct tr *t, unsigned mask);
+/* Will someone look at the flags that the current instruction sets, before they are set again? */
+bool tr_flags_live(const struct tr *t);
+/* The instruction just emitted set the flags; `r` says how (its operands are where it says). */
+void tr_set_flags(struct tr *t, struct jit_recipe r);
+/* As tr_set_flags for a memory operand: committed at once. */
+void tr_set_flags_committed(struct tr *t, struct jit_recipe r);
+/* They are in the host's registers and as defined as the guest's: commits an image. */
+void tr_set_flags_image(struct tr *t);
+void tr_set_flags_dead(struct tr *t, unsigned undefined);
+uint32_t tr_recipe(struct tr *t, struct jit_recipe r);
+
+/* ---- memory.c ---- */
+
+/* r14 = linear address of the memory operand. False: emitted nothing. */
+bool tr_has_ea(const struct tr *t, const struct insn *i);
+void tr_ea(struct tr *t, const struct insn *i);
+/* r14: linear to host address for an access of `size` bytes; a miss goes to the slow record rec. Clobbers flags, r15. */
+void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec);
+/* A slow record for i with the flags as they are now. */
+uint32_t tr_slow(struct tr *t, const struct insn *i);
+/* Compiled code goes on here after rec's handler. */
+void tr_resume(struct tr *t, uint32_t rec);
+/* i by its handler. */
+void tr_handler(struct tr *t, const struct insn *i);
+void tr_jump_cold(struct tr *t, uint8_t *at, int kind, uint32_t n, int32_t target);
+
+/* ---- registers ---- */
+
+static inline struct opnd tr_gpr(unsigned g)
+{
+    if (g & BYTE_HIGH)
+        return op_reg(H_HIGH | (g & 3));
+    return jit_host_of[g] >= 0 ? op_reg((unsigned)jit_host_of[g]) : op_frame(FRAME(gpr) + 8 * ((int)g - 13));
+}
+static inline uint32_t tr_bit(unsigned g)
+{
+    return 1u << (g & BYTE_HIGH ? g & 3 : g);
+}
+/* The guest register in a host one, r15 if it has none. */
+unsigned tr_reg_in(struct tr *t, unsigned g);
+void tr_reg_out(struct tr *t, unsigned g, unsigned h);
+/* After a 4-byte write to a guest register by its operand: the upper half is cleared. */
+void tr_zero_upper(struct tr *t, unsigned g, unsigned size);
+
+static inline bool insn_has_mem(const struct insn *i)
+{
+    return !(i->flags & INSN_RM_REG) && i->enc != ENC_ZO && i->enc != ENC_I && i->enc != ENC_D && i->enc != ENC_II;
+}
+
+#endif

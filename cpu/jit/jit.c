@@ -1,0 +1,253 @@
+/*
+ * The C side of the JIT: its life, entering compiled code, and what compiled code calls.
+ */
+#include "cpu/jit/jit.h"
+
+#include "core/alloc.h"
+#include "core/stats.h"
+#include "cpu/jit/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+#define JIT_HEAT      40
+#define JIT_CODE_SIZE (32u << 20)
+#define JIT_DATA_SIZE (32u << 20)
+#define JIT_POISON    (1ull << 62)
+
+const int8_t jit_host_of[16] = {H_RAX, H_RCX, H_RDX, H_RBX, H_R13, H_RBP, H_RSI, H_RDI,
+                                H_R8,  H_R9,  H_R10, H_R11, H_R12, -1,    -1,    -1};
+
+struct jit *jit_create(const struct log *log)
+{
+    struct jit *j = alloc_zeroed(1, sizeof *j);
+    unsigned eax, ebx = 0, ecx, edx;
+    j->log = log;
+    j->generation = 1;
+    if (jit_arena_init(&j->arena, JIT_CODE_SIZE, JIT_DATA_SIZE) || !jit_make_stubs(j)) {
+        log_emit(log, LOG_JIT, "no memory for code: %s; the interpreter runs everything", strerror(errno));
+        jit_destroy(j);
+        return NULL;
+    }
+    j->has_rorx = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx & 1u << 8;
+    return j;
+}
+
+void jit_destroy(struct jit *j)
+{
+    if (!j)
+        return;
+    jit_arena_fini(&j->arena);
+    free(j);
+}
+
+void jit_register_stats(struct jit *j, struct stats *s)
+{
+    stats_add(s, "jit.regions", "regions", &j->stats.regions);
+    stats_add(s, "jit.blocks", "blocks", &j->stats.blocks);
+    stats_add(s, "jit.bytes", "bytes", &j->stats.bytes);
+    stats_add(s, "jit.entries", "entries", &j->stats.entries);
+    stats_add(s, "jit.links", "links", &j->stats.links);
+    stats_add(s, "jit.slow", "instructions", &j->stats.slow);
+    stats_add(s, "jit.handled", "instructions", &j->stats.handled);
+    stats_add(s, "jit.resets", "resets", &j->stats.resets);
+}
+
+/* Everything compiled is forgotten. No compiled code is running. */
+static void jit_reset(struct jit *j)
+{
+    j->arena.code_used = j->stubs_end;
+    j->arena.data_used = j->data_start;
+    j->generation++;
+    j->link.slot = NULL;
+    memset(j->jumps, 0, sizeof j->jumps);
+    j->stats.resets++;
+}
+
+/* ---- what makes a jump-table entry valid ---- */
+
+/* The same circumstances have the same stamp again, as long as they are among the last few. Never 0. */
+uint64_t jit_stamp(struct jit *j, const struct vcpu *v)
+{
+    struct jit_context want = {.epoch = v->mv->fetch_epoch,
+                               .generation = code_cache_generation(v->code),
+                               .base = v->seg_base[SEG_CS],
+                               .mode = v->mode | (uint32_t)v->mv->regs.as << 16,
+                               .index = v->index};
+    for (unsigned k = 0; k < JIT_STAMPS; k++) {
+        const struct jit_context *c = &j->context[k];
+        if (c->stamp && c->epoch == want.epoch && c->generation == want.generation && c->base == want.base &&
+            c->mode == want.mode && c->index == want.index)
+            return c->stamp;
+    }
+    want.stamp = ++j->last_stamp;
+    j->context[j->next_context++ % JIT_STAMPS] = want;
+    return want.stamp;
+}
+
+static void jump_note(struct jit *j, uint64_t rip, uint64_t stamp, const void *code)
+{
+    struct jit_jump *e = &j->jumps[rip & ((1u << JIT_JUMP_BITS) - 1)];
+    e->rip = rip;
+    e->stamp = stamp;
+    e->code = code;
+}
+
+/* ---- entering and leaving ---- */
+
+static inline bool is_compiled(const struct jit *j, const struct block *b)
+{
+    return b->native && b->native_generation == j->generation;
+}
+
+void jit_warm(struct jit *j, struct vcpu *v, struct block *b)
+{
+    if (is_compiled(j, b) || ++b->heat < JIT_HEAT)
+        return;
+    if (b->page2 != BLOCK_NO_PAGE || !(b->mode & (MODE_CODE64 | MODE_FLAT)) || !(b->mode & MODE_CODE64)) {
+        b->heat = 0;
+        return;
+    }
+    b->heat = 0;
+    if (!jit_translate(j, v, b)) {
+        jit_reset(j);
+        if (!jit_translate(j, v, b))
+            j->stats.refused++;
+    }
+}
+
+static void frame_fill(struct jit *j, struct vcpu *v, struct block *b, struct jit_frame *f, uint64_t end)
+{
+    f->budget = (int64_t)(end - clock_now(v->clock));
+    f->page = v->rip - (b->gpa & PAGE_MASK);
+    f->tlb = (uint64_t)(uintptr_t)v->mv->cur_data;
+    f->vec = 0;
+    f->jumps = (uint64_t)(uintptr_t)j->jumps;
+    f->stamp = jit_stamp(j, v);
+    f->v = v;
+    f->end = end;
+    f->bias = 0;
+    f->exit_kind = JIT_EXIT_DONE;
+    f->owner = f;
+    f->jit = j;
+    jit_flags_from_vcpu(v, f);
+}
+
+/* The edge by which compiled code was left last led to this block, and nothing has changed since: it gets a direct way.
+ */
+static void link_follow(struct jit *j, struct vcpu *v, struct block *b)
+{
+    struct jit_slot *slot = j->link.slot;
+    if (slot && j->link.rip == v->rip && slot->page == b->gpa >> PAGE_SHIFT && slot->mode == b->mode &&
+        j->link.generation == code_cache_generation(v->code)) {
+        slot->code = b->native;
+        j->stats.links++;
+    }
+    j->link.slot = NULL;
+}
+
+static void after_edge(struct jit *j, struct vcpu *v, struct jit_frame *f)
+{
+    uint64_t left = (uint64_t)f->budget + f->bias;
+    v->rip = f->exit_rip;
+    v->exit_slot = 2;
+    v->clock->icount = f->end - left - v->clock->extra;
+    jit_flags_to_vcpu(v, f, 0, 0, false);
+    j->link.slot = (struct jit_slot *)(uintptr_t)f->exit_link;
+    j->link.rip = v->rip;
+    j->link.generation = code_cache_generation(v->code);
+}
+
+bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end)
+{
+    struct jit_frame f;
+    if (!is_compiled(j, b))
+        return false;
+    memset(&f, 0, sizeof f);
+    frame_fill(j, v, b, &f, end);
+    link_follow(j, v, b);
+    jump_note(j, v->rip, f.stamp, (const uint8_t *)b->native - JIT_FAR_LEN);
+    j->stats.entries++;
+    int64_t before = f.budget;
+    v->synced = 0;
+    j->enter(v, &f, b->native);
+    if (f.exit_kind == JIT_EXIT_DONE)
+        return true;
+    after_edge(j, v, &f);
+    return f.exit_kind != JIT_EXIT_INTERP || f.budget != before;
+}
+
+/* ---- one instruction by its handler ---- */
+
+/* The handler of what follows an instruction done by itself: it has not ended the block. */
+static void op_resume(struct vcpu *v, const struct insn *i)
+{
+    v->jit_resumed = true;
+}
+
+static const void *leave(struct jit_frame *f)
+{
+    f->exit_kind = JIT_EXIT_DONE;
+    return NULL;
+}
+
+/* The frame after a handler: what it may have changed. */
+static void frame_refresh(struct vcpu *v, struct jit_frame *f)
+{
+    uint64_t stamp = jit_stamp(f->jit, v);
+    f->tlb = (uint64_t)(uintptr_t)v->mv->cur_data;
+    jit_flags_from_vcpu(v, f);
+    if (stamp != f->stamp && !f->bias) {
+        f->bias = JIT_POISON;
+        f->budget -= (int64_t)JIT_POISON;
+    }
+    f->stamp = stamp;
+}
+
+/* Position at the head of the running block, all surcharges since then included. */
+static void clock_at_head(struct vcpu *v, const struct jit_frame *f, const struct block *b)
+{
+    v->clock->icount = f->end - ((uint64_t)f->budget + f->bias) - b->n - v->clock->extra;
+    v->synced = 0;
+}
+
+/* Compiled code cannot go on behind the instruction: attention is wanted, the units are used up by surcharges, or
+ * vectors may not be used as they are any more. */
+static bool must_leave(const struct vcpu *v, const struct jit_frame *f)
+{
+    return v->attn || (int64_t)((uint64_t)f->budget + f->bias) < 0 ||
+           (f->vec && (v->cr0 & (CR0_TS | CR0_EM) || ~v->mxcsr & 0x1f80));
+}
+
+const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
+{
+    const struct jit_slow *s = jit_data(&f->jit->arena, rec);
+    const struct block *b = s->block;
+    uint64_t extra = v->clock->extra;
+    struct insn *step = v->step;
+    jit_flags_to_vcpu(v, f, s->recipe, s->overlay, s->recipe_fresh);
+    clock_at_head(v, f, b);
+    v->gpr[REG_IP] = f->page + (b->gpa & PAGE_MASK);
+    v->block = b;
+    v->rep_budget = (uint64_t)f->budget + f->bias + 1;
+    f->jit->stats.slow++;
+    step[0] = *s->insn;
+    memset(&step[1], 0, sizeof step[1]);
+    step[1].fn = op_resume;
+    v->jit_resumed = false;
+    step[0].fn(v, step);
+    if (!v->jit_resumed)
+        return leave(f);
+    f->budget -= (int64_t)(v->clock->extra - extra);
+    if (must_leave(v, f)) {
+        clock_at_head(v, f, b);
+        block_end(v, s->insn, insn_next_rip(v, s->insn), 2);
+        return leave(f);
+    }
+    frame_refresh(v, f);
+    return s->resume;
+}

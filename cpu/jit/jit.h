@@ -1,0 +1,35 @@
+/*
+ * The JIT: x86-64 guest code as x86-64 host code (docs/architecture.md, "The JIT").
+ *
+ * It stands beside the interpreter and shares everything with it: decoded blocks, the soft TLB, the handlers. A block
+ * that has run often enough is compiled together with the blocks of its page that it leads to; what the translator does
+ * not know natively, and every access that misses the TLB, is done by the interpreter's handler, called from compiled
+ * code. So exactness has one home: registers, flags, memory, faults and position are the interpreter's to the
+ * instruction.
+ *
+ * Contract: compiled code of a block is entered only while the block is in the code cache; blocks of a page are dropped
+ * together, and compiled code jumps directly only inside a page. Nothing of it is saved in snapshots.
+ */
+#ifndef CPU_JIT_JIT_H
+#define CPU_JIT_JIT_H
+
+#include "cpu/code_cache.h"
+#include "cpu/cpu.h"
+
+struct jit;
+
+/* NULL: this host cannot (not x86-64, built without it, no memory for code); the reason is logged. Shared by the
+ * vCPUs of a machine, which take turns. */
+struct jit *jit_create(const struct log *log);
+void jit_destroy(struct jit *j);
+void jit_register_stats(struct jit *j, struct stats *s);
+
+/* Called for a block that is about to run and has no compiled code: counts, and compiles it when it is hot. */
+void jit_warm(struct jit *j, struct vcpu *v, struct block *b);
+
+/* Runs the compiled code of b, which begins at v->rip, and what it leads to, at most until `end` (clock_now()). On
+ * return v is exact at a boundary. False: nothing was run, the interpreter must run the block. May leave by
+ * longjmp to v->fault_jmp like a handler. */
+bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end);
+
+#endif

@@ -1,0 +1,285 @@
+/*
+ * From decoded blocks to a region of compiled code.
+ *
+ * A region is a hot block and the blocks of its page that it leads to by direct jumps and by falling through, as far as
+ * they have been decoded. Each block can be entered from outside: from another page with its rip in r14, or from its own
+ * page. At its head it takes its units from the budget, and leaves if they do not suffice.
+ */
+#include "cpu/jit/internal.h"
+
+#include <cpuid.h>
+
+/* ---- which blocks ---- */
+
+/* Offsets in the page of where b goes on: [0] behind it, [1] its direct target; -1: none, or in another page. */
+static void successors(const struct block *b, int32_t next[2])
+{
+    const struct insn *last = &b->insn[b->n - 1];
+    int64_t behind = (int64_t)(b->gpa & PAGE_MASK) + last->off + last->len;
+    bool jumps = last->op == OP_JCC || last->op == OP_JMP;
+    next[0] = next[1] = -1;
+    if (!(last->flags & INSN_ENDS) || last->op == OP_JCC)
+        next[0] = behind < (int64_t)PAGE_SIZE ? (int32_t)behind : -1;
+    if (jumps && last->enc == ENC_D && last->opsize != 2) {
+        int64_t target = behind + (int64_t)last->imm;
+        next[1] = target >= 0 && target < (int64_t)PAGE_SIZE ? (int32_t)target : -1;
+    }
+}
+
+static int region_find(const struct tr *t, int32_t offset)
+{
+    for (unsigned k = 0; k < t->nblocks; k++)
+        if ((int32_t)(t->blocks[k].b->gpa & PAGE_MASK) == offset)
+            return (int)k;
+    return -1;
+}
+
+static bool is_compiled(const struct jit *j, const struct block *b)
+{
+    return b->native && b->native_generation == j->generation;
+}
+
+static void region_collect(struct tr *t, struct block *root)
+{
+    unsigned insns = root->n;
+    t->blocks[t->nblocks++].b = root;
+    for (unsigned k = 0; k < t->nblocks; k++) {
+        int32_t next[2];
+        successors(t->blocks[k].b, next);
+        for (unsigned s = 0; s < 2; s++) {
+            if (next[s] < 0 || region_find(t, next[s]) >= 0 || t->nblocks == REGION_BLOCKS)
+                continue;
+            struct block *b =
+                code_cache_find(t->v->code, (root->gpa & ~PAGE_MASK) + (unsigned)next[s], BLOCK_NO_PAGE, root->mode);
+            if (!b || is_compiled(t->j, b) || insns + b->n > REGION_INSNS)
+                continue;
+            insns += b->n;
+            t->blocks[t->nblocks++].b = b;
+        }
+    }
+}
+
+static bool uses_vectors(const struct tr *t)
+{
+    for (unsigned k = 0; k < t->nblocks; k++)
+        for (unsigned n = 0; n < t->blocks[k].b->n; n++)
+            if (tr_is_vector(t, &t->blocks[k].b->insn[n]))
+                return true;
+    return false;
+}
+
+/* ---- heads and edges ---- */
+
+static int32_t page_offset(const struct tr *t)
+{
+    return (int32_t)(t->b->gpa & PAGE_MASK);
+}
+
+static void head(struct tr *t, unsigned number)
+{
+    struct emit *e = &t->e;
+    struct tr_block *tb = &t->blocks[number];
+    t->b = tb->b;
+    e8(e, 0x4d); /* lea r15, [r14 - offset]: 7 bytes */
+    e8(e, 0x8d);
+    e8(e, 0xbe);
+    e32(e, (uint32_t)-page_offset(t));
+    emit_store(e, H_R15, FRAME(page)); /* 5 bytes */
+    tb->entry = e->p;
+    if (t->uses_vec) {
+        emit_rm(e, (struct how){.size = 4}, OPC(0x83), 7, op_frame(FRAME(vec)));
+        e8(e, 0);
+        tr_jump_cold(t, emit_jcc(e, CC_Z), COLD_NOVEC, number, 0);
+    }
+    tb->body = e->p;
+    emit_op64(e, 0x83, 5, op_frame(FRAME(budget))); /* sub */
+    e8(e, t->b->n);
+    tr_jump_cold(t, emit_jcc(e, CC_S), COLD_BUDGET, number, 0);
+    t->flags = BASE_FRAME;
+    t->overlay.kind = RECIPE_NONE;
+    t->base_rec = t->overlay_rec = 0;
+    t->host = false;
+}
+
+/* r14 = guest address at an offset from the running page. */
+static void rip_at(struct tr *t, int32_t offset)
+{
+    emit_load(&t->e, H_R14, FRAME(page));
+    emit_lea(&t->e, t->wide ? 8 : 4, H_R14, (struct maddr){H_R14, -1, 0, offset});
+}
+
+void tr_edge(struct tr *t, int32_t offset)
+{
+    struct emit *e = &t->e;
+    int known = region_find(t, offset);
+    if (known >= 0) {
+        if (t->nfix < ARRAY_LEN(t->fix)) {
+            t->fix[t->nfix].at = emit_jmp(e);
+            t->fix[t->nfix++].block = (unsigned)known;
+        } else {
+            e->full = true;
+        }
+        return;
+    }
+    uint32_t slot = jit_data_alloc(&t->j->arena, sizeof(struct jit_slot));
+    struct jit_slot *s = jit_data(&t->j->arena, slot);
+    if (!slot) {
+        e->full = true;
+        return;
+    }
+    s->page = t->b->gpa >> PAGE_SHIFT;
+    s->mode = t->b->mode;
+    e8(e, 0xff); /* jmp [rip + slot] */
+    e8(e, 0x25);
+    e32(e, (uint32_t)(int32_t)((uint8_t *)s - (e->p + 4 + e->exec)));
+    tr_jump_cold(t, NULL, COLD_UNLINKED, slot, offset);
+}
+
+/* ---- cold code ---- */
+
+static void cold_budget(struct tr *t, const struct tr_cold *c)
+{
+    struct emit *e = &t->e;
+    t->b = t->blocks[c->n].b;
+    emit_op64(e, 0x83, 0, op_frame(FRAME(budget)));
+    e8(e, t->b->n);
+    rip_at(t, page_offset(t));
+    emit_imm(e, H_R15, 0);
+    emit_jmp_to(e, t->j->stub_exit - e->exec);
+}
+
+/* lea reg, [rip + target], to be patched */
+static uint8_t *lea_code(struct emit *e, unsigned reg)
+{
+    e8(e, 0x4c);
+    e8(e, 0x8d);
+    e8(e, 5 | (reg & 7) << 3);
+    e32(e, 0);
+    return e->p;
+}
+
+static void cold_novec(struct tr *t, const struct tr_cold *c)
+{
+    struct emit *e = &t->e;
+    t->b = t->blocks[c->n].b;
+    patch_jump(e, lea_code(e, H_R15), t->blocks[c->n].body);
+    uint8_t *fail = lea_code(e, H_R14);
+    emit_jmp_to(e, t->j->stub_vec - e->exec);
+    patch_jump(e, fail, e->p);
+    rip_at(t, page_offset(t));
+    emit_imm(e, H_R15, 0);
+    emit_jmp_to(e, t->j->stub_interp - e->exec);
+}
+
+static void cold_unlinked(struct tr *t, const struct tr_cold *c)
+{
+    struct emit *e = &t->e;
+    struct jit_slot *s = jit_data(&t->j->arena, c->n);
+    s->code = e->p + e->exec;
+    rip_at(t, c->target);
+    e8(e, 0x4c); /* lea r15, [rip + slot] */
+    e8(e, 0x8d);
+    e8(e, 0x3d);
+    e32(e, (uint32_t)(int32_t)((uint8_t *)s - (e->p + 4 + e->exec)));
+    emit_jmp_to(e, t->j->stub_exit - e->exec);
+}
+
+static void emit_cold(struct tr *t)
+{
+    for (unsigned k = 0; k < t->ncold && !t->e.full; k++) {
+        const struct tr_cold *c = &t->cold[k];
+        if (c->at)
+            patch_jump(&t->e, c->at, t->e.p);
+        switch (c->kind) {
+        case COLD_SLOW:
+            e8(&t->e, 0x41); /* mov r15d, record */
+            e8(&t->e, 0xbf);
+            e32(&t->e, c->n);
+            emit_jmp_to(&t->e, t->j->stub_slow - t->e.exec);
+            break;
+        case COLD_BUDGET:
+            cold_budget(t, c);
+            break;
+        case COLD_NOVEC:
+            cold_novec(t, c);
+            break;
+        case COLD_UNLINKED:
+            cold_unlinked(t, c);
+            break;
+        }
+    }
+}
+
+/* ---- bodies ---- */
+
+static void insn(struct tr *t, const struct insn *i)
+{
+    /* What the CPU model does not offer is bound to something else. LOCK means nothing: vCPUs take turns. */
+    bool offered = i->fn == interp_bind(i, t->mode);
+    if (offered && (tr_integer(t, i) || tr_stack(t, i) || tr_control(t, i) || tr_vector(t, i)))
+        return;
+    tr_handler(t, i);
+}
+
+static void body(struct tr *t, unsigned number)
+{
+    head(t, number);
+    for (t->k = 0; t->k < t->b->n && !t->e.full; t->k++)
+        insn(t, &t->b->insn[t->k]);
+    const struct insn *last = &t->b->insn[t->b->n - 1];
+    if (last->flags & INSN_ENDS)
+        return;
+    tr_commit(t);
+    int32_t behind = page_offset(t) + last->off + last->len;
+    if (behind < (int32_t)PAGE_SIZE) {
+        tr_edge(t, behind);
+    } else { /* into the next page: the run loop knows how */
+        rip_at(t, behind);
+        emit_imm(&t->e, H_R15, 0);
+        emit_jmp_to(&t->e, t->j->stub_exit - t->e.exec);
+    }
+}
+
+/* Code that was written through one mapping is about to be run through another: SDM volume 3, 8.1.3. */
+static void serialise(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    __cpuid(0, eax, ebx, ecx, edx);
+    (void)(eax + ebx + ecx + edx);
+}
+
+static void install(struct tr *t, size_t size)
+{
+    struct jit *j = t->j;
+    for (unsigned k = 0; k < t->nfix; k++)
+        patch_jump(&t->e, t->fix[k].at, t->blocks[t->fix[k].block].body);
+    for (unsigned k = 0; k < t->nblocks; k++) {
+        t->blocks[k].b->native = t->blocks[k].entry + t->e.exec;
+        t->blocks[k].b->native_generation = j->generation;
+    }
+    serialise();
+    j->arena.code_used += size;
+    j->stats.regions++;
+    j->stats.blocks += t->nblocks;
+    j->stats.bytes += size;
+}
+
+bool jit_translate(struct jit *j, struct vcpu *v, struct block *b)
+{
+    struct jit_arena *a = &j->arena;
+    struct tr t = {.j = j, .v = v, .mode = b->mode & 0xffff, .wide = b->mode & MODE_CODE64};
+    a->code_used = (a->code_used + 15) & ~(size_t)15;
+    t.e = (struct emit){.start = a->code_write + a->code_used,
+                        .p = a->code_write + a->code_used,
+                        .limit = a->code_write + a->code_size,
+                        .exec = a->code - a->code_write};
+    region_collect(&t, b);
+    t.uses_vec = uses_vectors(&t);
+    for (unsigned k = 0; k < t.nblocks; k++)
+        body(&t, k);
+    emit_cold(&t);
+    if (t.e.full)
+        return false;
+    install(&t, (size_t)(t.e.p - t.e.start));
+    return true;
+}
