@@ -18,6 +18,7 @@
     X(INT, "int", "exceptions and interrupts as they are delivered")                                                   \
     X(STALETLB, "staletlb", "uses of a translation that a real TLB could still hold in its old form")                  \
     X(IN_ASM, "in_asm", "guest code as it is decoded")                                                                 \
+    X(JIT, "jit", "guest code as it is compiled")                                                                      \
     X(IOPORT, "ioport", "accesses to ports and MMIO that no device claims")                                            \
     X(RESET, "cpu_reset", "processor state before a reset")
 

@@ -22,16 +22,19 @@
 #define BLOCK_NO_PAGE   UINT64_MAX
 
 struct block {
-    gpa_t gpa;                /* of the first byte */
-    gpa_t page2;              /* gpa of the second page, or BLOCK_NO_PAGE */
-    uint32_t mode;            /* enum cpu_mode_bits | as << 16 */
-    uint16_t n;               /* instructions */
-    uint16_t bytes;           /* from the first byte to the end of the last instruction */
-    struct block *next[2];    /* chained successors: fall through, taken; NULL if not known yet */
-    struct block *hash_next;  /* bucket */
-    struct block *page_next;  /* of its code page, or of the graveyard */
-    struct block *cross_next; /* of the blocks that reach into the same second page */
-    struct insn insn[];       /* n of them, then a sentinel whose handler leaves the block */
+    gpa_t gpa;                  /* of the first byte */
+    gpa_t page2;                /* gpa of the second page, or BLOCK_NO_PAGE */
+    uint32_t mode;              /* enum cpu_mode_bits | as << 16 */
+    uint16_t n;                 /* instructions */
+    uint16_t bytes;             /* from the first byte to the end of the last instruction */
+    uint32_t heat;              /* runs since it was decoded, until it is compiled */
+    uint32_t native_generation; /* of `native` */
+    const void *native;         /* the JIT's: compiled code, or NULL */
+    struct block *next[2];      /* chained successors: fall through, taken; NULL if not known yet */
+    struct block *hash_next;    /* bucket */
+    struct block *page_next;    /* of its code page, or of the graveyard */
+    struct block *cross_next;   /* of the blocks that reach into the same second page */
+    struct insn insn[];         /* n of them, then a sentinel whose handler leaves the block */
 };
 
 /* The sentinel's handler: leaves the block after the instructions before it. */

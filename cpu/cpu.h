@@ -23,6 +23,7 @@
 struct bus;
 struct block;
 struct code_cache;
+struct jit;
 struct stats;
 struct trace;
 
@@ -202,6 +203,7 @@ struct vcpu_config {
     struct bus *ports;
     struct vclock *clock;
     struct code_cache *code; /* shared by the machine's vCPUs */
+    struct jit *jit;         /* likewise; NULL: the interpreter runs everything */
     const struct log *log;
     struct trace *trace; /* never NULL */
     const struct cpu_model *model;
@@ -296,6 +298,8 @@ struct vcpu {
     struct jump_entry jump[1u << JUMP_BITS];
     struct insn step[VCPU_STEP_MAX];
     struct block *uncached;
+    struct jit *jit;  /* NULL: none */
+    bool jit_resumed; /* the JIT's own */
     struct vcpu_stats {
         uint64_t blocks, block_stops, exceptions, interrupts, mem_slow, steps, halts;
     } stats;

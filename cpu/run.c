@@ -10,6 +10,7 @@
 #include "cpu/breakpoint.h"
 #include "cpu/interp/chain.h"
 #include "cpu/kvm_pv.h"
+#include "cpu/jit/jit.h"
 #include "cpu/monitor.h"
 #include "cpu/optable.h"
 #include "cpu/smm.h"
@@ -227,6 +228,16 @@ static inline struct block *next_block(struct vcpu *v, struct block *b, uint64_t
     return next;
 }
 
+/* By the JIT, if the block is hot. */
+static inline bool run_compiled(struct vcpu *v, struct block *b, uint64_t end)
+{
+    if (v->uncached)
+        return false;
+    if (!b->native)
+        jit_warm(v->jit, v, b);
+    return b->native && jit_run(v->jit, v, b, end);
+}
+
 /* Runs blocks until the units are used up or attention is wanted. */
 static void run_blocks(struct vcpu *v, uint64_t end)
 {
@@ -241,6 +252,12 @@ static void run_blocks(struct vcpu *v, uint64_t end)
             v->rep_budget = 1;
             run_partial(v, b, n);
             return;
+        }
+        if (v->jit && run_compiled(v, b, end)) {
+            if (wants_boundary(v) || clock_now(v->clock) >= end)
+                return;
+            b = find_block(v);
+            continue;
         }
         v->rep_budget = left - b->n + 1;
         chain_open(v, end);

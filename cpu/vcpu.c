@@ -53,6 +53,7 @@ struct vcpu *vcpu_create(const struct vcpu_config *cfg)
     v->clock = cfg->clock;
     v->code = cfg->code;
     v->code_generation = cfg->code ? code_cache_generation(cfg->code) : NULL;
+    v->jit = cfg->jit;
     v->log = cfg->log;
     v->trace = cfg->trace;
     v->model = cfg->model;

@@ -1,8 +1,8 @@
 /*
  * Stack and control flow.
  *
- * Direct jumps inside the page go straight on. Everything else looks its target up in the jump table; what is not there,
- * and whatever can fault, the interpreter's handler does.
+ * Direct jumps inside the page go straight on. Everything else looks its target up in the jump table; what is not
+ * there, and whatever can fault, the interpreter's handler does.
  */
 #include "cpu/jit/internal.h"
 
@@ -166,8 +166,8 @@ static bool jmp_direct(struct tr *t, const struct insn *i)
 
 static unsigned cc_flags(unsigned cc)
 {
-    static const uint16_t mask[] = {FLAG_OF,           FLAG_CF, FLAG_ZF,           FLAG_CF | FLAG_ZF,
-                                    FLAG_SF,           FLAG_PF, FLAG_SF | FLAG_OF, FLAG_ZF | FLAG_SF | FLAG_OF};
+    static const uint16_t mask[] = {FLAG_OF, FLAG_CF, FLAG_ZF,           FLAG_CF | FLAG_ZF,
+                                    FLAG_SF, FLAG_PF, FLAG_SF | FLAG_OF, FLAG_ZF | FLAG_SF | FLAG_OF};
     return mask[cc >> 1];
 }
 

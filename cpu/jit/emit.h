@@ -146,8 +146,7 @@ static inline unsigned byte_number(unsigned h)
 static inline void emit_rm(struct emit *e, struct how w, struct opcode o, unsigned reg, struct opnd rm)
 {
     unsigned rex = 0;
-    bool force =
-        (w.reg_byte && is_byte_low(reg)) || (w.rm_byte && rm.kind == OPND_REG && is_byte_low(rm.reg));
+    bool force = (w.reg_byte && is_byte_low(reg)) || (w.rm_byte && rm.kind == OPND_REG && is_byte_low(rm.reg));
     if (w.reg_byte)
         reg = byte_number(reg);
     if (w.rm_byte && rm.kind == OPND_REG)

@@ -5,7 +5,8 @@
 
 static struct how how_of(const struct insn *i)
 {
-    return (struct how){.size = i->opsize, .reg_byte = i->opsize == 1, .rm_byte = i->opsize == 1};
+    bool has_reg = i->enc == ENC_MR || i->enc == ENC_RM || i->enc == ENC_RMI; /* else it is a digit */
+    return (struct how){.size = i->opsize, .reg_byte = has_reg && i->opsize == 1, .rm_byte = i->opsize == 1};
 }
 
 static void imm_bytes(struct emit *e, uint64_t imm, unsigned size)
@@ -121,9 +122,9 @@ static bool alu_reg(struct tr *t, int n, const struct insn *i)
     bool writes = n != ALU_CMP && n != ALU_TEST;
     if (!operands_encode(i, how_of(i)) || (carry && !tr_can_have_host(t, FLAG_CF)))
         return false;
-    tr_begin(t, writes ? tr_bit(dst) : 0, !carry);
     if (carry)
         tr_need_host(t, FLAG_CF);
+    tr_begin(t, writes ? tr_bit(dst) : 0, !carry);
     unsigned reg = i->enc == ENC_MI ? 0 : tr_reg_in(t, i->reg);
     alu_emit(t, n, i, tr_gpr(i->rm), reg);
     if (writes && i->enc == ENC_RM)
@@ -429,12 +430,13 @@ static bool shift(struct tr *t, const struct insn *i)
         return false;
     if (live && (i->enc == ENC_MC || (rotates && !tr_can_have_host(t, FLAGS_ARITH))))
         return false;
+    if (live && rotates)
+        tr_need_host(t, FLAGS_ARITH);
     tr_begin(t, tr_bit(i->rm), !rotates && i->enc != ENC_MC);
     if (!live) {
         shift_emit(t, i, (unsigned)digit);
         tr_set_flags_dead(t, FLAGS_ARITH);
     } else if (rotates) {
-        tr_need_host(t, FLAGS_ARITH);
         shift_emit(t, i, (unsigned)digit);
         tr_set_flags_image(t);
     } else { /* the operand before is kept for the recipe */
@@ -512,8 +514,8 @@ static bool imul(struct tr *t, const struct insn *i)
 
 static unsigned cc_flags(unsigned cc)
 {
-    static const uint16_t mask[] = {FLAG_OF,           FLAG_CF, FLAG_ZF,           FLAG_CF | FLAG_ZF,
-                                    FLAG_SF,           FLAG_PF, FLAG_SF | FLAG_OF, FLAG_ZF | FLAG_SF | FLAG_OF};
+    static const uint16_t mask[] = {FLAG_OF, FLAG_CF, FLAG_ZF,           FLAG_CF | FLAG_ZF,
+                                    FLAG_SF, FLAG_PF, FLAG_SF | FLAG_OF, FLAG_ZF | FLAG_SF | FLAG_OF};
     return mask[cc >> 1];
 }
 
@@ -522,8 +524,8 @@ static bool setcc(struct tr *t, const struct insn *i)
     unsigned mask = cc_flags(i->cc);
     if (!(i->flags & INSN_RM_REG) || !tr_can_have_host(t, mask))
         return false;
-    tr_begin(t, tr_bit(i->rm), false);
     tr_need_host(t, mask);
+    tr_begin(t, tr_bit(i->rm), false);
     emit_rm(&t->e, (struct how){.size = 1, .rm_byte = true}, OPC_0F((uint8_t)(0x90 | i->cc)), 0, tr_gpr(i->rm));
     return true;
 }
@@ -533,8 +535,8 @@ static bool cmov(struct tr *t, const struct insn *i)
     unsigned mask = cc_flags(i->cc);
     if (!(i->flags & INSN_RM_REG) || !tr_can_have_host(t, mask))
         return false;
-    tr_begin(t, tr_bit(i->reg), false);
     tr_need_host(t, mask);
+    tr_begin(t, tr_bit(i->reg), false);
     unsigned reg = tr_reg_in(t, i->reg);
     emit_rm(&t->e, how_of(i), OPC_0F((uint8_t)(0x40 | i->cc)), reg, tr_gpr(i->rm));
     tr_reg_out(t, i->reg, reg);

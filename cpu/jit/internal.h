@@ -212,7 +212,7 @@ struct tr {
     struct block *b; /* being translated */
     unsigned k;      /* its instruction */
     /* Flags at this place. */
-    bool host;   /* the host's flags are the guest's (those of undefined are not, where the processor differs) */
+    bool host;          /* the host's flags are the guest's (those of undefined are not, where the processor differs) */
     unsigned undefined; /* bits of the host's flags that are not the guest's though host is set */
     enum flag_base flags;
     struct jit_recipe base, overlay; /* base: if BASE_RECIPE; overlay: kind RECIPE_NONE if there is none pending */
@@ -238,8 +238,8 @@ void tr_edge(struct tr *t, int32_t offset);
 
 /* ---- flags.c ---- */
 
-/* i is about to be emitted. writes: guest registers that it writes (bits); kills: it sets all flags without looking, and
- * cannot fault. Commits what would be lost. */
+/* i is about to be emitted. writes: guest registers that it writes (bits); kills: it sets all flags without looking,
+ * and cannot fault. Commits what would be lost. */
 void tr_begin(struct tr *t, uint32_t writes, bool kills);
 /* Commits flags to the frame if they are not there. */
 void tr_commit(struct tr *t);
@@ -268,7 +268,8 @@ uint32_t tr_recipe(struct tr *t, struct jit_recipe r);
 /* r14 = linear address of the memory operand. False: emitted nothing. */
 bool tr_has_ea(const struct tr *t, const struct insn *i);
 void tr_ea(struct tr *t, const struct insn *i);
-/* r14: linear to host address for an access of `size` bytes; a miss goes to the slow record rec. Clobbers flags, r15. */
+/* r14: linear to host address for an access of `size` bytes; a miss goes to the slow record rec. Clobbers flags, r15.
+ */
 void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec);
 /* A slow record for i with the flags as they are now. */
 uint32_t tr_slow(struct tr *t, const struct insn *i);

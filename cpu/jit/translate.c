@@ -2,8 +2,8 @@
  * From decoded blocks to a region of compiled code.
  *
  * A region is a hot block and the blocks of its page that it leads to by direct jumps and by falling through, as far as
- * they have been decoded. Each block can be entered from outside: from another page with its rip in r14, or from its own
- * page. At its head it takes its units from the budget, and leaves if they do not suffice.
+ * they have been decoded. Each block can be entered from outside: from another page with its rip in r14, or from its
+ * own page. At its head it takes its units from the budget, and leaves if they do not suffice.
  */
 #include "cpu/jit/internal.h"
 
@@ -59,12 +59,14 @@ static void region_collect(struct tr *t, struct block *root)
     }
 }
 
-static bool uses_vectors(const struct tr *t)
+static bool uses_vectors(struct tr *t)
 {
-    for (unsigned k = 0; k < t->nblocks; k++)
-        for (unsigned n = 0; n < t->blocks[k].b->n; n++)
-            if (tr_is_vector(t, &t->blocks[k].b->insn[n]))
+    for (unsigned k = 0; k < t->nblocks; k++) {
+        t->b = t->blocks[k].b;
+        for (unsigned n = 0; n < t->b->n; n++)
+            if (tr_is_vector(t, &t->b->insn[n]))
                 return true;
+    }
     return false;
 }
 

@@ -49,10 +49,13 @@ static unsigned mem_size(const struct insn *i)
 
 static struct opcode opcode_of(const struct op_form *f)
 {
-    static const uint8_t prefix[] = {[PP_ANY] = 0, [PP_NP] = 0, [PP_N66] = 0, [PP_P66] = 0x66, [PP_PF3] = 0xf3,
-                                     [PP_PF2] = 0xf2};
+    static const uint8_t prefix[] = {
+        [PP_ANY] = 0, [PP_NP] = 0, [PP_N66] = 0, [PP_P66] = 0x66, [PP_PF3] = 0xf3, [PP_PF2] = 0xf2};
     unsigned map = f->key >> 8;
-    return (struct opcode){prefix[f->prefix & PP_KIND], map == MAP_0F ? 0x0f : map == MAP_38 ? 0x38 : 0x3a,
+    return (struct opcode){prefix[f->prefix & PP_KIND],
+                           map == MAP_0F   ? 0x0f
+                           : map == MAP_38 ? 0x38
+                                           : 0x3a,
                            (uint8_t)f->key};
 }
 

@@ -214,8 +214,9 @@ static bool opt_smp(struct options *o, const char *name, const char *arg, struct
 
 static bool opt_accel(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    if (strcmp(arg, "interp"))
-        return bad_value(name, arg, "interp (the only engine so far)", e);
+    if (strcmp(arg, "interp") && strcmp(arg, "jit"))
+        return bad_value(name, arg, "interp or jit", e);
+    o->machine.jit = !strcmp(arg, "jit");
     return true;
 }
 
@@ -504,7 +505,7 @@ static const struct option_row rows[] = {
     {"fork-run", "FILE", opt_fork_run, "the lines: each is typed into a forked machine of its own"},
     {"fork-out", "DIR", opt_fork_out, "where the forked machines' output goes: child-1.serial, ..."},
     {"fork-jobs", "N", opt_fork_jobs, "forked machines that exist at a time (default all, at most 64)"},
-    {"accel", "interp", opt_accel, "execution engine"},
+    {"accel", "interp|jit", opt_accel, "execution engine"},
     {"serial", "stdio|file:F|null", opt_serial, "where COM1 goes"},
     {"debugcon", "stdio|file:F|null", opt_debugcon, "where port 0xe9 goes"},
     {"nographic", NULL, opt_nographic, "no screen; COM1 on the terminal (Ctrl-A x leaves)"},

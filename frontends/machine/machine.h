@@ -12,6 +12,7 @@
 #include "core/stats.h"
 #include "core/trace.h"
 #include "cpu/cpu.h"
+#include "cpu/jit/jit.h"
 #include "frontends/machine/board.h"
 #include "frontends/machine/boot.h"
 #include "frontends/machine/file.h"
@@ -48,6 +49,7 @@ struct machine {
     struct mmu *mmu;
     struct cpu_model *model;
     struct code_cache *code;
+    struct jit *jit;   /* NULL: the interpreter alone */
     struct vcpu **cpu; /* cpu_count of them */
     unsigned cpu_count;
     struct board board;

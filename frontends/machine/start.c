@@ -142,6 +142,7 @@ static bool build_cpus(struct machine *m, struct error *e)
                          bad ? bad : spec);
     if (m->model->note[0])
         fprintf(stderr, "umbra: note: -cpu %s: %s\n", spec, m->model->note);
+    m->jit = m->cfg.jit ? jit_create(&m->log) : NULL;
     m->cpu = calloc(m->cpu_count, sizeof *m->cpu);
     for (unsigned k = 0; m->cpu && k < m->cpu_count; k++) {
         struct vcpu_config cfg = {.index = k,
@@ -150,6 +151,7 @@ static bool build_cpus(struct machine *m, struct error *e)
                                   .ports = &m->ports,
                                   .clock = &m->clock,
                                   .code = m->code,
+                                  .jit = m->jit,
                                   .log = &m->log,
                                   .trace = &m->trace,
                                   .model = m->model,
@@ -204,6 +206,8 @@ static void build_stats(struct machine *m)
     for (unsigned k = 0; k < m->cpu_count; k++)
         vcpu_register_stats(m->cpu[k], &m->stats);
     code_cache_register_stats(m->code, &m->stats);
+    if (m->jit)
+        jit_register_stats(m->jit, &m->stats);
     mmu_register_stats(m->mmu, &m->stats);
     host_mm_add_stats(m->mm, &m->stats);
     hostside_add_stats(m->hostside, &m->stats);
@@ -293,6 +297,7 @@ void machine_destroy(struct machine *m)
     free(m->cpu);
     free(m->model);
     code_cache_destroy(m->code);
+    jit_destroy(m->jit);
     mmu_destroy(m->mmu);
     mem_destroy(m->mem);
     hostside_free(m->hostside);

@@ -56,6 +56,7 @@ struct machine_config {
     uint64_t audit_every;      /* instructions between audits of the MMU; 0: never */
     uint64_t mirror_every;     /* instructions between looks through a mirror of the memory; 0: no mirror */
     bool audit_events;         /* audit what was touched after every MMU event, everything every 1,000 */
+    bool jit;                  /* compile hot code (-accel jit) */
     uint64_t max_shadow_pages; /* 0: default */
     uint64_t mem_limit;        /* bytes of guest memory that may have a frame at a time; 0: no limit */
     uint64_t swap_bytes;       /* room for what has none; 0: enough for all of it */
