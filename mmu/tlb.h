@@ -26,7 +26,7 @@
 #define TLB_BITS       12
 #define TLB_SIZE       (1u << TLB_BITS)
 #define TLB_WAYS       (TLB_SIZE / 512)
-#define TLB_FETCH_BITS 10
+#define TLB_FETCH_BITS 12
 #define TLB_FETCH_SIZE (1u << TLB_FETCH_BITS)
 #define TLB_SETS       8
 #define TLB_MAX_DEPS   5

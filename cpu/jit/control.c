@@ -105,8 +105,11 @@ bool tr_stack(struct tr *t, const struct insn *i)
 static void look_up(struct tr *t, uint32_t rec)
 {
     struct emit *e = &t->e;
-    emit_rm(e, (struct how){.size = 4}, OPC(0x8b), H_R15, op_reg(H_R14));
-    emit_rm(e, (struct how){.size = 4}, OPC(0x81), 4, op_reg(H_R15)); /* and */
+    emit_mov(e, H_R15, H_R14);            /* jit_jump_index() */
+    emit_op64(e, 0xc1, 5, op_reg(H_R15)); /* shr */
+    e8(e, JIT_JUMP_SHIFT);
+    emit_rm(e, (struct how){.size = 4}, OPC(0x33), H_R15, op_reg(H_R14)); /* xor */
+    emit_rm(e, (struct how){.size = 4}, OPC(0x81), 4, op_reg(H_R15));     /* and */
     e32(e, (1u << JIT_JUMP_BITS) - 1);
     emit_op64(e, 0xc1, 4, op_reg(H_R15)); /* shl */
     e8(e, 5);

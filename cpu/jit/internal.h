@@ -104,7 +104,14 @@ struct jit_jump {
     const void *code;
     uint64_t unused;
 };
-#define JIT_JUMP_BITS 12
+#define JIT_JUMP_BITS  13
+#define JIT_JUMP_SHIFT 9
+
+/* Functions are aligned: the low bits alone would not tell them apart. */
+static inline unsigned jit_jump_index(uint64_t rip)
+{
+    return (unsigned)(rip ^ rip >> JIT_JUMP_SHIFT) & ((1u << JIT_JUMP_BITS) - 1);
+}
 
 /* ---- memory (arena.c) ---- */
 

@@ -91,7 +91,7 @@ uint64_t jit_stamp(struct jit *j, const struct vcpu *v)
 
 static void jump_note(struct jit *j, uint64_t rip, uint64_t stamp, const void *code)
 {
-    struct jit_jump *e = &j->jumps[rip & ((1u << JIT_JUMP_BITS) - 1)];
+    struct jit_jump *e = &j->jumps[jit_jump_index(rip)];
     e->rip = rip;
     e->stamp = stamp;
     e->code = code;
