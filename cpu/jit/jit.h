@@ -18,6 +18,33 @@
 
 struct jit;
 
+#ifdef UMBRA_NO_JIT
+
+static inline struct jit *jit_create(const struct log *log)
+{
+    (void)log;
+    return NULL;
+}
+static inline void jit_destroy(struct jit *j)
+{
+    (void)j;
+}
+static inline void jit_register_stats(struct jit *j, struct stats *s)
+{
+    (void)j, (void)s;
+}
+static inline void jit_warm(struct jit *j, struct vcpu *v, struct block *b)
+{
+    (void)j, (void)v, (void)b;
+}
+static inline bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end)
+{
+    (void)j, (void)v, (void)b, (void)end;
+    return false;
+}
+
+#else
+
 /* NULL: this host cannot (not x86-64, built without it, no memory for code); the reason is logged. Shared by the
  * vCPUs of a machine, which take turns. */
 struct jit *jit_create(const struct log *log);
@@ -32,4 +59,5 @@ void jit_warm(struct jit *j, struct vcpu *v, struct block *b);
  * longjmp to v->fault_jmp like a handler. */
 bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end);
 
+#endif
 #endif

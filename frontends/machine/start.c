@@ -143,6 +143,8 @@ static bool build_cpus(struct machine *m, struct error *e)
     if (m->model->note[0])
         fprintf(stderr, "umbra: note: -cpu %s: %s\n", spec, m->model->note);
     m->jit = m->cfg.jit ? jit_create(&m->log) : NULL;
+    if (m->cfg.jit && !m->jit)
+        fprintf(stderr, "umbra: note: -accel jit: not on this host or not in this build; the interpreter runs\n");
     m->cpu = calloc(m->cpu_count, sizeof *m->cpu);
     for (unsigned k = 0; m->cpu && k < m->cpu_count; k++) {
         struct vcpu_config cfg = {.index = k,
