@@ -9,8 +9,8 @@
 #include "core/clock.h"
 #include "cpu/breakpoint.h"
 #include "cpu/interp/chain.h"
-#include "cpu/kvm_pv.h"
 #include "cpu/jit/jit.h"
+#include "cpu/kvm_pv.h"
 #include "cpu/monitor.h"
 #include "cpu/optable.h"
 #include "cpu/smm.h"
@@ -138,8 +138,8 @@ static void jump_note(struct vcpu *v, uint64_t lin, struct block *b)
 {
     if (!tlb_lookup_fetch(v->mv, lin))
         return;
-    *jump_slot(v, v->rip) = (struct jump_entry){
-        v->rip, v->seg_base[SEG_CS], v->mv->fetch_epoch, b, *v->code_generation, v->mode};
+    *jump_slot(v, v->rip) =
+        (struct jump_entry){v->rip, v->seg_base[SEG_CS], v->mv->fetch_epoch, b, *v->code_generation, v->mode};
 }
 
 /* The block at v->rip, the long way. */
@@ -260,7 +260,10 @@ static void run_blocks(struct vcpu *v, uint64_t end)
             continue;
         }
         v->rep_budget = left - b->n + 1;
-        chain_open(v, end);
+        if (v->jit)
+            chain_close(v); /* the JIT looks at each block */
+        else
+            chain_open(v, end);
         v->synced = 0;
         v->stats.blocks++;
         b->insn->fn(v, b->insn);

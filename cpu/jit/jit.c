@@ -5,6 +5,7 @@
 
 #include "core/alloc.h"
 #include "core/stats.h"
+#include "cpu/interp/chain.h"
 #include "cpu/jit/internal.h"
 
 #include <errno.h>
@@ -74,7 +75,7 @@ static void jit_reset(struct jit *j)
 uint64_t jit_stamp(struct jit *j, const struct vcpu *v)
 {
     struct jit_context want = {.epoch = v->mv->fetch_epoch,
-                               .generation = code_cache_generation(v->code),
+                               .generation = *v->code_generation,
                                .base = v->seg_base[SEG_CS],
                                .mode = v->mode | (uint32_t)v->mv->regs.as << 16,
                                .index = v->index};
@@ -143,7 +144,7 @@ static void link_follow(struct jit *j, struct vcpu *v, struct block *b)
 {
     struct jit_slot *slot = j->link.slot;
     if (slot && j->link.rip == v->rip && slot->page == b->gpa >> PAGE_SHIFT && slot->mode == b->mode &&
-        j->link.generation == code_cache_generation(v->code)) {
+        j->link.generation == *v->code_generation) {
         slot->code = b->native;
         j->stats.links++;
     }
@@ -159,7 +160,7 @@ static void after_edge(struct jit *j, struct vcpu *v, struct jit_frame *f)
     jit_flags_to_vcpu(v, f, 0, 0, false);
     j->link.slot = (struct jit_slot *)(uintptr_t)f->exit_link;
     j->link.rip = v->rip;
-    j->link.generation = code_cache_generation(v->code);
+    j->link.generation = *v->code_generation;
 }
 
 bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end)
@@ -174,6 +175,7 @@ bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end)
     j->stats.entries++;
     int64_t before = f.budget;
     v->synced = 0;
+    chain_close(v);
     j->enter(v, &f, b->native);
     if (f.exit_kind == JIT_EXIT_DONE)
         return true;
