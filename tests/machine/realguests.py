@@ -226,13 +226,14 @@ def test_a_rom_of_our_own_sees_its_aliases_and_the_pam_registers():
 def test_memtest_finds_no_error():
     need_long()
     fetched("memtest")
-    for bits in (64, 32):
-        result = umbra("-m", "64M", "-kernel", cached(f"memtest-{bits}.bin"), "-append", "console=ttyS0", "-nographic", "-no-reboot",
-                       "-vtimeout", "40", timeout=1800)
+    for bits, cpus in ((64, 4), (32, 1)):
+        result = umbra("-m", "64M", "-smp", str(cpus), "-kernel", cached(f"memtest-{bits}.bin"), "-append", "console=ttyS0", "-nographic", "-no-reboot",
+                       "-vtimeout", "12", timeout=1800)
         check(result.status == 8, f"{result.status} {result.err[-1000:]}")
         check("Status: Testing" in result.out, result.out[-1000:])
         errors = re.findall(r"Errors: *(\d+)", result.out)
         check(errors and set(errors) == {"0"}, f"errors: {errors[-5:]}")
+        check(cpus == 1 or ("SMP: 4T (PAR)" in result.out and "Using: All Cores" in result.out), "it does not use all processors")
         tests = set(re.findall(r"#(\d+) +\[", result.out))
         check(len(tests) >= 3, f"only tests {sorted(tests)} were begun")
 
