@@ -109,6 +109,7 @@ def initrd_with(program):
     os.makedirs(os.path.join(folder, "root"))
     shutil.copy(program, os.path.join(folder, "root"))
     name = "root/" + os.path.basename(program)
+    os.utime(os.path.join(folder, name), (0, 0))
     archive = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=folder, input=name.encode() + b"\n", stdout=subprocess.PIPE, check=True).stdout
     with open(cached("initrd.img"), "rb") as f:
         first = f.read()
@@ -122,9 +123,10 @@ def test_linux_on_cpu_max_runs_avx2_programs_right():
     subprocess.run(["cc", "-O1", "-static", "-mavx2", "-mfma", "-mf16c", "-o", program, os.path.join(TOP, "tests", "guests", "linux", "avx2.c")],
                    check=True)
     commands = (("uname -m", None), ("grep -c -w avx2 /proc/cpuinfo", "2"), ("/root/avx2 6", "avx2: 6 processes, 0 failed"))
-    base = linux("cloud", initrd_with(program), "x86_64", "-cpu", "max", "-smp", "2", commands=commands)
+    initrd = initrd_with(program)
+    base = linux("cloud", initrd, "x86_64", "-cpu", "max", "-smp", "2", commands=commands)
     check("Supporting XSAVE feature 0x004: 'AVX registers'" in base.out, "the kernel does not use XSAVE for AVX")
-    other = linux("cloud", initrd_with(program), "x86_64", "-cpu", "max", "-smp", "2", "-mmu", "ept", commands=commands)
+    other = linux("cloud", initrd, "x86_64", "-cpu", "max", "-smp", "2", "-mmu", "ept", commands=commands)
     check((other.digest(), other.out) == (base.digest(), base.out), "ept: another run")
 
 
