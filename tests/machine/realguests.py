@@ -178,33 +178,38 @@ def test_firmware_that_cannot_be_is_refused():
     check(umbra("-bios", write_tmp("some.rom", bytes(0x10000)), "-kernel", "x").status == 2, "-bios and -kernel")
 
 
-def rom(code, at=0xfff0, size=0x10000, fill=0xf4):
-    image = bytearray([fill] * size)
-    image[size - 0x10000 + at:size - 0x10000 + at + len(code)] = code
-    return image
+def rom(code):
+    """128 KiB with the code at f000:e000, whither the reset vector jumps, and 77h at f000:0000."""
+    image = bytearray(b"\xf4" * 0x20000)
+    image[0x1e000:0x1e000 + len(code)] = code
+    image[0x1fff0:0x1fff5] = bytes.fromhex("ea00e000f0")
+    image[0x10000] = 0x77
+    return bytes(image)
+
+
+def pam(value):
+    """PAM0, register 0x59 of 00:00.0: mov eax, 80000058h; mov dx, 0cf8h; out dx, eax; mov dx, 0cfdh; mov al, value; out dx, al"""
+    return bytes.fromhex("66b858000080baf80c66efbafd0cb0") + bytes([value]) + b"\xee"
+
+
+def rom_show(expect_rom):
+    """Compares the byte at f000:0000 with 77h; exits with status 11 unless it is equal, or unequal, as expected."""
+    return bytes.fromhex("803e000077") + (b"\x74" if expect_rom else b"\x75") + b"\x04\xb0\x05\xe6\xf4"
+
+
+ROM_SETUP = bytes.fromhex("b800f08ed8")  # mov ax, 0f000h; mov ds, ax
+ROM_STORE = bytes.fromhex("c606000099")  # mov byte [0], 99h
 
 
 def test_a_rom_of_our_own_sees_its_aliases_and_the_pam_registers():
     """Real-mode code at the reset vector; exits through port 0xf4 with what it found."""
-    start = bytes.fromhex("ea00e000f0")  # jmp f000:e000
-
-    def pam(value):  # PAM0 (0x59 of 00:00.0): mov dx, cf8; mov eax, 80000058; out; mov dx, cfd; mov al, value; out
-        return bytes.fromhex("66b858000080baf80c66efbafd0cb0") + bytes([value]) + b"\xee"
-
-    def show(expect_rom):  # compare [f000:0000] with 0x77, exit with failure unless as expected
-        jump = b"\x74" if expect_rom else b"\x75"
-        return bytes.fromhex("803e000077") + jump + b"\x04" + b"\xb0\x05\xe6\xf4"
-
-    setup = bytes.fromhex("b800f08ed8")  # mov ax, f000; mov ds, ax
-    store = bytes.fromhex("c606000099")  # mov byte [0], 99h
+    show, setup, store = rom_show, ROM_SETUP, ROM_STORE
     code = setup + show(True) + store + show(True)          # ROM: a write is lost
     code += pam(0x20) + store + show(True)                  # writes to RAM, reads from ROM
     code += b"\xb0\x10\xe6\xf4"                             # exit code 0x21: all as expected so far
-    image = rom(start, size=0x20000)
-    image[0x10000] = 0x77
-    image[0x1e000:0x1e000 + len(code)] = code
+    image = rom(code)
     for mode in ("shadow", "walk", "ept"):
-        result = umbra("-m", "16M", "-bios", write_tmp("own.rom", bytes(image)), "-nographic", "-no-reboot", "-mmu", mode, "-vtimeout", "1",
+        result = umbra("-m", "16M", "-bios", write_tmp("own.rom", image), "-nographic", "-no-reboot", "-mmu", mode, "-vtimeout", "1",
                        *harness.DEBUG_EXIT)
         check(result.status == 33, f"{mode}: status {result.status} {result.err}")
     # The same, and then reads from RAM: the code must have been copied there before.
@@ -212,15 +217,35 @@ def test_a_rom_of_our_own_sees_its_aliases_and_the_pam_registers():
     code = setup + pam(0x20) + b"\xb8\x00\xf0" + copy + store + show(True) + pam(0x30) + show(False)
     code += pam(0x10) + bytes.fromhex("c606000055") + bytes.fromhex("803e0000997404b007e6f4")  # read-only RAM keeps 99h
     code += pam(0x00) + show(True) + b"\xb0\x10\xe6\xf4"
-    image[0x1e000:0x1e000 + 0x400] = bytes([0xf4] * 0x400)
-    image[0x1e000:0x1e000 + len(code)] = code
-    path = write_tmp("own2.rom", bytes(image))
+    path = write_tmp("own2.rom", rom(code))
     digests = set()
     for args in ((), ("-mmu", "walk"), ("-mmu", "ept"), ("-audit", "events"), ("-host-chaos", "seed=1,rate=1000000,ops=all")):
         result = umbra("-m", "16M", "-bios", path, "-nographic", "-no-reboot", "-vtimeout", "1", "-digest", *harness.DEBUG_EXIT, *args)
         check(result.status == 33, f"{args}: status {result.status} {result.err}")
         digests.add(result.digest())
     check(len(digests) == 1, f"digests differ: {digests}")
+
+
+def test_ram_behind_rom_survives_a_snapshot_and_a_fork():
+    say = bytes.fromhex("baf803b058ee")  # X on the serial port
+    wait = bytes.fromhex("b9e803e2fe")   # mov cx, 1000; loop
+    keep = bytes.fromhex("31f631ff8ec0b90080fcf3a5") + ROM_STORE  # the segment copied behind itself, and 99h stored
+    code = ROM_SETUP + pam(0x20) + b"\xb8\x00\xf0" + keep + say + wait * 20 + rom_show(True) + pam(0x30) + rom_show(False)
+    code += say + wait * 20 + bytes.fromhex("803e0000997404b007e6f4") + b"\xb0\x10\xe6\xf4"
+    options = ("-m", "16M", "-bios", write_tmp("kept.rom", rom(code)), "-nographic", "-no-reboot", "-vtimeout", "1", "-digest", *harness.DEBUG_EXIT)
+    whole = umbra(*options)
+    check(whole.status == 33 and whole.out == "XX", f"{whole.status} {whole.out} {whole.err}")
+    for seen in ("X", "XX"):
+        snap = tmp("rom.snap")
+        saved = umbra(*options, "-input-script", write_tmp("rom.script", f'wait "{seen}"\nsavevm "{snap}"\n'))
+        check(saved.digest() == whole.digest(), "saving disturbed the run")
+        loaded = umbra(*options, "-loadvm", snap)
+        check(loaded.status == 33 and loaded.digest() == whole.digest(), f"{seen}: {loaded.status} {loaded.err}")
+    other = umbra("-m", "16M", "-bios", write_tmp("other.rom", bytes(0x10000)), "-nographic", "-loadvm", snap)
+    check(other.status == 2 and "firmware" in other.err, other.err)
+    out = tmp("rom-forks")
+    forked = umbra(*options, "-fork-at", "X", "-fork-run", write_tmp("rom.lines", "a\nb\n"), "-fork-out", out)
+    check(forked.status == 33, f"{forked.status} {forked.out} {forked.err}")
 
 
 # ---- memtest86+ ----
