@@ -74,8 +74,11 @@ static void eye_update(struct debug *d)
         d->eye.watches_data |= kind == DEBUG_WATCH_READ || kind == DEBUG_WATCH_ACCESS;
     }
     for (unsigned k = 0; k < d->m->cpu_count; k++) {
-        d->m->cpu[k]->debug = breaks || d->eye.watches_data || d->wanted ? &d->eye : NULL;
-        vcpu_refresh(d->m->cpu[k]);
+        struct vcpu *v = d->m->cpu[k];
+        if (!v->debug)
+            v->debug_rep_lin = UINT64_MAX; /* of a REP that nobody has watched nothing is known */
+        v->debug = breaks || d->eye.watches_data || d->wanted ? &d->eye : NULL;
+        vcpu_refresh(v);
     }
 }
 

@@ -23,6 +23,8 @@ def test_the_smp_guest_is_content_in_every_arrangement():
     for n in arrangements if LONG else arrangements[1::2] + ("8,sockets=2,threads=2",):
         count = smp(n)[1]
         check(count >= (45 if n == "1" else 70), f"-smp {n}: only {count} checks")
+    count = smp(4)[1]
+    check(smp(4, "-cpu", "max")[1] == count + 4, "MONITOR and MWAIT were not checked twice with -cpu max")
 
 
 def test_digest_is_the_same_in_every_mode_and_with_every_observer():

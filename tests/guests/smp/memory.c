@@ -225,6 +225,38 @@ static void check_code(struct verdict *v)
     verdict_equal(v, cpus[1].result, 0, "coherent: even while it runs there");
 }
 
+// ---- MONITOR and MWAIT --------------------------------------------------------------------------------------------
+
+static volatile u64 watched[16] __attribute__((aligned(128)));
+static volatile bool waits;
+
+static void job_mwait(struct cpu *c)
+{
+    irq_off();
+    __asm__ volatile("monitor" : : "a"(&watched[0]), "c"(0), "d"(0));
+    waits = true;
+    __asm__ volatile("mwait" : : "a"(0), "c"(0) : "memory");
+    c->result = watched[0];
+    irq_on();
+}
+
+static void check_mwait(struct verdict *v)
+{
+    if (cpu_count < 2 || !(cpuid_get(1, 0).ecx >> 3 & 1)) {
+        put_string("# no MONITOR, or nobody to wake\n");
+        return;
+    }
+    watched[0] = 0;
+    waits = false;
+    run_on(1, job_mwait, 0);
+    for (unsigned k = 0; k < 2000 || !waits; k++)
+        pause();
+    verdict_check(v, cpus[1].job != NULL, "MWAIT waits");
+    watched[0] = 0x77;
+    wait_job(1);
+    verdict_equal(v, cpus[1].result, 0x77, "another processor's store to the line ends it");
+}
+
 // ---- time ---------------------------------------------------------------------------------------------------------
 
 static volatile u64 last_tsc, tsc_turn, tsc_backwards;
@@ -254,6 +286,7 @@ void check_memory(struct verdict *v)
     check_shootdown(v);
     check_flipping(v);
     check_code(v);
+    check_mwait(v);
     check_time(v);
 }
 
