@@ -147,7 +147,7 @@ def test_gnu_mach_comes_up_until_it_wants_its_modules():
 
 def u_boot(bits, *args):
     script = write_tmp("u-boot.script", 'wait "Hit any key"\nsend " "\nwait "=> "\nsend "version\\n"\nwait "=> "\n'
-                       'send "md.l 0xfffffff0 4\\n"\nwait "=> "\nquit\n')
+                       'send "md.l 0xfffffff0 4\\n"\nwait "=> "\nsend "cpu list\\n"\nwait "=> "\nquit\n')
     result = umbra("-m", "128M", "-bios", cached(f"u-boot-{bits}.rom"), "-nographic", "-no-reboot", "-digest", "-input-script", script,
                    "-d", "unimp,guest_errors,ioport", *args, timeout=900)
     check(result.status == 0, f"status {result.status}\n{result.out[-2000:]}\n{result.err[-2000:]}")
@@ -168,6 +168,13 @@ def test_u_boot_as_firmware_reaches_its_prompt():
         for args in (("-mmu", "ept"), ("-mmu", "walk"), ("-host-chaos", "seed=3,rate=300,ops=all")):
             other = u_boot(bits, *args)
             check((other.digest(), other.out) == (base.digest(), base.out), f"{args}: another run")
+
+
+def test_u_boot_starts_all_processors():
+    need_long()
+    fetched("u-boot")
+    out = u_boot(32, "-smp", "3").out
+    check("2: cpu@2" in out and "3: cpu@3" not in out, out[-1000:])
 
 
 def test_firmware_that_cannot_be_is_refused():
