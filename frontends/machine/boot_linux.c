@@ -104,7 +104,12 @@ static void header_read(const struct boot_env *env, struct linux_image *img)
     img->cmdline_size = img->version >= 0x206 ? get32(h + HDR_CMDLINE_SIZE) : OLD_CMDLINE_SIZE;
     img->load = loads_where_it_likes ? get64(h + HDR_PREF_ADDRESS) : OLD_LOAD;
     img->init_size = loads_where_it_likes ? get32(h + HDR_INIT_SIZE) : 0;
-    img->entry64 = img->version >= 0x20c && get16(h + HDR_XLOADFLAGS) & XLF_KERNEL_64 && has_long_mode(env->cpu);
+    img->entry64 = img->version >= 0x20c && get16(h + HDR_XLOADFLAGS) & XLF_KERNEL_64;
+    if (img->entry64 && !has_long_mode(env->cpu)) {
+        log_warn("kernel '%s' is a 64-bit one, and the processor (-cpu) has no long mode: it will not get far",
+                 env->kernel->path);
+        img->entry64 = false;
+    }
 }
 
 static bool image_check(const struct boot_env *env, struct linux_image *img, struct error *e)
