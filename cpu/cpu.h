@@ -33,7 +33,6 @@ struct trace;
 #define CR0_TS         (1ull << 3)
 #define CR0_ET         (1ull << 4)
 #define CR0_NE         (1ull << 5)
-#define CR0_AM         (1ull << 18)
 #define CR0_NW         (1ull << 29)
 #define CR0_CD         (1ull << 30)
 #define CR4_VME        (1ull << 0)

@@ -255,9 +255,9 @@ static unsigned size_of(const struct decoder *d, unsigned rule)
     case SZ_VW:
         return memory ? 2 : d->w ? 8 : z;
     case SZ_ENV:
-        return z == 2 ? 14 : 28;
+        return z == 2 && !d->w ? 14 : 28;
     case SZ_ST:
-        return z == 2 ? 94 : 108;
+        return z == 2 && !d->w ? 94 : 108;
     case SZ_L:
     case SZ_LH:
     case SZ_LQ:

@@ -161,7 +161,7 @@ struct mmu_vcpu {
      */
     struct tlb_entry *data[TLB_MODES];
     struct tlb_fetch_entry *fetch[2];
-    struct tlb_entry *cur_data;        /* data[mode of CPL and AC]; an empty table while data_bypass is set */
+    struct tlb_entry *cur_data;        /* data[mode of CPL and AC]; an empty table while each access must be seen */
     struct tlb_fetch_entry *cur_fetch; /* fetch[CPL == 3 ? TLB_USER : TLB_SUPER] */
     bool data_bypass;                  /* the fast path must always miss: data breakpoints are armed */
     /* Names the contents of cur_fetch: a value that comes back (after a switch there and back) means that no entry was
@@ -181,7 +181,7 @@ void mmu_vcpu_load(struct mmu_vcpu *mv, const struct paging_regs *regs);
 /* Only CPL or EFLAGS.AC changed. */
 void mmu_vcpu_set_mode(struct mmu_vcpu *mv, unsigned cpl, bool ac);
 /* Makes every fast-path look-up of data miss, so that the CPU sees each access in its slow path; translation itself
- * does not change. */
+ * does not change. While alignment is checked (CR0.AM, EFLAGS.AC, CPL 3) it is so anyway. */
 void mmu_vcpu_set_data_bypass(struct mmu_vcpu *mv, bool bypass);
 /* PAE: reads the four PDPTEs that cr3 points to into `out`. False: a reserved bit is set in a present one (the CPU
  * raises #GP). */

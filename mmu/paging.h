@@ -9,6 +9,7 @@
 /* SDM volume 3, 2.5 (control registers), 4.1 (paging modes). */
 #define CR0_PE    (1ull << 0)
 #define CR0_WP    (1ull << 16)
+#define CR0_AM    (1ull << 18)
 #define CR0_PG    (1ull << 31)
 #define CR4_PSE   (1ull << 4)
 #define CR4_PAE   (1ull << 5)

@@ -137,7 +137,9 @@ void tlb_fini(struct mmu *mmu)
 
 void tlb_select_data(struct mmu_vcpu *mv)
 {
-    mv->cur_data = mv->data_bypass ? mv->mmu->empty_data : mv->data[tlb_mode_of(&mv->regs, 0)];
+    const struct paging_regs *r = &mv->regs;
+    bool checks_alignment = r->cpl == 3 && r->ac && r->cr0 & CR0_AM;
+    mv->cur_data = mv->data_bypass || checks_alignment ? mv->mmu->empty_data : mv->data[tlb_mode_of(r, 0)];
 }
 
 /* The fetch table of a mode of the set is not what it was: it gets a new name. */

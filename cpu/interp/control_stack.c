@@ -98,8 +98,8 @@ static void popa(struct vcpu *v, const struct insn *i)
 {
     unsigned size = i->opsize;
     uint64_t x[8];
-    for (unsigned r = 0; r < 8; r++)
-        x[r] = stack_peek(v, i, (7 - r) * size, size);
+    for (unsigned k = 0; k < 8; k++) /* from the stack's top on, as faults show */
+        x[7 - k] = stack_peek(v, i, k * size, size);
     for (unsigned r = 0; r < 8; r++)
         if (r != REG_RSP)
             reg_set(v, r, size, x[r]);

@@ -1,6 +1,7 @@
 /*
- * Decimal adjustments (not in 64-bit code) and SALC. Flags that the manual leaves undefined: AAA and AAS set ZF, SF, PF
- * by AL and clear OF; DAA and DAS clear OF; AAM and AAD clear CF, OF, AF.
+ * Decimal adjustments (not in 64-bit code) and SALC. Flags that the manual leaves undefined are as AMD's processors
+ * leave them: those of the addition or subtraction that does the adjusting, for AAA and AAS that of 106H (or 0) to AX
+ * before AL is masked, for AAD that of the product to AL; AAM clears CF, OF, AF.
  */
 #include "cpu/interp/integer.h"
 
@@ -15,10 +16,15 @@ static void adjusted(struct vcpu *v, bool cf, bool af)
 static void aaa_aas(struct vcpu *v, const struct insn *i)
 {
     bool adjust = (v->gpr[REG_RAX] & 15) > 9 || flag_af(v);
-    if (adjust)
-        reg_set16(v, REG_RAX, (uint16_t)(i->op == OP_AAA ? v->gpr[REG_RAX] + 0x106 : v->gpr[REG_RAX] - 0x106));
-    reg_set8(v, REG_RAX, v->gpr[REG_RAX] & 15);
-    adjusted(v, adjust, adjust);
+    uint16_t old = (uint16_t)v->gpr[REG_RAX], by = adjust ? 0x106 : 0;
+    uint16_t ax = (uint16_t)(i->op == OP_AAA ? old + by : old - by);
+    if (i->op == OP_AAA)
+        flags_set_add(v, old, by, ax, 2);
+    else
+        flags_set_sub(v, old, by, ax, 2);
+    flags_set_cf(v, adjust);
+    v->f_adj = adjust ? FLAG_AF : 0;
+    reg_set16(v, REG_RAX, (uint16_t)(ax & 0xff0f));
     NEXT(v, i);
 }
 
@@ -26,9 +32,11 @@ static void daa(struct vcpu *v, const struct insn *i)
 {
     uint8_t old = (uint8_t)v->gpr[REG_RAX], al = old;
     bool cf = flag_cf(v) || old > 0x99, af = (old & 15) > 9 || flag_af(v);
-    al = (uint8_t)(al + (af ? 6 : 0) + (cf ? 0x60 : 0));
+    uint8_t by = (uint8_t)((af ? 6 : 0) + (cf ? 0x60 : 0));
+    al = (uint8_t)(al + by);
     reg_set8(v, REG_RAX, al);
     adjusted(v, cf, af);
+    flags_set_cf_of(v, cf, (old ^ al) & (by ^ al) & 0x80);
     NEXT(v, i);
 }
 
@@ -37,9 +45,11 @@ static void das(struct vcpu *v, const struct insn *i)
     uint8_t old = (uint8_t)v->gpr[REG_RAX], al = old;
     bool high = flag_cf(v) || old > 0x99, af = (old & 15) > 9 || flag_af(v);
     bool cf = high || (af && old < 6); /* the borrow of the low step counts */
-    al = (uint8_t)(al - (af ? 6 : 0) - (high ? 0x60 : 0));
+    uint8_t by = (uint8_t)((af ? 6 : 0) + (high ? 0x60 : 0));
+    al = (uint8_t)(al - by);
     reg_set8(v, REG_RAX, al);
     adjusted(v, cf, af);
+    flags_set_cf_of(v, cf, (old ^ by) & (old ^ al) & 0x80);
     NEXT(v, i);
 }
 
@@ -56,8 +66,9 @@ static void aam(struct vcpu *v, const struct insn *i)
 static void aad(struct vcpu *v, const struct insn *i)
 {
     uint64_t ax = v->gpr[REG_RAX];
-    reg_set16(v, REG_RAX, (uint8_t)(ax + (ax >> 8 & 0xff) * (uint8_t)i->imm));
-    adjusted(v, false, false);
+    uint8_t product = (uint8_t)((ax >> 8) * i->imm), al = (uint8_t)(ax + product);
+    reg_set16(v, REG_RAX, al);
+    flags_set_add(v, (uint8_t)ax, product, al, 1);
     NEXT(v, i);
 }
 

@@ -1,9 +1,9 @@
 /*
  * Single bits and bit counts: BT family, BSF, BSR, TZCNT, LZCNT, POPCNT, CRC32, BMI.
  *
- * Flags that the manual leaves undefined: the BT family leaves all but CF; BSF and BSR set SF and PF by the source and
- * clear CF, OF, AF; a source of 0 leaves their destination untouched. The others set SF and PF by the result and clear
- * AF.
+ * Flags that the manual leaves undefined are as AMD's processors leave them: the BT family keeps all but CF; BSF and
+ * BSR set PF by the result and clear SF, CF, OF, AF; a source of 0 leaves their destination untouched; TZCNT and LZCNT
+ * keep OF and clear SF, PF, AF; BEXTR sets AF and clears SF; the others set SF and PF by the result and clear AF.
  */
 #include "cpu/interp/integer.h"
 
@@ -101,15 +101,29 @@ static op_fn *bind_bit_test(const struct insn *i)
     X(lzcnt, bits)                                                                                                     \
     X(popcnt, bits)
 
+/* ZF by the source, PF by the bit's number. */
+always_inline void scan_flags(struct vcpu *v, uint64_t x, unsigned n)
+{
+    v->f_res = x != 0;
+    v->f_cy = 0;
+    v->f_adj = (uint64_t)((x != 0) ^ n) << 8; /* so that the parity is n's */
+}
+/* CF: the source was 0; ZF: the result is; OF stays. */
+always_inline void count_flags(struct vcpu *v, uint64_t x, uint64_t r)
+{
+    flags_set_cf(v, x == 0);
+    v->f_res = r != 0;
+    v->f_adj = r ? 0 : 1 << 8; /* PF is clear in any case */
+}
 always_inline void do_bsf(struct vcpu *v, const struct insn *i, uint64_t x, unsigned bits)
 {
-    flags_set_logic(v, x, bits / 8);
+    scan_flags(v, x, x ? (unsigned)__builtin_ctzll(x) : 0);
     if (x)
         reg_set(v, i->reg, bits / 8, (unsigned)__builtin_ctzll(x));
 }
 always_inline void do_bsr(struct vcpu *v, const struct insn *i, uint64_t x, unsigned bits)
 {
-    flags_set_logic(v, x, bits / 8);
+    scan_flags(v, x, x ? 63 - (unsigned)__builtin_clzll(x) : 0);
     if (x)
         reg_set(v, i->reg, bits / 8, 63 - (unsigned)__builtin_clzll(x));
 }
@@ -117,15 +131,13 @@ always_inline void do_tzcnt(struct vcpu *v, const struct insn *i, uint64_t x, un
 {
     uint64_t r = x ? (unsigned)__builtin_ctzll(x) : bits;
     reg_set(v, i->reg, bits / 8, r);
-    flags_set_logic(v, r, 8);
-    v->f_cy = x ? 0 : 3ull << 62; /* CF without OF */
+    count_flags(v, x, r);
 }
 always_inline void do_lzcnt(struct vcpu *v, const struct insn *i, uint64_t x, unsigned bits)
 {
     uint64_t r = x ? (unsigned)__builtin_clzll(x) - (64 - bits) : bits;
     reg_set(v, i->reg, bits / 8, r);
-    flags_set_logic(v, r, 8);
-    v->f_cy = x ? 0 : 3ull << 62;
+    count_flags(v, x, r);
 }
 /* All flags but ZF are cleared: PF as well, whatever the result's parity. */
 always_inline void do_popcnt(struct vcpu *v, const struct insn *i, uint64_t x, unsigned bits)
@@ -245,6 +257,7 @@ static void bmi_any(struct vcpu *v, const struct insn *i)
         break;
     case OP_BEXTR:
         bmi_result(v, i, i->reg, do_bextr(x, w), false);
+        v->f_adj = FLAG_AF | (v->f_res & 1ull << 63);
         break;
     case OP_BZHI:
         bmi_result(v, i, i->reg, x & bits_below(w & 0xff), (w & 0xff) >= bits);

@@ -1,20 +1,23 @@
 /*
  * Multiplication and division.
  *
- * Flags that the manual leaves undefined: after MUL and IMUL, ZF, SF and PF are of the low half of the product and AF
- * is 0; DIV and IDIV leave all flags.
+ * Flags that the manual leaves undefined are as AMD's processors leave them: MUL and IMUL keep ZF, SF, PF and AF; DIV
+ * and IDIV keep CF and OF, clear ZF, SF and PF, and set AF.
  */
 #include "cpu/interp/integer.h"
 
 typedef unsigned __int128 u128;
 typedef __int128 i128;
 
-always_inline void mul_flags(struct vcpu *v, uint64_t low, unsigned size, bool overflow)
+always_inline void mul_flags(struct vcpu *v, bool overflow)
 {
-    v->f_res = flags_sext(low, size);
-    v->f_cy = overflow ? 1ull << 63 : 0;
-    v->f_adj = 0;
     flags_set_cf_of(v, overflow, overflow);
+}
+
+always_inline void div_flags(struct vcpu *v)
+{
+    v->f_res = 1; /* neither zero nor negative, of odd parity */
+    v->f_adj = FLAG_AF;
 }
 
 /* ---- IMUL with two or three operands ---- */
@@ -22,20 +25,20 @@ always_inline void mul_flags(struct vcpu *v, uint64_t low, unsigned size, bool o
 always_inline uint64_t do_imul_16(struct vcpu *v, uint64_t a, uint64_t b)
 {
     int32_t r = (int32_t)(int16_t)a * (int16_t)b;
-    mul_flags(v, (uint16_t)r, 2, r != (int16_t)r);
+    mul_flags(v, r != (int16_t)r);
     return (uint16_t)r;
 }
 always_inline uint64_t do_imul_32(struct vcpu *v, uint64_t a, uint64_t b)
 {
     int64_t r = (int64_t)(int32_t)a * (int32_t)b;
-    mul_flags(v, (uint32_t)r, 4, r != (int32_t)r);
+    mul_flags(v, r != (int32_t)r);
     return (uint32_t)r;
 }
 always_inline uint64_t do_imul_64(struct vcpu *v, uint64_t a, uint64_t b)
 {
     int64_t r;
     bool overflow = __builtin_mul_overflow((int64_t)a, (int64_t)b, &r);
-    mul_flags(v, (uint64_t)r, 8, overflow);
+    mul_flags(v, overflow);
     return (uint64_t)r;
 }
 
@@ -77,7 +80,7 @@ static void mul_acc(struct vcpu *v, const struct insn *i)
         reg_set(v, REG_RAX, size, low);
         reg_set(v, REG_RDX, size, high);
     }
-    mul_flags(v, low, size, high != 0);
+    mul_flags(v, high != 0);
     NEXT_MEM(v, i);
 }
 
@@ -92,13 +95,14 @@ static void imul_acc(struct vcpu *v, const struct insn *i)
         reg_set(v, REG_RAX, size, (uint64_t)r);
         reg_set(v, REG_RDX, size, (uint64_t)(r >> (8 * size)));
     }
-    mul_flags(v, (uint64_t)r, size, r != (int64_t)flags_sext((uint64_t)r, size));
+    mul_flags(v, r != (int64_t)flags_sext((uint64_t)r, size));
     NEXT_MEM(v, i);
 }
 
 /* Quotient and remainder to their registers: AL and AH for bytes. */
 static void div_result(struct vcpu *v, unsigned size, uint64_t q, uint64_t r)
 {
+    div_flags(v);
     if (size == 1) {
         reg_set16(v, REG_RAX, (uint16_t)((q & 0xff) | (r & 0xff) << 8));
     } else {

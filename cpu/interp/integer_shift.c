@@ -42,22 +42,23 @@ static unsigned shift_row(unsigned op)
 
 /* ---- SHLD, SHRD ---- */
 
+/* OF is that of the last of c single steps. */
 static void shift_double_flags(struct vcpu *v, uint64_t r, unsigned size, bool cf, bool of)
 {
     v->f_res = flags_sext(r, size);
-    v->f_adj = 0;
+    v->f_adj = FLAG_AF;
     flags_set_cf_of(v, cf, of);
 }
 
-/* `a` shifted left by c (1..31, 1..63) with bits from the top of b. 16 bits by more than 16 (undefined): a:b:a is
- * shifted. */
+/* `a` shifted left by c (1..31, 1..63) with bits from the top of b. 16 bits by more than 16 (undefined): a:b:b is
+ * shifted, as by AMD's processors. */
 static uint64_t do_shld(struct vcpu *v, uint64_t a, uint64_t b, unsigned c, unsigned size)
 {
     unsigned bits = 8 * size;
     uint64_t r;
     bool cf;
     if (size == 2) {
-        uint64_t wide = a << 32 | b << 16 | a;
+        uint64_t wide = a << 32 | b << 16 | b;
         r = wide << c >> 32 & 0xffff;
         cf = wide << (c - 1) >> 47 & 1;
     } else {
@@ -65,7 +66,7 @@ static uint64_t do_shld(struct vcpu *v, uint64_t a, uint64_t b, unsigned c, unsi
         r = (a << c | b >> (bits - c)) & mask;
         cf = a >> (bits - c) & 1;
     }
-    shift_double_flags(v, r, size, cf, (r ^ a) >> (bits - 1) & 1);
+    shift_double_flags(v, r, size, cf, cf ^ (r >> (bits - 1) & 1));
     return r;
 }
 
@@ -75,7 +76,7 @@ static uint64_t do_shrd(struct vcpu *v, uint64_t a, uint64_t b, unsigned c, unsi
     uint64_t r;
     bool cf;
     if (size == 2) {
-        uint64_t wide = a << 32 | b << 16 | a;
+        uint64_t wide = b << 32 | b << 16 | a;
         r = wide >> c & 0xffff;
         cf = wide >> (c - 1) & 1;
     } else {
@@ -83,7 +84,7 @@ static uint64_t do_shrd(struct vcpu *v, uint64_t a, uint64_t b, unsigned c, unsi
         r = (a >> c | b << (bits - c)) & mask;
         cf = a >> (c - 1) & 1;
     }
-    shift_double_flags(v, r, size, cf, (r ^ a) >> (bits - 1) & 1);
+    shift_double_flags(v, r, size, cf, (r ^ r << 1) >> (bits - 1) & 1);
     return r;
 }
 

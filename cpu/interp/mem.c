@@ -76,6 +76,30 @@ static void check_canonical(struct vcpu *v, const struct insn *i, uint64_t lin, 
     vcpu_raise_error(v, i, stack ? EXC_SS : EXC_GP, 0);
 }
 
+/* What alignment checking wants of an access of `len` bytes (SDM volume 3, table 7-7): its size; of FXSAVE's kind
+ * nothing, they have #GP rules of their own. */
+static unsigned alignment_of(unsigned len)
+{
+    if (len == 10) /* m80 */
+        return 8;
+    if (len == 14 || len == 94) /* FSAVE's and FSTENV's 16-bit formats, and the 32-bit ones */
+        return 2;
+    if (len == 28 || len == 108)
+        return 4;
+    if (len == 32) /* YMM */
+        return 16;
+    return len <= 16 && !(len & (len - 1)) ? len : 1;
+}
+
+/* #AC comes before page faults: alignment is the linear address's. Implicit supervisor accesses are exempt. */
+static void check_alignment(struct vcpu *v, const struct insn *i, uint64_t lin, unsigned len, unsigned access)
+{
+    if (likely(!(v->rflags & FLAG_AC) || v->cpl != 3 || !(v->cr0 & CR0_AM)) || !i || access & ACCESS_IMPLICIT)
+        return;
+    if (lin & (alignment_of(len) - 1))
+        vcpu_raise_error(v, i, EXC_AC, 0);
+}
+
 /* ---- translation ---- */
 
 static void translate_part(struct vcpu *v, const struct insn *i, uint64_t lin, unsigned access, struct part *p)
@@ -98,6 +122,7 @@ static void translate(struct vcpu *v, const struct insn *i, uint64_t lin, unsign
         v->rip = insn_rip(v, i); /* who asks, for reports of the MMU */
     if (wide)
         check_canonical(v, i, lin, len, access);
+    check_alignment(v, i, lin, len, access);
     a->n = 0;
     while (len) {
         uint64_t at = wide ? lin : (uint32_t)lin;

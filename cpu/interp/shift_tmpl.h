@@ -1,8 +1,9 @@
 /*
  * Shifts and rotates of one operand size: compiled once for each SHIFT_BITS of 8, 16, 32, 64.
  *
- * do_*: result of shifting `a` by c, where c is the masked count and not 0. Flags that the manual leaves undefined for
- * counts other than 1: OF is what the formula for a count of 1 gives for the last step; AF is 0 after shifts.
+ * do_*: result of shifting `a` by c, where c is the masked count and not 0. Flags that the manual leaves undefined are
+ * as AMD's processors leave them: OF is what the formula for a count of 1 gives for the last step; AF is 1 after
+ * shifts.
  */
 #define CAT2(a, b) a##b
 #define CAT(a, b)  CAT2(a, b)
@@ -18,7 +19,7 @@ always_inline UT FN(shift_flags)(struct vcpu *v, UT r, uint64_t cy)
 {
     v->f_res = flags_sext(r, SIZE);
     v->f_cy = cy;
-    v->f_adj = 0;
+    v->f_adj = FLAG_AF;
     return r;
 }
 
@@ -56,13 +57,15 @@ always_inline UT FN(do_ror)(struct vcpu *v, UT a, unsigned c)
     return r;
 }
 
-/* Rotates of SHIFT_BITS + 1 bits. A count that is a multiple of that leaves the flags. */
+/* Rotates of SHIFT_BITS + 1 bits. A count that is a multiple of that leaves CF, but not OF. */
 always_inline UT FN(do_rcl)(struct vcpu *v, UT a, unsigned c)
 {
     unsigned n = c % (SHIFT_BITS + 1);
     uint64_t cf = v->f_cy >> 63;
-    if (n == 0)
+    if (n == 0) {
+        flags_set_cf_of(v, cf, cf ^ (a >> (SHIFT_BITS - 1)));
         return a;
+    }
     UT below = n == 1 ? 0 : (UT)(a >> (SHIFT_BITS + 1 - n));
     UT r = (UT)((uint64_t)a << n | cf << (n - 1) | below);
     cf = (uint64_t)(a >> (SHIFT_BITS - n)) & 1;
@@ -74,8 +77,10 @@ always_inline UT FN(do_rcr)(struct vcpu *v, UT a, unsigned c)
 {
     unsigned n = c % (SHIFT_BITS + 1);
     uint64_t cf = v->f_cy >> 63;
-    if (n == 0)
+    if (n == 0) {
+        flags_set_cf_of(v, cf, ((a >> (SHIFT_BITS - 1)) ^ (a >> (SHIFT_BITS - 2))) & 1);
         return a;
+    }
     UT above = n == 1 ? 0 : (UT)((uint64_t)a << (SHIFT_BITS + 1 - n));
     UT r = (UT)((uint64_t)a >> n | cf << (SHIFT_BITS - n) | above);
     cf = (uint64_t)(a >> (n - 1)) & 1;

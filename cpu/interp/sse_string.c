@@ -31,7 +31,8 @@ static unsigned length_implicit(const int *s, unsigned n)
 /* The absolute value of the register, at most n. */
 static unsigned length_explicit(const struct vcpu *v, const struct insn *i, unsigned reg, unsigned n)
 {
-    int64_t x = i->flags & INSN_W ? (int64_t)v->gpr[reg] : (int32_t)v->gpr[reg];
+    bool wide = i->flags & INSN_W && v->mode & MODE_CODE64; /* VEX.W means nothing elsewhere */
+    int64_t x = wide ? (int64_t)v->gpr[reg] : (int32_t)v->gpr[reg];
     uint64_t size = x < 0 ? 0 - (uint64_t)x : (uint64_t)x;
     return size < n ? (unsigned)size : n;
 }

@@ -228,15 +228,14 @@ static void op_arpl(struct vcpu *v, const struct insn *i)
 {
     need_protected(v, i);
     bool is_reg = i->flags & INSN_RM_REG;
-    uint64_t lin = is_reg ? 0 : insn_linear(v, i, 2, 1);
-    uint16_t dst = is_reg ? (uint16_t)v->gpr[i->rm] : (uint16_t)lin_rmw_load(v, i, lin, 2),
-             src = (uint16_t)v->gpr[i->reg];
+    uint64_t lin = is_reg ? 0 : insn_linear(v, i, 2, 0);
+    uint16_t dst = is_reg ? (uint16_t)v->gpr[i->rm] : lin_load16(v, i, lin), src = (uint16_t)v->gpr[i->reg];
     bool raise = (dst & 3) < (src & 3);
     uint16_t out = raise ? (uint16_t)((dst & ~3) | (src & 3)) : dst;
     if (is_reg)
         reg_set16(v, i->rm, out);
-    else
-        lin_store16(v, i, lin, out);
+    else if (raise) /* memory that need not change need not be writable */
+        lin_store16(v, i, insn_linear(v, i, 2, 1), out);
     set_zf(v, raise);
     NEXT_MEM(v, i);
 }

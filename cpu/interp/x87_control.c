@@ -80,9 +80,11 @@ static void fn_nothing(struct vcpu *v, const struct insn *i)
     NEXT(v, i);
 }
 
+/* Not a control instruction: it moves the instruction pointer (SDM volume 1, 8.1.8). */
 static void fnop(struct vcpu *v, const struct insn *i)
 {
     x87_wait(v, i);
+    x87_note(v, i);
     NEXT(v, i);
 }
 

@@ -12,10 +12,8 @@
  * a row whose feature is not offered is an undefined opcode to every guest). */
 static const uint16_t left_out[] = {
     /* VT-x for guests comes in later work. */
-    OP_VMCALL, OP_VMLAUNCH, OP_VMRESUME, OP_VMXOFF, OP_VMXON, OP_VMCLEAR, OP_VMPTRLD, OP_VMPTRST, OP_VMREAD, OP_VMWRITE,
-    OP_VMFUNC, OP_INVEPT, OP_INVVPID,
-    /* System management mode is another part of the work; outside SMM RSM is #UD. */
-    OP_RSM};
+    OP_VMCALL,  OP_VMLAUNCH, OP_VMRESUME, OP_VMXOFF, OP_VMXON,  OP_VMCLEAR, OP_VMPTRLD,
+    OP_VMPTRST, OP_VMREAD,   OP_VMWRITE,  OP_VMFUNC, OP_INVEPT, OP_INVVPID};
 
 static bool is_left_out(const struct op_form *f, const struct cpu_model *max)
 {
