@@ -8,6 +8,7 @@ MODES = ("shadow", "walk", "ept")
 TOPICS = {  # guest: checks that must be there at least, with -cpu max
     "debugging": 95,
     "gates": 120,
+    "paging32": 85,
     "realmode": 65,
     "segments": 470,
     "tasks": 200,
