@@ -13,6 +13,7 @@ TOPICS = {  # guest: checks that must be there at least, with -cpu max
     "segments": 470,
     "tasks": 200,
     "v86": 200,
+    "wide": 90,
 }
 
 
@@ -36,7 +37,9 @@ def test_nothing_in_them_is_unimplemented():
     for name in TOPICS:
         result = run_guest(name, "-cpu", "max", "-d", "unimp")
         verdict(name, result)
-        check(not result.err.strip(), f"{name}: {result.err[:2000]}")
+        # a value that an MSR refuses is named too
+        lines = [line for line in result.err.splitlines() if "WRMSR 0xc0000100 value" not in line]
+        check(not lines, f"{name}: {lines[:20]}")
 
 
 harness.main(globals())
