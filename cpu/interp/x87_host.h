@@ -21,15 +21,25 @@ static inline uint16_t host_x87_control(uint16_t fcw)
     return (uint16_t)((fcw & 0x0f38) | 0x0047);
 }
 
-/* outs and ins are further operands in parentheses-free lists that begin with a comma, or are empty. */
+/*
+ * outs and ins are further operands in parentheses-free lists that begin with a comma, or are empty. A guest that runs
+ * with the emulator's own control word, as most do, is spared the changes of it: loading one costs more than an
+ * addition. All exceptions are masked then, so that flags which stay behind deliver nothing.
+ */
 #define HOST_X87(sw, fcw, before, op, after, outs, ...)                                                                \
     do {                                                                                                               \
         const uint16_t guest_ = host_x87_control(fcw), host_ = HOST_FCW;                                               \
-        __asm__ volatile("fnclex\n\tfldcw %[guest]\n\t" before "\n\t" op "\n\tfnstsw %[status]\n\tfnclex\n\t" after    \
-                         "\n\tfldcw %[host]"                                                                           \
-                         : [status] "=&a"(sw)outs                                                                      \
-                         : [guest] "m"(guest_), [host] "m"(host_)__VA_ARGS__                                           \
-                         : "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");                       \
+        if (likely(guest_ == host_))                                                                                   \
+            __asm__ volatile("fnclex\n\t" before "\n\t" op "\n\tfnstsw %[status]\n\t" after                            \
+                             : [status] "=&a"(sw)outs                                                                  \
+                             : "m"(host_)__VA_ARGS__                                                                   \
+                             : "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");                   \
+        else                                                                                                           \
+            __asm__ volatile("fnclex\n\tfldcw %[guest]\n\t" before "\n\t" op                                           \
+                             "\n\tfnstsw %[status]\n\tfnclex\n\t" after "\n\tfldcw %[host]"                            \
+                             : [status] "=&a"(sw)outs                                                                  \
+                             : [guest] "m"(guest_), [host] "m"(host_)__VA_ARGS__                                       \
+                             : "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");                   \
     } while (0)
 #define HOST_OUT(name)          , [name] "=m"(*name)
 #define HOST_INOUT(name)        , [name] "+m"(*name)
