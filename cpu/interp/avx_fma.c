@@ -102,7 +102,7 @@ static struct simd32 third_both(struct vcpu *v, const struct insn *i)
     {                                                                                                                  \
         avx_need(v, i);                                                                                                \
         SIMD c = third_low(v, i), a = xmm_get(v, i->reg);                                                              \
-        float_done(v, i, host_##name(&a, xmm_get(v, i->vvvv), c, float_csr(v)), &a, tiny);                             \
+        float_done(v, i, host_##name(&a, xmm_get(v, i->vvvv), c, float_csr_clean(v)), &a, tiny);                             \
         ymm_set_low(v, i->reg, a);                                                                                     \
         NEXT_MEM(v, i);                                                                                                \
     }
@@ -112,8 +112,8 @@ static struct simd32 third_both(struct vcpu *v, const struct insn *i)
     {                                                                                                                  \
         avx_need(v, i);                                                                                                \
         struct simd32 c = third_both(v, i), b = ymm_get(v, i->vvvv), a = ymm_get(v, i->reg);                           \
-        uint32_t out = host_##name(&a.half[0], b.half[0], c.half[0], float_csr(v));                                    \
-        out |= host_##name(&a.half[1], b.half[1], c.half[1], float_csr(v));                                            \
+        uint32_t out = host_##name(&a.half[0], b.half[0], c.half[0], float_csr_clean(v));                                    \
+        out |= host_##name(&a.half[1], b.half[1], c.half[1], float_csr_clean(v));                                            \
         float_done_wide(v, i, out, &a, true, tiny);                                                                    \
         ymm_set(v, i->reg, a);                                                                                         \
         NEXT_MEM(v, i);                                                                                                \
@@ -167,7 +167,7 @@ static uint64_t soft_lane(const struct vcpu *v, const struct insn *i, unsigned l
         break;
     }
     choose_signs(i, lane, &op);
-    return float_soft_fma(wide ? &float_double : &float_single, &op, float_csr(v), flags);
+    return float_soft_fma(wide ? &float_double : &float_single, &op, float_csr_clean(v), flags);
 }
 
 static void soft_half(const struct vcpu *v, const struct insn *i, SIMD *a, SIMD b, SIMD c, unsigned lanes,

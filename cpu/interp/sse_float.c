@@ -35,11 +35,11 @@ static bool has_tiny(const union simd16 *r, enum float_tiny kind)
  * that was found before computing, nothing found by computing is reported. One departure: beside an unmasked overflow
  * or underflow PE is that of the masked result, not that of a result with unbounded exponent.
  */
-void float_done_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, union simd16 result,
+void float_done_unmasked(struct vcpu *v, const struct insn *i, uint32_t flags, const union simd16 *result,
                          enum float_tiny tiny)
 {
     uint32_t unmasked = ~(v->mxcsr >> 7) & MXCSR_FLAGS;
-    if (unmasked & MXCSR_UE && has_tiny(&result, tiny))
+    if (unmasked & MXCSR_UE && result && has_tiny(result, tiny))
         flags |= MXCSR_UE;
     if (flags & unmasked & MXCSR_PRE)
         flags &= MXCSR_PRE;
@@ -53,7 +53,7 @@ void float_done_wide_unmasked(struct vcpu *v, const struct insn *i, uint32_t fla
 {
     if (!(v->mxcsr & MXCSR_UM) && wide && has_tiny(&result->half[1], tiny))
         flags |= MXCSR_UE;
-    float_done_unmasked(v, i, flags, result->half[0], tiny);
+    float_done_unmasked(v, i, flags, &result->half[0], tiny);
 }
 
 /* ---- operands ---- */
