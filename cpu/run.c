@@ -72,7 +72,7 @@ static struct block *fetch_from_bus(struct vcpu *v, uint64_t lin)
     uint8_t bytes[15];
     for (unsigned n = 0; n < sizeof bytes; n++) {
         const uint8_t *host;
-        gpa_t gpa = fetch_translate(v, lin + n, &host);
+        gpa_t gpa = fetch_translate(v, v->mode & MODE_CODE64 ? lin + n : (uint32_t)(lin + n), &host);
         mem_access(v->mem, v->mv->regs.as, gpa, &bytes[n], 1, MEM_GUEST, false, (int)v->index);
         struct block *b = block_decode_single(v->code, bytes, n + 1, block_mode(v));
         if (b)

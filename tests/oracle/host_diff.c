@@ -2,7 +2,8 @@
  * The host's processor as the oracle: random instructions and short sequences from optable.def, run natively and by an
  * engine of Umbra's from the same state; registers, flags, memory, x87, SSE and AVX state and faults must agree.
  *
- *   host_diff [cases [seed [instruction]]]     20,000 cases by default; HOST_DIFF_CASES and HOST_DIFF_SEED do the same
+ *   host_diff [cases [seed [instruction]]]     20,000 cases by default, 20 million with UMBRA_LONG=1; HOST_DIFF_CASES
+ *                                              and HOST_DIFF_SEED do the same
  *   HOST_DIFF_AT=N                             from case N on
  *   HOST_DIFF_BRIEF=1                          a line a difference, and go on
  *
@@ -98,7 +99,9 @@ static void run_batch(struct run *r, uint64_t from, unsigned count)
 
 int main(int argc, char **argv)
 {
-    uint64_t cases = setting(argc, argv, 1, "HOST_DIFF_CASES", 20000), at = setting(0, argv, 1, "HOST_DIFF_AT", 0);
+    const char *is_long = getenv("UMBRA_LONG");
+    uint64_t usual = is_long && *is_long == '1' ? 20000000 : 20000;
+    uint64_t cases = setting(argc, argv, 1, "HOST_DIFF_CASES", usual), at = setting(0, argv, 1, "HOST_DIFF_AT", 0);
     struct run r = {.engine = &oracle_interp, .seed = setting(argc, argv, 2, "HOST_DIFF_SEED", 1)};
     r.e = r.engine->create("max");
     r.tally.brief = getenv("HOST_DIFF_BRIEF") != NULL;
