@@ -23,12 +23,14 @@
 
 #include "core/types.h"
 
+/* All of a vCPU's tables with what the entries were made from (tlb_meta) stay below 8 MiB. A large fetch table is worth
+ * more than many roots: compiled and decoded code remembers where it went on as long as no fetch entry is replaced. */
 #define TLB_BITS       12
 #define TLB_SIZE       (1u << TLB_BITS)
 #define TLB_WAYS       (TLB_SIZE / 512)
 #define TLB_FETCH_BITS 12
 #define TLB_FETCH_SIZE (1u << TLB_FETCH_BITS)
-#define TLB_SETS       8
+#define TLB_SETS       5
 #define TLB_MAX_DEPS   5
 
 enum tlb_mode { TLB_USER, TLB_SUPER, TLB_SUPER_AC, TLB_MODES };
