@@ -8,10 +8,11 @@
  */
 #include "cpu/interp/avx.h"
 
-/* Linear address of `size` bytes at offset `off` from the memory operand. */
+/* Linear address of `size` bytes at offset `off` from the memory operand: its first byte's offset wraps, the others' do
+ * not. */
 static uint64_t part_linear(struct vcpu *v, const struct insn *i, uint64_t off, unsigned size, unsigned write)
 {
-    return linear_of(v, i, i->seg, wrap_offset(insn_offset(v, i) + off, i->adsize), size, write);
+    return linear_of(v, i, i->seg, insn_offset(v, i) + off, size, write);
 }
 
 static bool is_selected(const union vec *mask, unsigned k, unsigned size)

@@ -552,6 +552,12 @@ static bool by_16bit(const struct sample *s)
     return false;
 }
 
+/* 0F AE F8 with an address-size prefix and REX. */
+static bool by_pcommit(const struct sample *s)
+{
+    return s->insn.op == OP_SFENCE && s->ours.ok && s->asz && !s->osz && !strcmp(s->theirs.name, "pcommit");
+}
+
 static const struct difference {
     const char *name, *reason;
     bool (*explains)(const struct sample *s);
@@ -568,6 +574,8 @@ static const struct difference {
     {"VEX.W1 for W0", "Vol. 2, 3.1.1.2: #UD where the page says W0", by_vex_w0},
     {"VEX.W outside 64-bit mode", "Vol. 2, PINSRD, PEXTRD: VEX.W1 is ignored", by_vex_w_outside_64bit},
     {"unknown to capstone", "hint NOPs, fences with any rm, newer instructions", by_unknown_to_capstone},
+    {"SFENCE that capstone calls PCOMMIT", "Vol. 2, SFENCE: 0F AE F8 without 66; capstone errs with 67 before it",
+     by_pcommit},
     {"reserved register", "Vol. 2, MOV: reserved control, debug, segment registers #UD", by_reserved_register},
     {"REX.R on a segment register", "Vol. 2, 2.2.1.2: segment registers have no extension", by_rex_r_on_segment},
     {"REX.W", "Vol. 2, 2.2.1.2: REX.W sets the operand size only", by_rex_w},
