@@ -6,6 +6,7 @@
 #include "core/bus.h"
 #include "core/host/host_mm.h"
 #include "core/trace.h"
+#include "cpu/jit/jit.h"
 #include "cpu/system.h"
 #include "tests/oracle/oracle.h"
 
@@ -14,6 +15,7 @@
 #include <string.h>
 
 #define RAM_BYTES 0x200000u
+#define JIT_RUNS  44 /* a few more than a block takes to be compiled */
 /* Places in guest-physical memory. All but code and data are the supervisor's alone, in the upper half as an operating
  * system would have it, so that nothing lies where the host has nothing. */
 #define KERNEL    0xffffffff80000000ull
@@ -47,7 +49,9 @@ struct interp {
     struct mmu *mmu;
     struct code_cache *code;
     struct cpu_model *cpu;
+    struct jit *jit; /* or NULL */
     struct vcpu *v;
+    unsigned runs; /* of a case: compiled code comes after some */
     uint8_t background[DATA_SIZE + 4096], data[DATA_SIZE + 4096];
 };
 
@@ -135,6 +139,7 @@ static void interp_destroy(void *engine)
 {
     struct interp *e = engine;
     vcpu_destroy(e->v);
+    jit_destroy(e->jit);
     free(e->cpu);
     code_cache_destroy(e->code);
     mmu_destroy(e->mmu);
@@ -148,7 +153,7 @@ static void interp_destroy(void *engine)
     free(e);
 }
 
-static void *interp_create(const char *model)
+static void *engine_create(const char *model, bool jit)
 {
     char err[200] = "";
     const char *bad = model;
@@ -174,11 +179,14 @@ static void *interp_create(const char *model)
     e->mmu = mmu_create(
         &(struct mmu_config){.kind = MMU_WALK, .mem = e->mem, .vcpus = 1, .log = &e->log, .trace = &e->trace});
     e->code = code_cache_create(e->mem, &e->trace, &e->log);
+    e->jit = jit ? jit_create(&e->log) : NULL;
+    e->runs = jit ? JIT_RUNS : 1;
     e->v = vcpu_create(&(struct vcpu_config){.mv = mmu_vcpu_get(e->mmu, 0),
                                              .mem = e->mem,
                                              .ports = &e->ports,
                                              .clock = &e->clock,
                                              .code = e->code,
+                                             .jit = e->jit,
                                              .log = &e->log,
                                              .trace = &e->trace,
                                              .model = e->cpu,
@@ -189,6 +197,21 @@ static void *interp_create(const char *model)
     oracle_fill_background(e->background, sizeof e->background);
     move(e, AT_DATA, e->background, sizeof e->background, true);
     memcpy(e->data, e->background, sizeof e->data);
+    return e;
+}
+
+static void *interp_create(const char *model)
+{
+    return engine_create(model, false);
+}
+
+static void *jit_engine_create(const char *model)
+{
+    struct interp *e = engine_create(model, true);
+    if (!e->jit) {
+        printf("host_diff: no JIT here\n");
+        exit(77);
+    }
     return e;
 }
 
@@ -262,6 +285,10 @@ static void put_memory(struct interp *e, const struct oracle_case *c)
     memset(code, 0xf4, sizeof code);
     memcpy(code, c->code, c->len);
     move(e, AT_CODE + (CODE_AT & 0xfff), code, sizeof code, true);
+}
+
+static void put_data(struct interp *e, const struct oracle_case *c)
+{
     for (unsigned k = 0; k < WINDOWS; k++)
         if (c->window[k].len)
             move(e, AT_DATA + (c->window[k].at - DATA_AT), c->window[k].bytes, c->window[k].len, true);
@@ -298,12 +325,11 @@ static void take_memory(struct interp *e, struct oracle_result *r)
         move(e, AT_DATA + r->mem_first, e->background + r->mem_first, r->mem_end - r->mem_first, true);
 }
 
-static void interp_run(void *engine, const struct oracle_case *c, struct oracle_result *r)
+static void run_once(struct interp *e, const struct oracle_case *c, struct oracle_result *r)
 {
-    struct interp *e = engine;
     struct vcpu *v = e->v;
     memset(r, 0, sizeof *r);
-    put_memory(e, c);
+    put_data(e, c);
     put_state(e, c);
     for (unsigned tries = 0; v->activity == VCPU_RUNNING && tries < 100; tries++)
         vcpu_run(v, 100000);
@@ -316,4 +342,14 @@ static void interp_run(void *engine, const struct oracle_case *c, struct oracle_
     take_memory(e, r);
 }
 
+/* The code is written once, so that blocks and compiled code live through the runs; the last one counts. */
+static void interp_run(void *engine, const struct oracle_case *c, struct oracle_result *r)
+{
+    struct interp *e = engine;
+    put_memory(e, c);
+    for (unsigned k = 0; k < e->runs; k++)
+        run_once(e, c, r);
+}
+
 const struct oracle_engine oracle_interp = {"interp", interp_create, interp_destroy, interp_model, interp_run};
+const struct oracle_engine oracle_jit = {"jit", jit_engine_create, interp_destroy, interp_model, interp_run};

@@ -5,6 +5,7 @@
  *   host_diff [cases [seed [instruction]]]     20,000 cases by default, 20 million with UMBRA_LONG=1; HOST_DIFF_CASES
  *                                              and HOST_DIFF_SEED do the same
  *   HOST_DIFF_AT=N                             from case N on
+ *   HOST_DIFF_JIT=1                            the JIT instead of the interpreter
  *   HOST_DIFF_BRIEF=1                          a line a difference, and go on
  *
  * See oracle.h. What the host lacks is named and left out; what it is not asked is in exclude.c; differences that are
@@ -102,7 +103,8 @@ int main(int argc, char **argv)
     const char *is_long = getenv("UMBRA_LONG");
     uint64_t usual = is_long && *is_long == '1' ? 20000000 : 20000;
     uint64_t cases = setting(argc, argv, 1, "HOST_DIFF_CASES", usual), at = setting(0, argv, 1, "HOST_DIFF_AT", 0);
-    struct run r = {.engine = &oracle_interp, .seed = setting(argc, argv, 2, "HOST_DIFF_SEED", 1)};
+    struct run r = {.engine = getenv("HOST_DIFF_JIT") ? &oracle_jit : &oracle_interp,
+                    .seed = setting(argc, argv, 2, "HOST_DIFF_SEED", 1)};
     r.e = r.engine->create("max");
     r.tally.brief = getenv("HOST_DIFF_BRIEF") != NULL;
     r.host = native_create(BATCH, host_has(CPU_FEATURE_AVX));

@@ -51,8 +51,9 @@ extern const char oracle_enter_far[], oracle_leave[], oracle_leave_fault[];
     X(rcx, 8)                                                                                                          \
     X(rdx, 16)                                                                                                         \
     X(rbx, 24)                                                                                                         \
-    X(rbp, 40) X(rsi, 48) X(rdi, 56) X(r8, 64) X(r9, 72) X(r10, 80) X(r11, 88) X(r12, 96) X(r13, 104) X(r14, 112)      \
-        X(r15, 120) X(rsp, 32) X(rax, 0)
+    X(rbp, 40)                                                                                                         \
+    X(rsi, 48) X(rdi, 56) X(r8, 64) X(r9, 72) X(r10, 80) X(r11, 88) X(r12, 96) X(r13, 104) X(r14, 112) X(r15, 120)     \
+        X(rsp, 32) X(rax, 0)
 #define LOAD(name, off) "movq " C(off) ", %" #name "\n"
 #define SAVE(name, off) "movq %" #name ", " C(off) "\n"
 __asm__(

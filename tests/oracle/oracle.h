@@ -95,7 +95,7 @@ struct oracle_engine {
     const struct cpu_model *(*model)(void *engine);
     void (*run)(void *engine, const struct oracle_case *c, struct oracle_result *r);
 };
-extern const struct oracle_engine oracle_interp;
+extern const struct oracle_engine oracle_interp, oracle_jit;
 
 /* ---- making cases (generate.c, values.c) ---- */
 
