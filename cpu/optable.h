@@ -227,7 +227,7 @@ enum op_vmx { VMX_NO, VMX_COND /* exits if a control asks for it */, VMX_ALWAYS 
 struct op_form {
     uint16_t op;          /* enum insn_op */
     uint16_t key;         /* map << 8 | opcode */
-    uint16_t read, write; /* bits of RFLAGS 15:0; written includes left undefined */
+    uint16_t read, write; /* bits of RFLAGS 15:0; written includes left undefined, but not what Umbra keeps then */
     uint16_t props;
     uint8_t prefix, modrm, enc, size, src, imm, modes, reg_kind, rm_kind, gate, fault, vmx;
 };
