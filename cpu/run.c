@@ -233,9 +233,9 @@ static inline bool run_compiled(struct vcpu *v, struct block *b, uint64_t end)
 {
     if (v->uncached)
         return false;
-    if (!b->native)
-        jit_warm(v->jit, v, b);
-    return b->native && jit_run(v->jit, v, b, end);
+    if (b->native && jit_run(v->jit, v, b, end))
+        return true;
+    return jit_warm(v->jit, v, b) && jit_run(v->jit, v, b, end);
 }
 
 /* Runs blocks until the units are used up or attention is wanted. */

@@ -145,8 +145,17 @@ struct jit_context {
     unsigned index;
 };
 
+/* Where compiled code was entered. */
+struct jit_entered {
+    uint64_t rip;
+    gpa_t gpa;
+    uint32_t mode;
+};
+#define JIT_LAST 8
+
 struct jit {
     const struct log *log;
+    unsigned heat;
     struct jit_arena arena;
     size_t stubs_end; /* code and data after reset */
     size_t data_start;
@@ -157,6 +166,7 @@ struct jit {
     uint64_t last_stamp;
     struct jit_context context[JIT_STAMPS];
     unsigned next_context;
+    struct jit_entered last[JIT_LAST];
     struct jit_jump jumps[1u << JIT_JUMP_BITS];
     struct {
         uint64_t rip, generation;

@@ -9,28 +9,28 @@
 #include "cpu/jit/internal.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
 
-#define JIT_HEAT      40
-#define JIT_CODE_SIZE (32u << 20)
-#define JIT_DATA_SIZE (32u << 20)
-#define JIT_POISON    (1ull << 62)
+#define JIT_POISON (1ull << 62)
 
 const int8_t jit_host_of[16] = {H_RAX, H_RCX, H_RDX, H_RBX, H_R13, H_RBP, H_RSI, H_RDI,
                                 H_R8,  H_R9,  H_R10, H_R11, H_R12, -1,    -1,    -1};
 
-struct jit *jit_create(const struct log *log)
+struct jit *jit_create(const struct jit_config *cfg)
 {
+    size_t size = cfg->cache_bytes ? cfg->cache_bytes : JIT_CACHE_DEFAULT;
     struct jit *j = alloc_zeroed(1, sizeof *j);
     unsigned eax, ebx = 0, ecx, edx;
-    j->log = log;
+    j->log = cfg->log;
+    j->heat = cfg->heat ? cfg->heat : JIT_HEAT_DEFAULT;
     j->generation = 1;
-    if (jit_arena_init(&j->arena, JIT_CODE_SIZE, JIT_DATA_SIZE) || !jit_make_stubs(j)) {
-        log_emit(log, LOG_JIT, "no memory for code: %s; the interpreter runs everything", strerror(errno));
+    if (jit_arena_init(&j->arena, size, size) || !jit_make_stubs(j)) {
+        log_emit(cfg->log, LOG_JIT, "no memory for code: %s; the interpreter runs everything", strerror(errno));
         jit_destroy(j);
         return NULL;
     }
@@ -105,20 +105,22 @@ static inline bool is_compiled(const struct jit *j, const struct block *b)
     return b->native && b->native_generation == j->generation;
 }
 
-void jit_warm(struct jit *j, struct vcpu *v, struct block *b)
+bool jit_warm(struct jit *j, struct vcpu *v, struct block *b)
 {
-    if (is_compiled(j, b) || ++b->heat < JIT_HEAT)
-        return;
+    if (is_compiled(j, b) || ++b->heat < j->heat)
+        return false;
     if (b->page2 != BLOCK_NO_PAGE || !(b->mode & (MODE_CODE64 | MODE_FLAT)) || !(b->mode & MODE_CODE64)) {
         b->heat = 0;
-        return;
+        return false;
     }
     b->heat = 0;
-    if (!jit_translate(j, v, b)) {
-        jit_reset(j);
-        if (!jit_translate(j, v, b))
-            j->stats.refused++;
-    }
+    if (jit_translate(j, v, b))
+        return true;
+    jit_reset(j);
+    if (jit_translate(j, v, b))
+        return true;
+    j->stats.refused++;
+    return false;
 }
 
 static void frame_fill(struct jit *j, struct vcpu *v, struct block *b, struct jit_frame *f, uint64_t end)
@@ -172,7 +174,7 @@ bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end)
     frame_fill(j, v, b, &f, end);
     link_follow(j, v, b);
     jump_note(j, v->rip, f.stamp, (const uint8_t *)b->native - JIT_FAR_LEN);
-    j->stats.entries++;
+    j->last[j->stats.entries++ % JIT_LAST] = (struct jit_entered){v->rip, b->gpa, b->mode};
     int64_t before = f.budget;
     v->synced = 0;
     chain_close(v);
@@ -181,6 +183,27 @@ bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end)
         return true;
     after_edge(j, v, &f);
     return f.exit_kind != JIT_EXIT_INTERP || f.budget != before;
+}
+
+static void print_block(const struct block *b, uint64_t rip, FILE *out)
+{
+    char text[96];
+    for (unsigned k = 0; k < b->n; k++)
+        fprintf(out, "jit:   0x%" PRIx64 ": %s\n", rip + b->insn[k].off,
+                insn_print(&b->insn[k], rip + b->insn[k].off, text, sizeof text));
+}
+
+void jit_print_last(const struct jit *j, const struct code_cache *c, FILE *out)
+{
+    uint64_t n = !j ? 0 : j->stats.entries < JIT_LAST ? j->stats.entries : JIT_LAST;
+    for (uint64_t k = n; k > 0; k--) {
+        const struct jit_entered *e = &j->last[(j->stats.entries - k) % JIT_LAST];
+        const struct block *b = code_cache_find(c, e->gpa, BLOCK_NO_PAGE, e->mode);
+        fprintf(out, "jit: entered at 0x%" PRIx64 ", gpa 0x%" PRIx64 ", mode 0x%x%s\n", e->rip, e->gpa, e->mode,
+                b ? "" : " (dropped since)");
+        if (b)
+            print_block(b, e->rip, out);
+    }
 }
 
 /* ---- one instruction by its handler ---- */

@@ -18,11 +18,22 @@
 
 struct jit;
 
+#define JIT_HEAT_DEFAULT  40u
+#define JIT_CACHE_DEFAULT (32ull << 20)
+#define JIT_CACHE_MIN     (256ull << 10) /* a region fits, whatever is in it */
+#define JIT_CACHE_MAX     (512ull << 20) /* code and records reach each other */
+
+struct jit_config {
+    const struct log *log; /* borrowed */
+    unsigned heat;         /* runs of a block before it is compiled, at least 1; 0: JIT_HEAT_DEFAULT */
+    size_t cache_bytes;    /* for code, and as much again for records; whole pages; 0: JIT_CACHE_DEFAULT */
+};
+
 #ifdef UMBRA_NO_JIT
 
-static inline struct jit *jit_create(const struct log *log)
+static inline struct jit *jit_create(const struct jit_config *cfg)
 {
-    (void)log;
+    (void)cfg;
     return NULL;
 }
 static inline void jit_destroy(struct jit *j)
@@ -33,9 +44,14 @@ static inline void jit_register_stats(struct jit *j, struct stats *s)
 {
     (void)j, (void)s;
 }
-static inline void jit_warm(struct jit *j, struct vcpu *v, struct block *b)
+static inline bool jit_warm(struct jit *j, struct vcpu *v, struct block *b)
 {
     (void)j, (void)v, (void)b;
+    return false;
+}
+static inline void jit_print_last(const struct jit *j, const struct code_cache *c, FILE *out)
+{
+    (void)j, (void)c, (void)out;
 }
 static inline bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end)
 {
@@ -47,17 +63,22 @@ static inline bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint6
 
 /* NULL: this host cannot (not x86-64, built without it, no memory for code); the reason is logged. Shared by the
  * vCPUs of a machine, which take turns. */
-struct jit *jit_create(const struct log *log);
+struct jit *jit_create(const struct jit_config *cfg);
 void jit_destroy(struct jit *j);
 void jit_register_stats(struct jit *j, struct stats *s);
 
-/* Called for a block that is about to run and has no compiled code: counts, and compiles it when it is hot. */
-void jit_warm(struct jit *j, struct vcpu *v, struct block *b);
+/* Called for a block that is about to run by the interpreter: counts, and compiles it when it is hot. True: it was
+ * compiled now. */
+bool jit_warm(struct jit *j, struct vcpu *v, struct block *b);
 
 /* Runs the compiled code of b, which begins at v->rip, and what it leads to, at most until `end` (clock_now()). On
  * return v is exact at a boundary. False: nothing was run, the interpreter must run the block. May leave by
  * longjmp to v->fault_jmp like a handler. */
 bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end);
+
+/* The blocks at which compiled code was entered last, with their guest code as far as it is still in the cache. j may
+ * be NULL. */
+void jit_print_last(const struct jit *j, const struct code_cache *c, FILE *out);
 
 #endif
 #endif

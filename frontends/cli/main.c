@@ -95,9 +95,28 @@ static bool save_paused(struct machine *m, const struct options *o)
     return false;
 }
 
+static enum machine_exit run_lockstep(struct machine *m, const struct options *o, struct error *e)
+{
+    struct lockstep_config cfg = {
+        .every = o->lockstep, .from = o->lockstep_from, .loadvm = o->loadvm, .out = o->machine.log_out};
+    struct lockstep *l = lockstep_open(m, &cfg, e);
+    if (!l) {
+        log_error("%s", e->text);
+        return MACHINE_DIFFERS;
+    }
+    enum machine_exit why = lockstep_run(l);
+    struct lockstep_counters n = lockstep_counters(l);
+    lockstep_close(l);
+    fprintf(o->machine.log_out, "lockstep: %" PRIu64 " comparisons, %" PRIu64 " pages\n", n.comparisons, n.pages);
+    return why;
+}
+
 static int run_machine(struct machine *m, const struct options *o, struct console *c, struct gdbstub *stub)
 {
-    enum machine_exit why = stub ? gdbstub_run(stub, m, o->stopped, console_wants_end, c) : machine_run(m);
+    struct error e;
+    enum machine_exit why = stub          ? gdbstub_run(stub, m, o->stopped, console_wants_end, c)
+                            : o->lockstep ? run_lockstep(m, o, &e)
+                                          : machine_run(m);
     fflush(stdout);
     print_end(m, o, c, why);
     return why == MACHINE_PAUSED && !save_paused(m, o) ? EXIT_BAD_INPUT : exit_status(m, c, why);

@@ -212,11 +212,30 @@ static bool opt_smp(struct options *o, const char *name, const char *arg, struct
     return smp_parse(arg, &o->machine.smp, e);
 }
 
+/* heat=RUNS or cache=SIZE */
+static bool jit_property(struct options *o, const char *p)
+{
+    uint64_t n;
+    if (!strncmp(p, "heat=", 5) && number_parse(p + 5, &n) && n >= 1 && n <= 1u << 30) {
+        o->machine.jit_heat = (unsigned)n;
+        return true;
+    }
+    return !strncmp(p, "cache=", 6) && size_parse(p + 6, &o->machine.jit_cache) &&
+           !(o->machine.jit_cache & PAGE_MASK) && o->machine.jit_cache >= MACHINE_JIT_CACHE_MIN &&
+           o->machine.jit_cache <= MACHINE_JIT_CACHE_MAX;
+}
+
 static bool opt_accel(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    if (strcmp(arg, "interp") && strcmp(arg, "jit"))
+    char copy[64], *save = NULL;
+    snprintf(copy, sizeof copy, "%s", arg);
+    const char *engine = strtok_r(copy, ",", &save);
+    o->machine.jit = engine && !strcmp(engine, "jit");
+    if (!engine || (!o->machine.jit && strcmp(engine, "interp")))
         return bad_value(name, arg, "interp or jit", e);
-    o->machine.jit = !strcmp(arg, "jit");
+    for (const char *p = strtok_r(NULL, ",", &save); p; p = strtok_r(NULL, ",", &save))
+        if (!o->machine.jit || !jit_property(o, p))
+            return bad_value(name, arg, "jit with heat=RUNS (from 1) or cache=SIZE (from 256K to 512M)", e);
     return true;
 }
 
@@ -306,6 +325,17 @@ static bool opt_audit(struct options *o, const char *name, const char *arg, stru
     if (!number_parse(arg, &o->machine.audit_every) || !o->machine.audit_every)
         return bad_value(name, arg, "events, or a number of instructions", e);
     return true;
+}
+
+/* N[,from=POSITION] */
+static bool opt_lockstep(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    char *end;
+    if (!isdigit((unsigned char)*arg))
+        return bad_value(name, arg, "a number of instructions, and perhaps ,from=POSITION", e);
+    o->lockstep = strtoull(arg, &end, 0);
+    bool ok = o->lockstep && (!*end || (!strncmp(end, ",from=", 6) && number_parse(end + 6, &o->lockstep_from)));
+    return ok || bad_value(name, arg, "a number of instructions, and perhaps ,from=POSITION", e);
 }
 
 static bool opt_audit_mirror(struct options *o, const char *name, const char *arg, struct error *e)
@@ -505,7 +535,8 @@ static const struct option_row rows[] = {
     {"fork-run", "FILE", opt_fork_run, "the lines: each is typed into a forked machine of its own"},
     {"fork-out", "DIR", opt_fork_out, "where the forked machines' output goes: child-1.serial, ..."},
     {"fork-jobs", "N", opt_fork_jobs, "forked machines that exist at a time (default all, at most 64)"},
-    {"accel", "interp|jit", opt_accel, "execution engine"},
+    {"accel", "interp|jit[,heat=N][,cache=SIZE]", opt_accel,
+     "execution engine; the JIT compiles what has run N times (40) into SIZE of memory (32M)"},
     {"serial", "stdio|file:F|null", opt_serial, "where COM1 goes"},
     {"debugcon", "stdio|file:F|null", opt_debugcon, "where port 0xe9 goes"},
     {"nographic", NULL, opt_nographic, "no screen; COM1 on the terminal (Ctrl-A x leaves)"},
@@ -522,6 +553,8 @@ static const struct option_row rows[] = {
     {"icount-limit", "N", opt_icount_limit, "stop after N instructions (exit code 8)"},
     {"stats", NULL, opt_stats, "print counters at the end"},
     {"digest", NULL, opt_digest, "print a digest of the final state"},
+    {"lockstep", "N[,from=POSITION]", opt_lockstep,
+     "run the interpreter beside, and compare every N instructions (10000 is a good number); exit code 12"},
     {"audit-mirror", "N", opt_audit_mirror,
      "mirror the guest's memory into a second address space, and compare the two every N instructions"},
     {"audit", "events|N", opt_audit, "check the MMU's invariants after every MMU event, or every N instructions"},
@@ -619,6 +652,8 @@ static bool options_check(struct options *o, struct error *e)
     }
     if (!debug_check(o, e) || !fork_check(o, e))
         return false;
+    if (o->lockstep && (o->debug || o->gdb || o->fork_at))
+        return error_set(e, "-lockstep: not with a debugger or -fork-at");
     if (o->machine.bios && (o->machine.kernel || o->machine.initrd || o->machine.append))
         return error_set(e,
                          "-bios %s: firmware finds its own kernel; give either -bios, or -kernel, -initrd and -append",

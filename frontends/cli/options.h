@@ -26,6 +26,7 @@ struct options {
     bool debug;                         /* umbra debug ... */
     const char *debug_script, *symbols; /* -x, -symbols */
     const char *gdb;                    /* where the gdb stub listens, or NULL */
+    uint64_t lockstep, lockstep_from;   /* instructions between comparisons, 0: no twin; and the first to look at */
     bool stopped;                       /* -S */
     const char *fork_at, *fork_run;     /* the text to fork at, and the file of lines; both or none */
     const char *fork_out;               /* directory of the children's files */

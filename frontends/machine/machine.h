@@ -61,6 +61,7 @@ struct machine {
     size_t marker_matched;  /* bytes of stop_text that the output ends with */
     bool marker_seen;
     struct debug *debug;         /* attached, or NULL */
+    struct lockstep *lockstep;   /* it runs beside a twin; or NULL */
     struct inspector *inspector; /* of -audit-mirror, or NULL */
     struct file kernel, initrd;
     struct e820_entry e820[E820_MAX];
@@ -71,7 +72,8 @@ struct machine {
     uint64_t turn_left; /* units left of it */
     bool started;
     struct machine_requests want;
-    int exit_code; /* of a debug exit */
+    int exit_code;      /* of a debug exit */
+    uint64_t run_until; /* machine_run_to(); 0: no position */
     uint64_t next_poll, next_audit, next_mirror, audit_failures;
     uint64_t events, audits, resets, input_bytes;
 };
@@ -87,6 +89,9 @@ void machine_reset(struct machine *m);
 bool machine_build(struct machine *m, struct error *e);
 /* frontends/machine/state.c: takes the parent's state over, memory apart. */
 bool machine_copy_state(struct machine *m, const struct machine *parent, struct error *e);
+/* frontends/machine/state.c: of everything but memory; of one processor. */
+uint64_t machine_small_digest(const struct machine *m);
+uint64_t machine_cpu_digest(const struct machine *m, unsigned cpu);
 /* -audit events: what was touched after every MMU event, everything every AUDIT_FULL_EVENTS of them. ctx is the
  * machine. */
 void machine_audit_event(void *ctx);

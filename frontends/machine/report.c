@@ -36,6 +36,10 @@ const char *machine_exit_text(enum machine_exit why)
         return "the host lost a page of the guest's memory";
     case MACHINE_MARKER:
         return "the serial port has sent the text that was waited for";
+    case MACHINE_POSITION:
+        return "the position is reached";
+    case MACHINE_DIFFERS:
+        return "the JIT and the interpreter differ (-lockstep)";
     }
     return "";
 }
@@ -47,6 +51,7 @@ int machine_exit_code(const struct machine *m, enum machine_exit why)
     case MACHINE_RESET:
     case MACHINE_STOPPED:
     case MACHINE_MARKER:
+    case MACHINE_POSITION:
         return EXIT_POWER_OFF;
     case MACHINE_DEBUG_EXIT:
         return m->exit_code;
@@ -61,6 +66,7 @@ int machine_exit_code(const struct machine *m, enum machine_exit why)
         return EXIT_BAD_INPUT;
     case MACHINE_PAUSED:
         return EXIT_PAUSED;
+    case MACHINE_DIFFERS:
     case MACHINE_AUDIT_FAILED:
     case MACHINE_HOST_FAILED:
         break;

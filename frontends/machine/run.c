@@ -6,6 +6,7 @@
  */
 #include "frontends/machine/debug.h"
 #include "frontends/machine/hostside.h"
+#include "frontends/machine/lockstep.h"
 #include "frontends/machine/machine.h"
 
 #include <stdlib.h>
@@ -35,7 +36,7 @@ static bool act_save(struct machine *m)
 {
     struct error e;
     bool ok = true;
-    for (size_t k = 0; k < m->want.saves && ok; k++)
+    for (size_t k = 0; k < m->want.saves && ok && !m->cfg.is_twin; k++)
         ok = machine_save(m, m->want.save_path[k], &e);
     if (!ok)
         log_error("%s", e.text);
@@ -84,6 +85,14 @@ static bool act_requests(struct machine *m, enum machine_exit *why)
 }
 
 /* ---- limits, polling, audits ---- */
+
+static bool check_position(const struct machine *m, enum machine_exit *why)
+{
+    if (likely(!m->run_until) || m->clock.icount < m->run_until)
+        return true;
+    *why = MACHINE_POSITION;
+    return false;
+}
 
 static bool check_limits(struct machine *m, enum machine_exit *why)
 {
@@ -246,6 +255,8 @@ static uint64_t chunk_units(const struct machine *m)
     units = min_u64(units, m->next_poll > now ? m->next_poll - now : 1);
     if (m->cpu_count > 1)
         units = min_u64(units, m->turn_left);
+    if (m->run_until)
+        units = min_u64(units, m->run_until - icount);
     if (m->cfg.icount_limit)
         units = min_u64(units, m->cfg.icount_limit - icount);
     if (m->cfg.vtime_limit)
@@ -274,7 +285,8 @@ static bool triple_fault(struct machine *m, enum machine_exit *why)
         machine_reset(m);
         return true;
     }
-    machine_print_report(m, stderr);
+    if (!m->cfg.is_twin)
+        machine_print_report(m, stderr);
     *why = MACHINE_TRIPLE_FAULT;
     return false;
 }
@@ -293,6 +305,8 @@ static bool run_turn(struct machine *m, enum machine_exit *why)
 
 static bool step(struct machine *m, enum machine_exit *why)
 {
+    if (!check_position(m, why))
+        return false;
     clock_run_due(&m->clock);
     input_deliver_due(&m->input, m->clock.icount);
     if (!all_idle(m))
@@ -309,7 +323,8 @@ static bool step(struct machine *m, enum machine_exit *why)
 /* The last word of -audit: everything once more. */
 static enum machine_exit final_audit(struct machine *m, enum machine_exit why)
 {
-    if ((!m->cfg.audit_every && !m->cfg.audit_events) || (m->debug && why == MACHINE_STOPPED))
+    if (why == MACHINE_POSITION || (!m->cfg.audit_every && !m->cfg.audit_events) ||
+        (m->debug && why == MACHINE_STOPPED))
         return why;
     return machine_audit(m, true, m->log.out) ? MACHINE_AUDIT_FAILED : why;
 }
@@ -327,8 +342,18 @@ enum machine_exit machine_run(struct machine *m)
     return final_audit(m, why);
 }
 
+enum machine_exit machine_run_to(struct machine *m, uint64_t icount)
+{
+    m->run_until = icount;
+    enum machine_exit why = machine_run(m);
+    m->run_until = 0;
+    return why;
+}
+
 void machine_serial_input(struct machine *m, const void *bytes, size_t len)
 {
     m->input_bytes += len;
+    if (m->lockstep)
+        lockstep_note_input(m->lockstep, bytes, len);
     input_post(&m->input, INPUT_SERIAL0, m->clock.icount, bytes, len);
 }

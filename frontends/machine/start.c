@@ -142,7 +142,8 @@ static bool build_cpus(struct machine *m, struct error *e)
                          bad ? bad : spec);
     if (m->model->note[0])
         fprintf(stderr, "umbra: note: -cpu %s: %s\n", spec, m->model->note);
-    m->jit = m->cfg.jit ? jit_create(&m->log) : NULL;
+    struct jit_config jit = {.log = &m->log, .heat = m->cfg.jit_heat, .cache_bytes = m->cfg.jit_cache};
+    m->jit = m->cfg.jit ? jit_create(&jit) : NULL;
     if (m->cfg.jit && !m->jit)
         fprintf(stderr, "umbra: note: -accel jit: not on this host or not in this build; the interpreter runs\n");
     m->cpu = calloc(m->cpu_count, sizeof *m->cpu);

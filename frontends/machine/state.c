@@ -226,6 +226,25 @@ bool machine_copy_state(struct machine *m, const struct machine *parent, struct 
     return !bad;
 }
 
+uint64_t machine_small_digest(const struct machine *m)
+{
+    struct snap_writer *w = snap_writer_digest();
+    if (!w)
+        return 0;
+    small_state_save(m, w);
+    script_section_save(m, w);
+    return snap_writer_digest_close(w);
+}
+
+uint64_t machine_cpu_digest(const struct machine *m, unsigned cpu)
+{
+    struct snap_writer *w = snap_writer_digest();
+    if (!w)
+        return 0;
+    vcpu_save(m->cpu[cpu], w);
+    return snap_writer_digest_close(w);
+}
+
 uint64_t machine_digest(const struct machine *m)
 {
     struct snap_writer *w = snap_writer_digest();

@@ -55,8 +55,11 @@ struct machine_config {
     uint64_t vtime_limit;      /* ns of virtual time; 0: none */
     uint64_t audit_every;      /* instructions between audits of the MMU; 0: never */
     uint64_t mirror_every;     /* instructions between looks through a mirror of the memory; 0: no mirror */
+    bool is_twin;              /* lockstep's: reports and saves nothing */
     bool audit_events;         /* audit what was touched after every MMU event, everything every 1,000 */
     bool jit;                  /* compile hot code (-accel jit) */
+    unsigned jit_heat;         /* runs of a block before it is compiled; 0: default */
+    uint64_t jit_cache;        /* bytes for compiled code; 0: default */
     uint64_t max_shadow_pages; /* 0: default */
     uint64_t mem_limit;        /* bytes of guest memory that may have a frame at a time; 0: no limit */
     uint64_t swap_bytes;       /* room for what has none; 0: enough for all of it */
@@ -68,9 +71,11 @@ struct machine_config {
     struct machine_host host;
 };
 
-#define MACHINE_RTC_DEFAULT INT64_MIN
-#define MACHINE_LIMIT_MIN   (256ull << 10) /* of mem_limit */
-#define MACHINE_SWAP_MIN    (64ull << 10)  /* of swap_bytes */
+#define MACHINE_RTC_DEFAULT   INT64_MIN
+#define MACHINE_LIMIT_MIN     (256ull << 10) /* of mem_limit */
+#define MACHINE_SWAP_MIN      (64ull << 10)  /* of swap_bytes */
+#define MACHINE_JIT_CACHE_MIN (256ull << 10) /* of jit_cache */
+#define MACHINE_JIT_CACHE_MAX (512ull << 20)
 
 enum machine_exit {
     MACHINE_POWER_OFF,
@@ -85,7 +90,9 @@ enum machine_exit {
     MACHINE_SCRIPT_FAILED, /* savevm could not write its file */
     MACHINE_PAUSED,        /* the host has no room to go on; nothing is lost, machine_run() tries again */
     MACHINE_HOST_FAILED,   /* a page of guest memory is lost */
-    MACHINE_MARKER         /* stop_text was seen; machine_run() goes on */
+    MACHINE_MARKER,        /* stop_text was seen; machine_run() goes on */
+    MACHINE_POSITION,      /* machine_run_to() is where it should be */
+    MACHINE_DIFFERS        /* lockstep_run() */
 };
 
 struct machine;
@@ -107,6 +114,8 @@ struct machine *machine_create(const struct machine_config *cfg, struct error *e
 void machine_destroy(struct machine *m);
 /* Runs until something ends it. Can be called again after MACHINE_STOPPED. */
 enum machine_exit machine_run(struct machine *m);
+/* The same, at most to the first boundary at or after position `icount` (MACHINE_POSITION). */
+enum machine_exit machine_run_to(struct machine *m, uint64_t icount);
 /* Process exit code for the end of the run. */
 int machine_exit_code(const struct machine *m, enum machine_exit why);
 /* One line that says how the run ended. */
@@ -122,6 +131,28 @@ void machine_serial_input(struct machine *m, const void *bytes, size_t len);
 bool machine_save(struct machine *m, const char *path, struct error *e);
 /* Into a machine made from the same configuration. A damaged or foreign file is refused with a reason. */
 bool machine_load(struct machine *m, const char *path, struct error *e);
+
+/* Runs a machine beside a twin that is built from the same configuration for the interpreter, and compares the two:
+ * processors, devices, time, and the memory written since the last comparison every so many instructions; the digests
+ * at the end. The front end's input reaches both at the same positions, output is the machine's alone. */
+struct lockstep;
+struct lockstep_config {
+    uint64_t every;     /* instructions, at least 1 */
+    uint64_t from;      /* position of the second comparison, if that is later; the first is at once */
+    const char *loadvm; /* what the machine was loaded from, or NULL; borrowed for the call */
+    FILE *out;          /* where a difference is described; borrowed */
+};
+/* For a machine that has not run yet; closed before it is destroyed. NULL with an error. */
+struct lockstep *lockstep_open(struct machine *m, const struct lockstep_config *cfg, struct error *e);
+void lockstep_close(struct lockstep *l);
+/* As machine_run(). MACHINE_DIFFERS: position, registers or page and byte, and what the JIT ran last are on `out`. */
+enum machine_exit lockstep_run(struct lockstep *l);
+struct lockstep_counters {
+    uint64_t comparisons, pages; /* made; pages that were compared in them */
+};
+struct lockstep_counters lockstep_counters(const struct lockstep *l);
+/* The interpreter's machine: for tests, which spoil it. */
+struct machine *lockstep_twin(struct lockstep *l);
 
 /* What a forked child has of its own. */
 struct machine_fork_config {
