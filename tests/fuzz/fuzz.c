@@ -149,7 +149,8 @@ size_t fuzz_image(uint8_t *out, const void *code, size_t len)
     return 32 + len;
 }
 
-struct machine *fuzz_machine(const struct fuzz *f, enum machine_mmu mmu, unsigned ram_mib, const void *code, size_t len)
+static struct machine *make_machine(const struct fuzz *f, enum machine_mmu mmu, bool jit, unsigned ram_mib,
+                                    const void *code, size_t len)
 {
     uint8_t image[4096];
     struct error e = {""};
@@ -163,12 +164,26 @@ struct machine *fuzz_machine(const struct fuzz *f, enum machine_mmu mmu, unsigne
                                  .debug_exit_base = 0xf4,
                                  .debug_exit_size = 4,
                                  .debug_console = true,
+                                 .jit = jit,
+                                 .jit_heat = 1,
+                                 .jit_cache = 1 << 20,
                                  .log_out = stderr};
     struct machine *m = machine_create(&cfg, &e);
     mem_file_close(&file);
     if (!m)
         fuzz_fail(f, "no machine: %s", e.text);
     return m;
+}
+
+struct machine *fuzz_machine(const struct fuzz *f, enum machine_mmu mmu, unsigned ram_mib, const void *code, size_t len)
+{
+    return make_machine(f, mmu, false, ram_mib, code, len);
+}
+
+struct machine *fuzz_machine_jit(const struct fuzz *f, enum machine_mmu mmu, unsigned ram_mib, const void *code,
+                                 size_t len)
+{
+    return make_machine(f, mmu, true, ram_mib, code, len);
 }
 
 /* ---- running ---- */

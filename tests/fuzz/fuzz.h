@@ -59,6 +59,9 @@ size_t fuzz_image(uint8_t *out, const void *code, size_t len);
 /* A machine of `ram_mib` with the image of `code`, silent. */
 struct machine *fuzz_machine(const struct fuzz *f, enum machine_mmu mmu, unsigned ram_mib, const void *code,
                              size_t len);
+/* The same, every block compiled before its first run, into little memory. */
+struct machine *fuzz_machine_jit(const struct fuzz *f, enum machine_mmu mmu, unsigned ram_mib, const void *code,
+                                 size_t len);
 /* Runs the boot vCPU, timers included, up to the position `target` or as far as this guest can get (halted for good,
  * shut down). With chunk, in pieces of random size. No progress is a failure. */
 void fuzz_run(const struct fuzz *f, struct machine *m, uint64_t target, struct rng *chunk);

@@ -1,7 +1,7 @@
 /*
- * Random and mutated code in every mode, on one machine for each MMU, run in chunks of different sizes. No byte string
- * may crash or hang any of them; they must agree after each round on registers, devices and time, and now and then on
- * the whole digest; the audits must find nothing.
+ * Random and mutated code in every mode, on one machine for each MMU and two with the JIT, run in chunks of different
+ * sizes. No byte string may crash or hang any of them; they must agree after each round on registers, devices and time,
+ * and now and then on the whole digest; the audits must find nothing.
  */
 #include "fuzz_code.h"
 
@@ -15,8 +15,10 @@
 #define ROUND_UNITS_MAX 3000
 
 static const uint8_t image_code[] = {0xf4, 0xeb, 0xfd};
-static const char *const mmu_names[MACHINES] = {"walk", "shadow", "ept"};
-static const enum machine_mmu mmus[MACHINES] = {MACHINE_MMU_WALK, MACHINE_MMU_SHADOW, MACHINE_MMU_EPT};
+static const char *const names[MACHINES] = {"walk", "shadow", "ept", "shadow, JIT", "walk, JIT"};
+static const enum machine_mmu mmus[MACHINES] = {MACHINE_MMU_WALK, MACHINE_MMU_SHADOW, MACHINE_MMU_EPT,
+                                                MACHINE_MMU_SHADOW, MACHINE_MMU_WALK};
+#define FIRST_JIT 3
 
 static uint64_t state_digest(const struct machine *m)
 {
@@ -38,9 +40,8 @@ static void disagree(const struct world *w, const char *what)
 {
     for (unsigned k = 0; k < MACHINES; k++) {
         const struct machine *m = w->m[k];
-        fprintf(stderr, "%s: icount %llu, time %llu, digest %016llx\n", mmu_names[k],
-                (unsigned long long)m->clock.icount, (unsigned long long)clock_now(&m->clock),
-                (unsigned long long)machine_digest(m));
+        fprintf(stderr, "%s: icount %llu, time %llu, digest %016llx\n", names[k], (unsigned long long)m->clock.icount,
+                (unsigned long long)clock_now(&m->clock), (unsigned long long)machine_digest(m));
         vcpu_print(m->cpu[0], print_line, NULL);
     }
     fuzz_fail(w->f, "%s, the machines disagree on %s", scene_mode_name(w->mode), what);
@@ -102,7 +103,7 @@ static void session(struct fuzz *f)
 {
     struct world w = {.f = f, .rng = &f->rng};
     for (unsigned k = 0; k < MACHINES; k++)
-        w.m[k] = fuzz_machine(f, mmus[k], 16, image_code, sizeof image_code);
+        w.m[k] = (k < FIRST_JIT ? fuzz_machine : fuzz_machine_jit)(f, mmus[k], 16, image_code, sizeof image_code);
     for (f->round = 0; f->round < ROUNDS && !(f->position && w.m[0]->clock.icount >= f->position); f->round++) {
         if (f->round == 0 || rng_one_in(w.rng, 3) || w.m[0]->cpu[0]->activity == VCPU_SHUTDOWN)
             scene_build(&w);

@@ -1,7 +1,7 @@
 /*
  * The code fuzzer's parts: scenes (memory, descriptor tables, page tables, registers) and instruction bytes.
  *
- * Everything is made for several machines at once, one for each MMU, which must stay equal.
+ * Everything is made for several machines at once, one for each MMU and two with the JIT, which must stay equal.
  */
 #ifndef TESTS_FUZZ_FUZZ_CODE_H
 #define TESTS_FUZZ_FUZZ_CODE_H
@@ -50,7 +50,7 @@ enum scene_mode {
     SCENE_MODES
 };
 
-#define MACHINES 3
+#define MACHINES 5
 
 struct world {
     struct fuzz *f;
