@@ -4,6 +4,7 @@
 #include "cpu/jit/internal.h"
 
 _Static_assert(offsetof(struct jit_frame, v) == 120, "short displacements");
+_Static_assert(offsetof(struct jit_frame, jit) % 16 == 0, "what is copied");
 _Static_assert(sizeof(struct jit_frame) % 16 == 8, "with the return address and six pushes: aligned to 16");
 
 #define V_GPR(g) ((int)(offsetof(struct vcpu, gpr) + 8 * (size_t)(g)))
@@ -54,7 +55,7 @@ static void move_mxcsr(struct emit *e, unsigned digit, unsigned base, int disp)
 
 static void copy_frame(struct emit *e, unsigned to, unsigned from)
 {
-    for (int k = 0; k < (int)sizeof(struct jit_frame) / 16; k++) {
+    for (int k = 0; k < FRAME(jit) / 16; k++) {
         move_vec(e, false, 0, from, 16 * k);
         move_vec(e, true, 0, to, 16 * k);
     }
@@ -100,30 +101,120 @@ static void store_guest(struct emit *e)
     }
 }
 
-static void test_vec(struct emit *e)
+/* cmp dword [frame + disp], level: below, if less is in host registers. */
+static void test_frame(struct emit *e, int disp, unsigned level)
 {
-    emit_rm(e, (struct how){.size = 4}, OPC(0x83), 7, op_frame(FRAME(vec))); /* cmp dword [vec], 0 */
-    e8(e, 0);
+    emit_rm(e, (struct how){.size = 4}, OPC(0x83), 7, op_frame(disp));
+    e8(e, level);
+}
+
+/* A VEX form of map 0F without prefix: op reg, first, [r14 + disp]. */
+static void vex_r14(struct emit *e, bool wide, unsigned op, unsigned reg, unsigned first, int disp)
+{
+    e8(e, 0xc4);
+    e8(e, (reg & 8 ? 0 : 0x80) | 0x41);
+    e8(e, (~first & 15) << 3 | (wide ? 4 : 0));
+    e8(e, op);
+    e8(e, 0x80 | (reg & 7) << 3 | (H_R14 & 7));
+    e32(e, (uint32_t)disp);
+}
+
+enum { VEX_MOVUPS_LOAD = 0x10, VEX_MOVUPS_STORE, VEX_ORPS = 0x56 };
+
+static void store_xmm(struct emit *e)
+{
+    for (unsigned n = 0; n < 16; n++)
+        move_vec(e, true, n, H_R14, V_XMM(n));
+}
+
+/* C wants clear upper halves. */
+static void store_ymm(struct emit *e)
+{
+    for (unsigned n = 0; n < 16; n++)
+        vex_r14(e, true, VEX_MOVUPS_STORE, n, 0, V_XMM(n));
+    e8(e, 0xc5); /* vzeroupper */
+    e8(e, 0xf8);
+    e8(e, 0x77);
 }
 
 /* If guest vectors are in host registers: to v (in r14), and C's MXCSR. */
-static void save_vec(struct emit *e)
+static void save_vec(struct emit *e, bool has_ymm)
 {
-    test_vec(e);
-    uint8_t *none = emit_jcc(e, CC_Z);
-    for (unsigned n = 0; n < 16; n++)
-        move_vec(e, true, n, H_R14, V_XMM(n));
+    uint8_t *wide = NULL, *saved_all;
+    test_frame(e, FRAME(vec), VEC_XMM);
+    uint8_t *none = emit_jcc(e, CC_C);
+    if (has_ymm)
+        wide = emit_jcc(e, CC_NZ);
+    store_xmm(e);
+    if (has_ymm) {
+        saved_all = emit_jmp(e);
+        patch_jump(e, wide, e->p);
+        store_ymm(e);
+        patch_jump(e, saved_all, e->p);
+    }
     move_mxcsr(e, 3, H_R14, V(mxcsr));
     emit_store_imm(e, FRAME(tmp2), 0x1f80);
     move_mxcsr(e, 2, H_RSP, FRAME(tmp2));
     patch_jump(e, none, e->p);
 }
 
-static void load_vec(struct emit *e)
+static void load_xmm(struct emit *e)
 {
     for (unsigned n = 0; n < 16; n++)
         move_vec(e, false, n, H_R14, V_XMM(n));
+}
+
+/*
+ * While all upper halves are zero they are not loaded as such: processors keep account of registers whose upper half
+ * was never written, and legacy SSE instructions are slow on the others.
+ */
+static void load_ymm(struct emit *e)
+{
+    vex_r14(e, false, VEX_MOVUPS_LOAD, 0, 0, V_XMM(0) + 16);
+    for (unsigned n = 1; n < 16; n++)
+        vex_r14(e, false, VEX_ORPS, 0, 0, V_XMM(n) + 16);
+    static const uint8_t vptest[] = {0xc4, 0xe2, 0x79, 0x17, 0xc0}; /* vptest xmm0, xmm0 */
+    for (unsigned k = 0; k < sizeof vptest; k++)
+        e8(e, vptest[k]);
+    uint8_t *clear = emit_jcc(e, CC_Z);
+    for (unsigned n = 0; n < 16; n++)
+        vex_r14(e, true, VEX_MOVUPS_LOAD, n, 0, V_XMM(n));
+    uint8_t *done = emit_jmp(e);
+    patch_jump(e, clear, e->p);
+    for (unsigned n = 0; n < 16; n++)
+        vex_r14(e, false, VEX_MOVUPS_LOAD, n, 0, V_XMM(n));
+    patch_jump(e, done, e->p);
+}
+
+/* After C: as frame.vec says. */
+static void restore_vec(struct emit *e, bool has_ymm)
+{
+    uint8_t *wide = NULL, *loaded;
+    test_frame(e, FRAME(vec), VEC_XMM);
+    uint8_t *none = emit_jcc(e, CC_C);
+    if (has_ymm)
+        wide = emit_jcc(e, CC_NZ);
+    load_xmm(e);
+    if (has_ymm) {
+        loaded = emit_jmp(e);
+        patch_jump(e, wide, e->p);
+        load_ymm(e);
+        patch_jump(e, loaded, e->p);
+    }
     move_mxcsr(e, 2, H_R14, V(mxcsr));
+    patch_jump(e, none, e->p);
+}
+
+enum { X87_FRSTOR = 4, X87_FNSAVE = 6 };
+
+/* If guest x87 state is in the host's unit: between it and the owner's image. FNSAVE leaves what C expects. */
+static void move_x87(struct emit *e, unsigned digit)
+{
+    test_frame(e, FRAME(x87), 1);
+    uint8_t *none = emit_jcc(e, CC_C);
+    emit_load(e, H_R15, FRAME(owner));
+    emit_maddr(e, 4, 0xdd, digit, at(H_R15, FRAME(image)));
+    patch_jump(e, none, e->p);
 }
 
 static void emit_leave(struct emit *e)
@@ -152,14 +243,15 @@ static void emit_enter(struct emit *e)
 }
 
 /* r14: rip; r15: link. */
-static void emit_exit(struct emit *e, enum jit_exit kind)
+static void emit_exit(struct emit *e, enum jit_exit kind, bool has_ymm)
 {
     emit_store(e, H_R14, FRAME(exit_rip));
     emit_store(e, H_R15, FRAME(exit_link));
     emit_store_imm(e, FRAME(exit_kind), kind);
     emit_load(e, H_R14, FRAME(v));
     store_guest(e);
-    save_vec(e);
+    save_vec(e, has_ymm);
+    move_x87(e, X87_FNSAVE);
     emit_leave(e);
 }
 
@@ -173,32 +265,52 @@ static void restore_flags(struct emit *e)
     emit_mov(e, H_RAX, H_R15);
 }
 
-/* r15d: record. */
-static void emit_slow(struct emit *e)
+/* Calls `function` with v, the frame and the number in edx. */
+static void call_c(struct emit *e, const void *function, bool has_ymm)
 {
-    emit_store(e, H_R15, FRAME(tmp));
     emit_load(e, H_R14, FRAME(v));
     store_guest(e);
-    save_vec(e);
+    save_vec(e, has_ymm);
+    move_x87(e, X87_FNSAVE);
     emit_mov(e, H_RDI, H_R14);
     emit_mov(e, H_RSI, H_RSP);
     emit_rm(e, (struct how){.size = 4}, OPC(0x8b), H_RDX, op_frame(FRAME(tmp)));
-    emit_imm(e, H_RAX, (uint64_t)(uintptr_t)jit_slow_path);
+    emit_imm(e, H_RAX, (uint64_t)(uintptr_t)function);
     e8(e, 0xff); /* call rax */
     e8(e, 0xd0);
-    emit_op64(e, 0x85, H_RAX, op_reg(H_RAX)); /* test */
-    uint8_t *gone = emit_jcc(e, CC_Z);
+}
+
+/* Goes on at the address in rax. */
+static void go_on(struct emit *e, bool has_ymm)
+{
     emit_store(e, H_RAX, FRAME(tmp));
     emit_load(e, H_R14, FRAME(v));
-    test_vec(e);
-    uint8_t *none = emit_jcc(e, CC_Z);
-    load_vec(e);
-    patch_jump(e, none, e->p);
+    restore_vec(e, has_ymm);
+    move_x87(e, X87_FRSTOR);
     load_guest(e, H_R14);
     restore_flags(e);
     emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(tmp))); /* jmp [tmp] */
+}
+
+/* r15d: record. */
+static void emit_slow(struct emit *e, bool has_ymm)
+{
+    emit_store(e, H_R15, FRAME(tmp));
+    call_c(e, (const void *)(uintptr_t)jit_slow_path, has_ymm);
+    emit_op64(e, 0x85, H_RAX, op_reg(H_RAX)); /* test */
+    uint8_t *gone = emit_jcc(e, CC_Z);
+    go_on(e, has_ymm);
     patch_jump(e, gone, e->p);
     emit_leave(e);
+}
+
+/* Guest x87 state into the host's unit; r14 and r15 as for emit_vec(). */
+static void emit_x87(struct emit *e, bool has_ymm)
+{
+    emit_store(e, H_R15, FRAME(exit_rip));
+    emit_store(e, H_R14, FRAME(exit_link));
+    call_c(e, (const void *)(uintptr_t)jit_x87_load, has_ymm);
+    go_on(e, has_ymm);
 }
 
 static void test_bits(struct emit *e, int disp, uint32_t bits)
@@ -207,35 +319,59 @@ static void test_bits(struct emit *e, int disp, uint32_t bits)
     e32(e, bits);
 }
 
+/* Jumps if not all of `bits` are set in [r14 + disp]; r15 is lost. */
+static uint8_t *need_bits(struct emit *e, int disp, uint32_t bits)
+{
+    emit_maddr(e, 4, 0x8b, H_R15, at(H_R14, disp));
+    emit_rm(e, (struct how){.size = 4}, OPC(0xf7), 2, op_reg(H_R15)); /* not */
+    emit_rm(e, (struct how){.size = 4}, OPC(0xf7), 0, op_reg(H_R15)); /* test r15d, bits */
+    e32(e, bits);
+    return emit_jcc(e, CC_NZ);
+}
+
+/* XMM registers may be in host registers already. */
+static void widen(struct emit *e)
+{
+    test_frame(e, FRAME(vec), VEC_XMM);
+    uint8_t *none = emit_jcc(e, CC_C);
+    store_xmm(e);
+    move_mxcsr(e, 3, H_R14, V(mxcsr));
+    patch_jump(e, none, e->p);
+    load_ymm(e);
+}
+
 /* Guest vectors into host registers, if instructions may use them as they are: r15 is where to go on, r14 where if not.
  */
-static void emit_vec(struct emit *e)
+static void emit_vec(struct emit *e, enum vec_level level)
 {
+    uint8_t *no[4];
+    unsigned n = 0;
     emit_store(e, H_R15, FRAME(tmp));
     emit_store(e, H_R14, FRAME(tmp2));
     emit_load(e, H_R14, FRAME(v));
     test_bits(e, V(cr0), CR0_TS | CR0_EM);
-    uint8_t *no = emit_jcc(e, CC_NZ);
-    test_bits(e, V(cr4), CR4_OSFXSR);
-    uint8_t *no2 = emit_jcc(e, CC_Z);
-    emit_maddr(e, 4, 0x8b, H_R15, at(H_R14, V(mxcsr)));
-    emit_rm(e, (struct how){.size = 4}, OPC(0xf7), 2, op_reg(H_R15)); /* not */
-    emit_rm(e, (struct how){.size = 4}, OPC(0xf7), 0, op_reg(H_R15)); /* test r15d, imm */
-    e32(e, 0x1f80);
-    uint8_t *no3 = emit_jcc(e, CC_NZ);
-    load_vec(e);
+    no[n++] = emit_jcc(e, CC_NZ);
+    no[n++] = need_bits(e, V(cr4), CR4_OSFXSR | (level == VEC_YMM ? CR4_OSXSAVE : 0));
+    no[n++] = need_bits(e, V(mxcsr), 0x1f80);
+    if (level == VEC_YMM) {
+        no[n++] = need_bits(e, V(xcr0), 6);
+        widen(e);
+    } else {
+        load_xmm(e);
+    }
+    move_mxcsr(e, 2, H_R14, V(mxcsr));
     emit_rm(e, (struct how){.size = 4}, OPC(0xc7), 0, op_frame(FRAME(vec)));
-    e32(e, 1);
+    e32(e, level);
     emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(tmp)));
-    patch_jump(e, no, e->p);
-    patch_jump(e, no2, e->p);
-    patch_jump(e, no3, e->p);
+    while (n--)
+        patch_jump(e, no[n], e->p);
     emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(tmp2)));
 }
 
 bool jit_make_stubs(struct jit *j)
 {
     struct jit_arena *a = &j->arena;
+    bool ymm = j->host_gates >> GATE_AVX & 1;
     struct emit e = {.start = a->code_write,
                      .p = a->code_write,
                      .limit = a->code_write + a->code_size,
@@ -243,13 +379,18 @@ bool jit_make_stubs(struct jit *j)
     j->enter = (void (*)(struct vcpu *, struct jit_frame *, const void *))(uintptr_t)(e.p + e.exec);
     emit_enter(&e);
     j->stub_exit = e.p + e.exec;
-    emit_exit(&e, JIT_EXIT_EDGE);
+    emit_exit(&e, JIT_EXIT_EDGE, ymm);
     j->stub_interp = e.p + e.exec;
-    emit_exit(&e, JIT_EXIT_INTERP);
+    emit_exit(&e, JIT_EXIT_INTERP, ymm);
     j->stub_slow = e.p + e.exec;
-    emit_slow(&e);
+    emit_slow(&e, ymm);
     j->stub_vec = e.p + e.exec;
-    emit_vec(&e);
+    emit_vec(&e, VEC_XMM);
+    j->stub_ymm = e.p + e.exec;
+    if (ymm)
+        emit_vec(&e, VEC_YMM);
+    j->stub_x87 = e.p + e.exec;
+    emit_x87(&e, ymm);
     a->code_used = (size_t)(e.p - e.start);
     j->stubs_end = a->code_used;
     j->data_start = a->data_used;

@@ -5,7 +5,9 @@
  * Register convention of compiled code. Guest RAX RCX RDX RBX RBP RSI RDI R8..R12 are in the host register of the same
  * name, guest RSP in R13; guest R13..R15 are in the frame. R14 and R15 are scratch: R14 holds the address of a memory
  * operand, first the guest's, after the TLB check the host's. RSP points to the frame. Guest XMM registers are in the
- * host's of the same number while frame.vec is set, and MXCSR is the guest's then (only if it masks everything).
+ * host's of the same number while frame.vec is set, and MXCSR is the guest's then (only if it masks everything); YMM
+ * registers only when it says so, else their upper halves are in the vCPU and the host's are clear. Likewise the x87
+ * state while frame.x87 is set, but for the pointers to instruction and operand, which are always kept in software.
  *
  * Flags. Compiled code leaves the host's flags where the guest's instruction put them only as long as nothing else
  * needs the host's. To be exact at every place where someone can look it keeps, instead of the flags, a recipe: which
@@ -21,6 +23,9 @@
 #include "cpu/jit/jit.h"
 #include "cpu/optable.h"
 
+/* What of the vectors is in host registers. */
+enum vec_level { VEC_NONE, VEC_XMM, VEC_YMM };
+
 /* ---- the frame: at host RSP while compiled code runs ---- */
 
 struct jit_frame {
@@ -28,7 +33,7 @@ struct jit_frame {
     uint64_t page;       /* guest address of the page of code that is running: rip less its offset in the page */
     uint64_t tlb;        /* mmu_vcpu.cur_data */
     uint32_t flags;      /* image, while recipe is 0: byte 0 is OF, byte 1 is LAHF's */
-    uint32_t vec;        /* guest vectors are in host registers */
+    uint32_t vec;        /* guest vectors are in host registers: enum vec_level */
     uint64_t gpr[3];     /* guest R13, R14, R15 */
     uint32_t recipe;     /* committed: data offset of a struct jit_recipe, or 0 */
     uint32_t overlay;    /* INC or DEC on top of that, or 0 */
@@ -43,7 +48,15 @@ struct jit_frame {
     uint64_t exit_rip, exit_link;
     uint64_t exit_kind;      /* enum jit_exit */
     struct jit_frame *owner; /* C's copy, written back when compiled code is left */
+    /* x87 pointers that compiled code has set: fip if fop is not 0 (0x10000 and the opcode), fdp if fds is not 0 (1 and
+     * the number of the segment register). */
+    uint64_t fip, fdp;
+    uint32_t fop, fds;
+    uint32_t x87; /* guest x87 state is in the host's unit */
+    uint32_t unused;
+    /* From here on the owner's alone, but for `jit`. */
     struct jit *jit;
+    uint8_t image[112]; /* as FNSAVE stores it: where x87 state is while C looks and x87 is set */
 };
 #define FRAME(field) ((int)offsetof(struct jit_frame, field))
 
@@ -87,6 +100,7 @@ struct jit_slow {
     const void *resume;       /* host address where compiled code goes on, or NULL if the instruction ends the block */
     uint32_t recipe, overlay; /* flags before the instruction, 0: the frame's */
     bool recipe_fresh;        /* recipe hides the frame's overlay */
+    const struct insn *note;  /* the last x87 instruction of the block before it that has pointers to note, or NULL */
 };
 
 /* Where a direct jump inside a page leads: out, until the block there is compiled. */
@@ -161,7 +175,9 @@ struct jit {
     size_t data_start;
     void (*enter)(struct vcpu *v, struct jit_frame *f, const void *code);
     const uint8_t *stub_exit, *stub_interp, *stub_slow, *stub_vec; /* where they run */
+    const uint8_t *stub_ymm, *stub_x87;
     bool has_rorx;
+    uint64_t host_gates; /* bits of enum op_gate: what the host's processor has of SSE and beyond */
     uint32_t generation; /* of compiled code: a block's is valid only if it has this one */
     uint64_t last_stamp;
     struct jit_context context[JIT_STAMPS];
@@ -185,6 +201,15 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec);
 void jit_flags_to_vcpu(struct vcpu *v, struct jit_frame *f, uint32_t recipe, uint32_t overlay, bool fresh);
 void jit_flags_from_vcpu(const struct vcpu *v, struct jit_frame *f);
 uint64_t jit_stamp(struct jit *j, const struct vcpu *v);
+/* x87 state from the owner's image to v, and back. */
+void jit_x87_to_vcpu(struct vcpu *v, struct jit_frame *f);
+void jit_x87_from_vcpu(const struct vcpu *v, struct jit_frame *f);
+/* May x87 instructions run as they are? */
+bool jit_x87_usable(const struct vcpu *v);
+/* Called by compiled code: x87 state is wanted in the host's unit. Returns where to go on. */
+const void *jit_x87_load(struct vcpu *v, struct jit_frame *f);
+/* Pointers that were noted, to v. s: at its instruction, of the running block; NULL: between blocks. */
+void jit_x87_notes(struct vcpu *v, struct jit_frame *f, const struct jit_slow *s);
 
 /* ---- the translator ---- */
 
@@ -200,12 +225,13 @@ enum flag_base {
 
 struct tr_block {
     struct block *b;
-    uint8_t *entry, *body; /* written addresses; body: behind the checks of the head */
+    uint8_t *entry, *vectors,
+        *body; /* written addresses: of the head, behind its check of vectors, behind all checks */
 };
 
 struct tr_cold {
     uint8_t *at; /* the jump that leads here, or NULL */
-    enum { COLD_SLOW, COLD_BUDGET, COLD_NOVEC, COLD_UNLINKED } kind;
+    enum { COLD_SLOW, COLD_BUDGET, COLD_NOVEC, COLD_NOX87, COLD_UNLINKED } kind;
     uint32_t n; /* slow record, block number, or slot */
     int32_t target;
 };
@@ -215,8 +241,9 @@ struct tr {
     struct jit *j;
     struct vcpu *v;
     unsigned mode;
-    bool wide; /* 64-bit code */
-    bool uses_vec;
+    bool wide;         /* 64-bit code */
+    unsigned uses_vec; /* enum vec_level */
+    bool uses_x87;
     struct tr_block blocks[REGION_BLOCKS];
     unsigned nblocks;
     struct tr_cold cold[REGION_COLD];
@@ -226,8 +253,9 @@ struct tr {
         unsigned block;
     } fix[2 * REGION_BLOCKS]; /* jumps inside the region */
     unsigned nfix;
-    struct block *b; /* being translated */
-    unsigned k;      /* its instruction */
+    struct block *b;         /* being translated */
+    unsigned k;              /* its instruction */
+    const struct insn *note; /* as jit_slow.note, not yet committed */
     /* Flags at this place. */
     bool host;          /* the host's flags are the guest's (those of undefined are not, where the processor differs) */
     unsigned undefined; /* bits of the host's flags that are not the guest's though host is set */
@@ -248,7 +276,7 @@ bool tr_integer(struct tr *t, const struct insn *i);
 bool tr_stack(struct tr *t, const struct insn *i);
 bool tr_control(struct tr *t, const struct insn *i);
 bool tr_vector(struct tr *t, const struct insn *i);
-bool tr_is_vector(const struct tr *t, const struct insn *i);
+unsigned tr_is_vector(const struct tr *t, const struct insn *i); /* enum vec_level: what it needs */
 
 /* Goes on at an offset of the running page (translate.c). Flags are committed. */
 void tr_edge(struct tr *t, int32_t offset);
@@ -295,6 +323,32 @@ void tr_resume(struct tr *t, uint32_t rec);
 /* i by its handler. */
 void tr_handler(struct tr *t, const struct insn *i);
 void tr_jump_cold(struct tr *t, uint8_t *at, int kind, uint32_t n, int32_t target);
+
+/* ---- vector.c, avx.c ---- */
+
+uint64_t jit_host_gates(void);
+bool tr_host_has(const struct tr *t, unsigned gate);
+bool tr_is_avx(const struct tr *t, const struct insn *i);
+void tr_avx(struct tr *t, const struct insn *i);
+/* Operands as ModRM has them. guest: the general register that is written, -1: none; host: where. */
+struct vector_operands {
+    unsigned reg, host;
+    struct opnd rm;
+    int guest;
+};
+struct vector_operands tr_vector_operands(struct tr *t, const struct insn *i);
+void tr_vector_finish(struct tr *t, const struct vector_operands *o, bool sets_flags, bool mem);
+bool tr_vector_sets_flags(const struct insn *i);
+uint32_t tr_vector_implied_writes(const struct insn *i);
+/* r14 (host address) must be aligned to `size` bytes. */
+void tr_check_aligned(struct tr *t, unsigned size, uint32_t rec);
+
+/* ---- x87.c ---- */
+
+bool tr_is_x87(const struct tr *t, const struct insn *i);
+bool tr_x87(struct tr *t, const struct insn *i);
+/* The block is about to be left. */
+void tr_x87_commit(struct tr *t);
 
 /* ---- registers ---- */
 

@@ -29,6 +29,7 @@ struct jit *jit_create(const struct jit_config *cfg)
     j->log = cfg->log;
     j->heat = cfg->heat ? cfg->heat : JIT_HEAT_DEFAULT;
     j->generation = 1;
+    j->host_gates = jit_host_gates();
     if (jit_arena_init(&j->arena, size, size) || !jit_make_stubs(j)) {
         log_emit(cfg->log, LOG_JIT, "no memory for code: %s; the interpreter runs everything", strerror(errno));
         jit_destroy(j);
@@ -160,6 +161,9 @@ static void after_edge(struct jit *j, struct vcpu *v, struct jit_frame *f)
     v->exit_slot = 2;
     v->clock->icount = f->end - left - v->clock->extra;
     jit_flags_to_vcpu(v, f, 0, 0, false);
+    if (f->x87)
+        jit_x87_to_vcpu(v, f);
+    jit_x87_notes(v, f, NULL);
     j->link.slot = (struct jit_slot *)(uintptr_t)f->exit_link;
     j->link.rip = v->rip;
     j->link.generation = *v->code_generation;
@@ -224,6 +228,8 @@ static const void *leave(struct jit_frame *f)
 static void frame_refresh(struct vcpu *v, struct jit_frame *f)
 {
     uint64_t stamp = jit_stamp(f->jit, v);
+    if (f->x87)
+        jit_x87_from_vcpu(v, f);
     f->tlb = (uint64_t)(uintptr_t)v->mv->cur_data;
     jit_flags_from_vcpu(v, f);
     if (stamp != f->stamp && !f->bias) {
@@ -245,7 +251,8 @@ static void clock_at_head(struct vcpu *v, const struct jit_frame *f, const struc
 static bool must_leave(const struct vcpu *v, const struct jit_frame *f)
 {
     return v->attn || (int64_t)((uint64_t)f->budget + f->bias) < 0 ||
-           (f->vec && (v->cr0 & (CR0_TS | CR0_EM) || ~v->mxcsr & 0x1f80));
+           (f->vec && (v->cr0 & (CR0_TS | CR0_EM) || ~v->mxcsr & 0x1f80)) ||
+           (f->vec == VEC_YMM && (!(v->cr4 & CR4_OSXSAVE) || ~v->xcr0 & 6)) || (f->x87 && !jit_x87_usable(v));
 }
 
 const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
@@ -255,6 +262,9 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
     uint64_t extra = v->clock->extra;
     struct insn *step = v->step;
     jit_flags_to_vcpu(v, f, s->recipe, s->overlay, s->recipe_fresh);
+    if (f->x87)
+        jit_x87_to_vcpu(v, f);
+    jit_x87_notes(v, f, s);
     clock_at_head(v, f, b);
     v->gpr[REG_IP] = f->page + (b->gpa & PAGE_MASK);
     v->block = b;

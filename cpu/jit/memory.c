@@ -54,6 +54,7 @@ uint32_t tr_slow(struct tr *t, const struct insn *i)
     }
     s->block = t->b;
     s->insn = i;
+    s->note = t->note;
     if (t->flags == BASE_RECIPE) {
         if (!t->base_rec)
             t->base_rec = tr_recipe(t, t->base);
@@ -95,6 +96,7 @@ void tr_handler(struct tr *t, const struct insn *i)
     t->flags = BASE_FRAME;
     t->overlay.kind = RECIPE_NONE;
     t->base_rec = t->overlay_rec = 0;
+    t->note = NULL;
     t->host = true;
     t->undefined = 0;
 }

@@ -59,15 +59,19 @@ static void region_collect(struct tr *t, struct block *root)
     }
 }
 
-static bool uses_vectors(struct tr *t)
+/* What the region needs to find in the host's registers. */
+static void find_uses(struct tr *t)
 {
     for (unsigned k = 0; k < t->nblocks; k++) {
         t->b = t->blocks[k].b;
-        for (unsigned n = 0; n < t->b->n; n++)
-            if (tr_is_vector(t, &t->b->insn[n]))
-                return true;
+        for (unsigned n = 0; n < t->b->n; n++) {
+            unsigned level = tr_is_vector(t, &t->b->insn[n]);
+            if (level > t->uses_vec)
+                t->uses_vec = level;
+            if (tr_is_x87(t, &t->b->insn[n]))
+                t->uses_x87 = true;
+        }
     }
-    return false;
 }
 
 /* ---- heads and edges ---- */
@@ -90,8 +94,14 @@ static void head(struct tr *t, unsigned number)
     tb->entry = e->p;
     if (t->uses_vec) {
         emit_rm(e, (struct how){.size = 4}, OPC(0x83), 7, op_frame(FRAME(vec)));
+        e8(e, t->uses_vec);
+        tr_jump_cold(t, emit_jcc(e, CC_C), COLD_NOVEC, number, 0);
+        tb->vectors = e->p;
+    }
+    if (t->uses_x87) {
+        emit_rm(e, (struct how){.size = 4}, OPC(0x83), 7, op_frame(FRAME(x87)));
         e8(e, 0);
-        tr_jump_cold(t, emit_jcc(e, CC_Z), COLD_NOVEC, number, 0);
+        tr_jump_cold(t, emit_jcc(e, CC_Z), COLD_NOX87, number, 0);
     }
     tb->body = e->p;
     emit_op64(e, 0x83, 5, op_frame(FRAME(budget))); /* sub */
@@ -100,6 +110,7 @@ static void head(struct tr *t, unsigned number)
     t->flags = BASE_FRAME;
     t->overlay.kind = RECIPE_NONE;
     t->base_rec = t->overlay_rec = 0;
+    t->note = NULL;
     t->host = false;
 }
 
@@ -160,13 +171,16 @@ static uint8_t *lea_code(struct emit *e, unsigned reg)
     return e->p;
 }
 
-static void cold_novec(struct tr *t, const struct tr_cold *c)
+/* State is not in the host's registers: to the stub that loads it, if that can be. */
+static void cold_load(struct tr *t, const struct tr_cold *c)
 {
     struct emit *e = &t->e;
+    bool x87 = c->kind == COLD_NOX87;
     t->b = t->blocks[c->n].b;
-    patch_jump(e, lea_code(e, H_R15), t->blocks[c->n].body);
+    patch_jump(e, lea_code(e, H_R15), x87 ? t->blocks[c->n].body : t->blocks[c->n].vectors);
     uint8_t *fail = lea_code(e, H_R14);
-    emit_jmp_to(e, t->j->stub_vec - e->exec);
+    const struct jit *j = t->j;
+    emit_jmp_to(e, (x87 ? j->stub_x87 : t->uses_vec == VEC_YMM ? j->stub_ymm : j->stub_vec) - e->exec);
     patch_jump(e, fail, e->p);
     rip_at(t, page_offset(t));
     emit_imm(e, H_R15, 0);
@@ -203,7 +217,8 @@ static void emit_cold(struct tr *t)
             cold_budget(t, c);
             break;
         case COLD_NOVEC:
-            cold_novec(t, c);
+        case COLD_NOX87:
+            cold_load(t, c);
             break;
         case COLD_UNLINKED:
             cold_unlinked(t, c);
@@ -217,8 +232,10 @@ static void emit_cold(struct tr *t)
 static void insn(struct tr *t, const struct insn *i)
 {
     /* What the CPU model does not offer is bound to something else. LOCK means nothing: vCPUs take turns. */
+    if (i->flags & INSN_ENDS)
+        tr_x87_commit(t);
     bool offered = i->fn == interp_bind(i, t->mode);
-    if (offered && (tr_integer(t, i) || tr_stack(t, i) || tr_control(t, i) || tr_vector(t, i)))
+    if (offered && (tr_integer(t, i) || tr_stack(t, i) || tr_control(t, i) || tr_vector(t, i) || tr_x87(t, i)))
         return;
     tr_handler(t, i);
 }
@@ -232,6 +249,7 @@ static void body(struct tr *t, unsigned number)
     if (last->flags & INSN_ENDS)
         return;
     tr_commit(t);
+    tr_x87_commit(t);
     int32_t behind = page_offset(t) + last->off + last->len;
     if (behind < (int32_t)PAGE_SIZE) {
         tr_edge(t, behind);
@@ -276,7 +294,7 @@ bool jit_translate(struct jit *j, struct vcpu *v, struct block *b)
                         .limit = a->code_write + a->code_size,
                         .exec = a->code - a->code_write};
     region_collect(&t, b);
-    t.uses_vec = uses_vectors(&t);
+    find_uses(&t);
     for (unsigned k = 0; k < t.nblocks; k++)
         body(&t, k);
     emit_cold(&t);
