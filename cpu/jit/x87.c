@@ -150,7 +150,6 @@ static bool is_special(unsigned op)
 static bool is_control(unsigned op)
 {
     switch (op) {
-    case OP_FNOP:
     case OP_FNCLEX:
     case OP_FLDCW:
     case OP_FNSTCW:
