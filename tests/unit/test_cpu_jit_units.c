@@ -4,6 +4,7 @@
  * beyond. Both must end in the same state, pointers of the x87 unit, contents of empty registers and faults included.
  */
 #include "cpu/jit/jit.h"
+
 #include "fpu_oracle.h"
 
 #define PROGRAM_INSNS 6
@@ -16,7 +17,6 @@ struct pair {
     struct jit *jit;
     uint8_t program[PROGRAM_INSNS * 15 + 1];
     unsigned len;
-    unsigned compiled; /* runs */
 };
 
 static bool is_unit_gate(unsigned gate)
