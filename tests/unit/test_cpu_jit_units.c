@@ -8,7 +8,7 @@
 #include "fpu_oracle.h"
 
 #define PROGRAM_INSNS 6
-#define RUNS          64 /* the JIT compiles after some forty */
+#define RUNS          16
 #define MEM_SIZE      96
 #define MEM_HOLE      0x1000 /* behind the data */
 
@@ -193,7 +193,7 @@ static void pair_open(struct pair *p, uint64_t seed)
     memset(p, 0, sizeof *p);
     oracle_open(&p->a);
     oracle_open(&p->b);
-    p->jit = jit_create(&p->b.rig.log);
+    p->jit = jit_create(&(struct jit_config){.log = &p->b.rig.log, .heat = 2});
     ck_assert_ptr_nonnull(p->jit);
     p->b.rig.v->jit = p->jit;
     p->a.rng = seed;
@@ -211,7 +211,7 @@ static void pair_close(struct pair *p)
 START_TEST(compiled_programs_end_as_interpreted_ones)
 {
     const char *more = getenv("UMBRA_PROGRAMS"), *seed = getenv("UMBRA_SEED");
-    unsigned programs = more ? (unsigned)atoi(more) : 2500;
+    unsigned programs = more ? (unsigned)atoi(more) : 6000;
     struct pair p;
     pair_open(&p, seed ? (uint64_t)atoll(seed) : 1);
     for (unsigned n = 0; n < programs; n++)
