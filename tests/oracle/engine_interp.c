@@ -179,7 +179,7 @@ static void *engine_create(const char *model, bool jit)
     e->mmu = mmu_create(
         &(struct mmu_config){.kind = MMU_WALK, .mem = e->mem, .vcpus = 1, .log = &e->log, .trace = &e->trace});
     e->code = code_cache_create(e->mem, &e->trace, &e->log);
-    e->jit = jit ? jit_create(&e->log) : NULL;
+    e->jit = jit ? jit_create(&(struct jit_config){.log = &e->log, .heat = 1, .cache_bytes = 1 << 20}) : NULL;
     e->runs = jit ? JIT_RUNS : 1;
     e->v = vcpu_create(&(struct vcpu_config){.mv = mmu_vcpu_get(e->mmu, 0),
                                              .mem = e->mem,
