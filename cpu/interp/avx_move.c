@@ -151,12 +151,12 @@ static op_fn *bind_movq(const struct insn *i)
     return is_load ? load_64 : store_64;
 }
 
-/* Signs of lanes. */
+/* Signs of lanes; size is 16 or 32. */
 static uint32_t signs(const union vec *x, unsigned lane, unsigned size)
 {
     uint32_t r = 0;
-    for (unsigned k = 0; k < size / lane; k++)
-        r |= (uint32_t)(x->b[k * lane + lane - 1] >> 7) << k;
+    for (unsigned k = 0, at = lane - 1; at < sizeof x->b && at < size; k++, at += lane)
+        r |= (uint32_t)(x->b[at] >> 7) << k;
     return r;
 }
 AVX_REG(movmskps, v->gpr[i->reg] = signs(&v->xmm[i->rm], 4, i->opsize))
