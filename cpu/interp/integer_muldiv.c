@@ -20,6 +20,11 @@ always_inline void div_flags(struct vcpu *v)
     v->f_adj = FLAG_AF;
 }
 
+void interp_div_flags(struct vcpu *v)
+{
+    div_flags(v);
+}
+
 /* ---- IMUL with two or three operands ---- */
 
 always_inline uint64_t do_imul_16(struct vcpu *v, uint64_t a, uint64_t b)

@@ -229,6 +229,8 @@ op_fn *bind_x87(const struct insn *i, unsigned mode);
 op_fn *bind_sse(const struct insn *i, unsigned mode);
 /* Never NULL: what nothing implements is named on LOG_UNIMP and raises #UD. */
 op_fn *interp_bind(const struct insn *i, unsigned mode);
+/* The flags after a division: CF and OF stay. */
+void interp_div_flags(struct vcpu *v);
 /* False for what interp_bind() leaves to the report. */
 bool interp_implements(const struct insn *i, unsigned mode);
 

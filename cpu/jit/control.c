@@ -4,7 +4,7 @@
  * Direct jumps inside the page go straight on. Everything else looks its target up in the jump table; what is not
  * there, and whatever can fault, the interpreter's handler does.
  */
-#include "cpu/jit/internal.h"
+#include "cpu/jit/integer.h"
 
 _Static_assert(sizeof(struct jit_jump) == 32 && offsetof(struct jit_jump, stamp) == 8 &&
                    offsetof(struct jit_jump, code) == 16,
@@ -167,28 +167,6 @@ static bool jmp_direct(struct tr *t, const struct insn *i)
     return true;
 }
 
-static unsigned cc_flags(unsigned cc)
-{
-    static const uint16_t mask[] = {FLAG_OF, FLAG_CF, FLAG_ZF,           FLAG_CF | FLAG_ZF,
-                                    FLAG_SF, FLAG_PF, FLAG_SF | FLAG_OF, FLAG_ZF | FLAG_SF | FLAG_OF};
-    return mask[cc >> 1];
-}
-
-/* The host's flags from the frame's image, if that is what it has; else the handler. */
-static void flags_from_frame(struct tr *t, uint32_t rec)
-{
-    struct emit *e = &t->e;
-    emit_op64(e, 0x83, 7, op_frame(FRAME(recipe))); /* cmp qword: recipe and overlay */
-    e8(e, 0);
-    tr_jump_cold(t, emit_jcc(e, CC_NZ), COLD_SLOW, rec, 0);
-    emit_mov(e, H_R15, H_RAX);
-    emit_rm(e, (struct how){.size = 4}, OPC(0x8b), H_RAX, op_frame(FRAME(flags)));
-    e8(e, 0x04); /* add al, 127 */
-    e8(e, 0x7f);
-    e8(e, 0x9e); /* sahf */
-    emit_mov(e, H_RAX, H_R15);
-}
-
 static bool jcc(struct tr *t, const struct insn *i)
 {
     struct emit *e = &t->e;
@@ -196,10 +174,11 @@ static bool jcc(struct tr *t, const struct insn *i)
     bool have = tr_can_have_host(t, mask);
     if (have)
         tr_need_host(t, mask);
+    else if (t->flags == BASE_RECIPE || t->overlay.kind)
+        tr_collapse(t);
     tr_commit(t);
     uint32_t rec = tr_slow(t, i);
-    if (!have)
-        flags_from_frame(t, rec);
+    tr_host_or_slow(t, mask, rec);
     uint8_t *taken = emit_jcc(e, i->cc);
     go(t, target_of(t, i, false), rec);
     patch_jump(e, taken, e->p);

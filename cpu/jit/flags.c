@@ -1,7 +1,7 @@
 /*
  * Flags: which recipe holds where, when it must be committed, and what it comes to.
  */
-#include "cpu/jit/internal.h"
+#include "cpu/jit/integer.h"
 
 /* ---- evaluating (at run time) ---- */
 
@@ -115,6 +115,24 @@ void jit_flags_to_vcpu(struct vcpu *v, struct jit_frame *f, uint32_t recipe, uin
         eval_overlay(v, f, jit_data(a, overlay));
 }
 
+void jit_flags_partial(struct vcpu *v, const struct jit_frame *f, unsigned partial)
+{
+    bool cf = f->m4 & 1, of = f->m4 >> 8 & 1;
+    switch (partial) {
+    case PARTIAL_CF:
+        flags_set_cf(v, cf);
+        break;
+    case PARTIAL_CFOF:
+        flags_set_cf_of(v, cf, of);
+        break;
+    case PARTIAL_DIV:
+        interp_div_flags(v);
+        break;
+    default:
+        break;
+    }
+}
+
 void jit_flags_from_vcpu(const struct vcpu *v, struct jit_frame *f)
 {
     uint64_t image = flags_image(v);
@@ -147,8 +165,9 @@ static bool sets_all(const struct insn *i)
     case OP_NEG:
     case OP_POPCNT:
         return true;
-    case OP_IMUL:
-        return i->enc != ENC_M;
+    case OP_BSF:
+    case OP_BSR:
+        return true;
     case OP_SHL:
     case OP_SHR:
     case OP_SAR:
@@ -229,6 +248,7 @@ static void store_source(struct tr *t, unsigned *src, int slot, unsigned name)
 
 static void commit_base(struct tr *t)
 {
+    t->image = false;
     struct jit_recipe r = t->base;
     unsigned a = r.a, b = r.b;
     store_source(t, &a, FRAME(m1), SRC_M1);
@@ -244,6 +264,7 @@ static void commit_base(struct tr *t)
 
 static void commit_overlay(struct tr *t)
 {
+    t->image = false;
     struct jit_recipe r = t->overlay;
     unsigned a = r.a;
     store_source(t, &a, FRAME(m3), SRC_M3);
@@ -253,12 +274,19 @@ static void commit_overlay(struct tr *t)
     t->overlay.kind = RECIPE_NONE;
 }
 
-void tr_commit(struct tr *t)
+void tr_commit_sources(struct tr *t)
 {
     if (t->flags == BASE_RECIPE)
         commit_base(t);
     if (t->flags != BASE_DEAD && t->overlay.kind)
         commit_overlay(t);
+}
+
+void tr_commit(struct tr *t)
+{
+    tr_commit_sources(t);
+    if (t->partial)
+        tr_collapse(t);
 }
 
 void tr_begin(struct tr *t, uint32_t writes, bool kills)
@@ -267,13 +295,15 @@ void tr_begin(struct tr *t, uint32_t writes, bool kills)
         return;
     if ((t->flags == BASE_RECIPE && recipe_sources(&t->base) & writes) ||
         (t->overlay.kind && recipe_sources(&t->overlay) & writes))
-        tr_commit(t);
+        tr_commit_sources(t);
 }
 
 static void forget_pending(struct tr *t)
 {
     t->overlay.kind = RECIPE_NONE;
     t->base_rec = t->overlay_rec = 0;
+    t->partial = PARTIAL_NONE;
+    t->image = false;
 }
 
 /* Bits that the host's processor may leave otherwise than the interpreter defines them. */
@@ -283,9 +313,12 @@ static unsigned undefined_by(const struct insn *i)
     case OP_SHL:
     case OP_SHR:
     case OP_SAR:
-        return FLAG_AF;
-    case OP_IMUL:
-        return FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF;
+        if (i->enc == ENC_MC || (i->enc == ENC_MI && i->opsize < 4))
+            return FLAG_AF | FLAG_CF | FLAG_OF;
+        return FLAG_AF | (i->enc == ENC_M1 ? 0 : FLAG_OF);
+    case OP_BSF:
+    case OP_BSR:
+        return FLAGS_ARITH & ~FLAG_ZF;
     default:
         return 0;
     }
@@ -337,16 +370,91 @@ void tr_set_flags_image(struct tr *t)
     emit_rm(e, (struct how){.size = 2}, OPC(0x89), H_RAX, op_frame(FRAME(flags)));
     emit_mov(e, H_RAX, H_R15);
     emit_store_imm(e, FRAME(recipe), 0);
+    t->image = true;
+}
+
+/* ---- partial recipes ---- */
+
+void tr_collapse(struct tr *t)
+{
+    const struct insn *i = &t->b->insn[t->k < t->b->n ? t->k : t->b->n - 1u];
+    tr_commit_sources(t);
+    uint32_t rec = tr_slow(t, i);
+    struct jit_slow *s = jit_data(&t->j->arena, rec);
+    if (!rec)
+        return;
+    s->flags_only = true;
+    tr_slow_now(t, rec);
+    tr_resume(t, rec);
+    forget_pending(t);
+    t->flags = BASE_FRAME;
+    t->image = true;
+    t->host = true;
+    t->undefined = 0;
+}
+
+void tr_begin_partial(struct tr *t, enum partial_kind kind)
+{
+    bool covers = t->partial == kind || (t->partial == PARTIAL_CF && kind == PARTIAL_CFOF);
+    if (t->partial && !covers)
+        tr_collapse(t);
+}
+
+static void store_bit(struct tr *t, unsigned cc, int disp)
+{
+    emit_rm(&t->e, (struct how){.size = 1, .rm_byte = true}, OPC_0F((uint8_t)(0x90 | cc)), 0, op_frame(disp));
+}
+
+/* Flags are in the host's: what of them is partial goes to the frame. */
+void tr_store_partial(struct tr *t, enum partial_kind kind)
+{
+    if (kind == PARTIAL_CF || kind == PARTIAL_CFOF)
+        store_bit(t, CC_C, FRAME(m4));
+    if (kind == PARTIAL_CFOF)
+        store_bit(t, CC_O, FRAME(m4) + 1);
+}
+
+void tr_set_partial(struct tr *t, enum partial_kind kind, unsigned mask, unsigned kept, uint32_t rec)
+{
+    bool live = tr_flags_live(t);
+    t->host = true;
+    t->undefined = FLAGS_ARITH & ~(mask | kept);
+    if (!live) {
+        tr_set_flags_dead(t, t->undefined);
+        if (rec)
+            tr_resume(t, rec);
+        return;
+    }
+    tr_store_partial(t, kind);
+    t->partial = kind;
+    if (rec) {
+        tr_jump_cold(t, NULL, COLD_PARTIAL, rec, (int32_t)kind);
+        if (!t->e.full)
+            t->cold[t->ncold - 1].back = t->e.p;
+    }
 }
 
 /* ---- the host's flags from a recipe ---- */
 
+static bool can_redo_base(const struct tr *t)
+{
+    switch (t->base.kind) {
+    case RECIPE_SUB:
+    case RECIPE_SUBR:
+    case RECIPE_ADD:
+    case RECIPE_ADDR:
+    case RECIPE_LOGIC:
+    case RECIPE_AND:
+    case RECIPE_NEGR:
+        return t->base.a != SRC_IMM;
+    default:
+        return false;
+    }
+}
+
 static bool can_redo(const struct tr *t)
 {
-    const struct jit_recipe *r = &t->base;
-    if (t->flags != BASE_RECIPE || t->overlay.kind || r->a >= 16 || !(r->b < 16 || r->b == SRC_IMM || r->b == SRC_NONE))
-        return false;
-    return r->kind == RECIPE_SUB || r->kind == RECIPE_LOGIC || r->kind == RECIPE_AND;
+    return t->flags == BASE_RECIPE && !t->partial && can_redo_base(t);
 }
 
 bool tr_can_have_host(const struct tr *t, unsigned mask)
@@ -354,32 +462,171 @@ bool tr_can_have_host(const struct tr *t, unsigned mask)
     return t->host ? !(t->undefined & mask) : can_redo(t);
 }
 
-bool tr_need_host(struct tr *t, unsigned mask)
+/* Where a recipe's operand is, as an operand. */
+static struct opnd source_operand(unsigned src)
+{
+    return src == SRC_M1   ? op_frame(FRAME(m1))
+           : src == SRC_M2 ? op_frame(FRAME(m2))
+           : src == SRC_M3 ? op_frame(FRAME(m3))
+                           : tr_gpr(src);
+}
+
+/* r15 op= b of the base recipe; `n`: the ALU's number, 8 for TEST. */
+static void redo_alu(struct tr *t, unsigned n)
 {
     struct emit *e = &t->e;
     const struct jit_recipe *r = &t->base;
+    unsigned wide = r->size != 1;
+    struct how w = {.size = r->size, .reg_byte = !wide, .rm_byte = !wide};
+    if (r->b != SRC_IMM) { /* TEST has one direction, which does not matter */
+        emit_rm(e, w, OPC((uint8_t)((n == 8 ? 0x84 : n << 3 | 2) | wide)), H_R15, source_operand(r->b));
+        return;
+    }
+    emit_rm(e, w, OPC((uint8_t)((n == 8 ? 0xf6 : 0x80) | wide)), n == 8 ? 0 : n, op_reg(H_R15));
+    if (r->size == 1)
+        e8(e, (unsigned)r->imm & 0xff);
+    else if (r->size == 2)
+        e8(e, (unsigned)r->imm & 0xff), e8(e, (unsigned)(r->imm >> 8) & 0xff);
+    else
+        e32(e, (uint32_t)r->imm);
+}
+
+static void redo_base(struct tr *t)
+{
+    const struct jit_recipe *r = &t->base;
+    struct how w = {.size = r->size, .reg_byte = r->size == 1, .rm_byte = r->size == 1};
+    unsigned wide = r->size != 1;
+    emit_rm(&t->e, (struct how){.size = 8}, OPC(0x8b), H_R15, source_operand(r->a));
+    switch (r->kind) {
+    case RECIPE_SUBR:
+        redo_alu(t, 0);
+        redo_alu(t, 5);
+        break;
+    case RECIPE_ADDR:
+        redo_alu(t, 5);
+        redo_alu(t, 0);
+        break;
+    case RECIPE_SUB:
+        redo_alu(t, 5);
+        break;
+    case RECIPE_ADD:
+        redo_alu(t, 0);
+        break;
+    case RECIPE_AND:
+        redo_alu(t, 8);
+        break;
+    case RECIPE_LOGIC:
+        emit_rm(&t->e, w, OPC((uint8_t)(0x84 | wide)), H_R15, op_reg(H_R15));
+        break;
+    default: /* NEGR */
+        for (unsigned k = 0; k < 2; k++)
+            emit_rm(&t->e, w, OPC((uint8_t)(0xf6 | wide)), 3, op_reg(H_R15));
+        break;
+    }
+}
+
+static void redo_overlay(struct tr *t)
+{
+    const struct jit_recipe *r = &t->overlay;
+    bool down = r->kind == RECIPE_DEC || r->kind == RECIPE_DECR;
+    emit_rm(&t->e, (struct how){.size = 8}, OPC(0x8b), H_R15, source_operand(r->a));
+    if (r->kind == RECIPE_INCR || r->kind == RECIPE_DECR)
+        emit_lea(&t->e, 8, H_R15, (struct maddr){H_R15, -1, 0, down ? 1 : -1});
+    emit_rm(&t->e, (struct how){.size = r->size, .rm_byte = r->size == 1}, OPC(r->size == 1 ? 0xfe : 0xff), down,
+            op_reg(H_R15));
+}
+
+bool tr_need_host(struct tr *t, unsigned mask)
+{
     if (t->host)
         return !(t->undefined & mask);
     if (!can_redo(t))
         return false;
-    struct how w = {.size = r->size, .reg_byte = r->size == 1, .rm_byte = r->size == 1};
-    unsigned wide = r->size != 1;
-    if (r->kind == RECIPE_LOGIC) {
-        unsigned a = tr_reg_in(t, r->a);
-        emit_rm(e, w, OPC(0x84 | wide), a, op_reg(a));
-    } else if (r->b == SRC_IMM) {
-        bool test = r->kind == RECIPE_AND;
-        emit_rm(e, w, OPC((test ? 0xf6 : 0x80) | wide), test ? 0 : 7, tr_gpr(r->a));
-        if (r->size == 1)
-            e8(e, (unsigned)r->imm & 0xff);
-        else if (r->size == 2)
-            e8(e, (unsigned)r->imm & 0xff), e8(e, (unsigned)(r->imm >> 8) & 0xff);
-        else
-            e32(e, (uint32_t)r->imm);
-    } else {
-        emit_rm(e, w, OPC((r->kind == RECIPE_AND ? 0x84 : 0x38) | wide), tr_reg_in(t, r->b), tr_gpr(r->a));
-    }
+    redo_base(t);
+    if (t->overlay.kind)
+        redo_overlay(t);
     t->host = true;
     t->undefined = 0;
+    return true;
+}
+
+/* To the handler if the frame has no image. */
+static void unless_image(struct tr *t, uint32_t rec)
+{
+    if (t->image)
+        return;
+    emit_op64(&t->e, 0x83, 7, op_frame(FRAME(recipe))); /* cmp qword: recipe and overlay */
+    e8(&t->e, 0);
+    tr_jump_cold(t, emit_jcc(&t->e, CC_NZ), COLD_SLOW, rec, 0);
+}
+
+/* The host's flags from the frame's image, if that is what it has; else the handler. */
+static void host_from_frame(struct tr *t, uint32_t rec)
+{
+    struct emit *e = &t->e;
+    unless_image(t, rec);
+    emit_mov(e, H_R15, H_RAX);
+    emit_rm(e, (struct how){.size = 4}, OPC(0x8b), H_RAX, op_frame(FRAME(flags)));
+    e8(e, 0x04); /* add al, 127 */
+    e8(e, 0x7f);
+    e8(e, 0x9e); /* sahf */
+    emit_mov(e, H_RAX, H_R15);
+    t->host = true;
+    t->undefined = 0;
+}
+
+bool tr_can_restore(const struct tr *t)
+{
+    return can_redo(t) || (t->flags == BASE_FRAME && !t->overlay.kind && !t->partial);
+}
+
+static bool has_carry_bit(const struct tr *t)
+{
+    return t->partial == PARTIAL_CF || t->partial == PARTIAL_CFOF;
+}
+
+bool tr_can_have_carry(const struct tr *t)
+{
+    return tr_can_have_host(t, FLAG_CF) || has_carry_bit(t) || tr_can_restore(t);
+}
+
+static void carry_from(struct tr *t, int disp, unsigned bit)
+{
+    emit_rm(&t->e, (struct how){.size = 4}, OPC_0F(0xba), 4, op_frame(disp)); /* bt */
+    e8(&t->e, bit);
+    t->host = true;
+    t->undefined = FLAGS_ARITH & ~FLAG_CF;
+}
+
+bool tr_carry(struct tr *t, uint32_t rec)
+{
+    if (tr_can_have_host(t, FLAG_CF))
+        return tr_need_host(t, FLAG_CF);
+    if (has_carry_bit(t)) {
+        carry_from(t, FRAME(m4), 0);
+        return true;
+    }
+    if (!tr_can_restore(t))
+        return false;
+    if (can_redo(t)) {
+        tr_clobber(t);
+        return tr_need_host(t, FLAG_CF);
+    }
+    unless_image(t, rec);
+    carry_from(t, FRAME(flags), 8);
+    return true;
+}
+
+bool tr_host_or_slow(struct tr *t, unsigned mask, uint32_t rec)
+{
+    if (tr_can_have_host(t, mask))
+        return tr_need_host(t, mask);
+    if (!tr_can_restore(t))
+        return false;
+    if (can_redo(t)) {
+        tr_clobber(t);
+        return tr_need_host(t, mask);
+    }
+    host_from_frame(t, rec);
     return true;
 }

@@ -53,7 +53,7 @@ struct jit_frame {
     uint64_t fip, fdp;
     uint32_t fop, fds;
     uint32_t x87; /* guest x87 state is in the host's unit */
-    uint32_t unused;
+    uint32_t m4;  /* of a partial recipe: byte 0 is CF, byte 1 OF */
     /* From here on the owner's alone, but for `jit`. */
     struct jit *jit;
     uint8_t image[112]; /* as FNSAVE stores it: where x87 state is while C looks and x87 is set */
@@ -84,6 +84,15 @@ enum recipe_kind {
     RECIPE_DEC
 };
 
+/* What an instruction sets that leaves the others as they were, on top of recipe and overlay. It is never in the frame:
+ * a slow record names it, and the end of the block puts an image into the frame. */
+enum partial_kind {
+    PARTIAL_NONE,
+    PARTIAL_CF,   /* CF as in m4 */
+    PARTIAL_CFOF, /* CF and OF as in m4 */
+    PARTIAL_DIV   /* all but CF and OF, as the interpreter has them after a division */
+};
+
 /* Where an operand is: a guest register number, or one of these. */
 enum { SRC_IMM = 0x40, SRC_M1, SRC_M2, SRC_M3, SRC_NONE };
 
@@ -98,6 +107,8 @@ struct jit_slow {
     const struct block *block;
     const struct insn *insn;
     const void *resume;       /* host address where compiled code goes on, or NULL if the instruction ends the block */
+    uint8_t partial;          /* enum partial_kind */
+    bool flags_only;          /* nothing is executed: the flags become an image */
     uint32_t recipe, overlay; /* flags before the instruction, 0: the frame's */
     bool recipe_fresh;        /* recipe hides the frame's overlay */
     const struct insn *note;  /* the last x87 instruction of the block before it that has pointers to note, or NULL */
@@ -199,6 +210,7 @@ bool jit_make_stubs(struct jit *j);
 const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec);
 /* Sets v's flags from the frame, or from recipe and overlay where they are not 0. */
 void jit_flags_to_vcpu(struct vcpu *v, struct jit_frame *f, uint32_t recipe, uint32_t overlay, bool fresh);
+void jit_flags_partial(struct vcpu *v, const struct jit_frame *f, unsigned partial);
 void jit_flags_from_vcpu(const struct vcpu *v, struct jit_frame *f);
 uint64_t jit_stamp(struct jit *j, const struct vcpu *v);
 /* x87 state from the owner's image to v, and back. */
@@ -231,9 +243,10 @@ struct tr_block {
 
 struct tr_cold {
     uint8_t *at; /* the jump that leads here, or NULL */
-    enum { COLD_SLOW, COLD_BUDGET, COLD_NOVEC, COLD_NOX87, COLD_UNLINKED } kind;
+    enum { COLD_SLOW, COLD_BUDGET, COLD_NOVEC, COLD_NOX87, COLD_UNLINKED, COLD_PARTIAL } kind;
     uint32_t n; /* slow record, block number, or slot */
     int32_t target;
+    uint8_t *back; /* COLD_PARTIAL */
 };
 
 struct tr {
@@ -262,6 +275,8 @@ struct tr {
     enum flag_base flags;
     struct jit_recipe base, overlay; /* base: if BASE_RECIPE; overlay: kind RECIPE_NONE if there is none pending */
     uint32_t base_rec, overlay_rec;  /* their offsets once they have one */
+    enum partial_kind partial;       /* on top of them */
+    bool image;                      /* if BASE_FRAME: the frame has an image, no recipe */
 };
 
 /* Host register of a guest one, or -1: in the frame. */
@@ -307,6 +322,22 @@ void tr_set_flags_committed(struct tr *t, struct jit_recipe r);
 void tr_set_flags_image(struct tr *t);
 void tr_set_flags_dead(struct tr *t, unsigned undefined);
 uint32_t tr_recipe(struct tr *t, struct jit_recipe r);
+/* Before an instruction that sets flags by tr_set_partial(), or by an overlay (PARTIAL_NONE): what is pending and would
+ * be lost becomes an image. Clobbers the host's flags if so. */
+void tr_begin_partial(struct tr *t, enum partial_kind kind);
+/* The instruction just emitted set the flags of `mask` in the host's, and of the others left those of `kept`; rec: its
+ * slow record, whose handler's flags are taken over, too, or 0. */
+void tr_set_partial(struct tr *t, enum partial_kind kind, unsigned mask, unsigned kept, uint32_t rec);
+/* The flags become an image in the frame, whatever they are: a call into C. */
+void tr_collapse(struct tr *t);
+/* Host flags are the guest's, at least those of `mask`; rec: the slow record of the instruction, made before. False:
+ * by the handler only, nothing was emitted. */
+bool tr_host_or_slow(struct tr *t, unsigned mask, uint32_t rec);
+void tr_store_partial(struct tr *t, enum partial_kind kind);
+/* Can the flags be had, by tr_host_or_slow(), once the host's are clobbered? */
+bool tr_can_restore(const struct tr *t);
+/* Recipe and overlay into the frame, if not there; a partial one stays. */
+void tr_commit_sources(struct tr *t);
 
 /* ---- memory.c ---- */
 
@@ -318,6 +349,7 @@ void tr_ea(struct tr *t, const struct insn *i);
 void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec);
 /* A slow record for i with the flags as they are now. */
 uint32_t tr_slow(struct tr *t, const struct insn *i);
+void tr_slow_now(struct tr *t, uint32_t rec);
 /* Compiled code goes on here after rec's handler. */
 void tr_resume(struct tr *t, uint32_t rec);
 /* i by its handler. */

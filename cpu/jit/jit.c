@@ -262,6 +262,11 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
     uint64_t extra = v->clock->extra;
     struct insn *step = v->step;
     jit_flags_to_vcpu(v, f, s->recipe, s->overlay, s->recipe_fresh);
+    jit_flags_partial(v, f, s->partial);
+    if (s->flags_only) {
+        jit_flags_from_vcpu(v, f);
+        return s->resume;
+    }
     if (f->x87)
         jit_x87_to_vcpu(v, f);
     jit_x87_notes(v, f, s);

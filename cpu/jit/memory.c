@@ -66,6 +66,7 @@ uint32_t tr_slow(struct tr *t, const struct insn *i)
             t->overlay_rec = tr_recipe(t, t->overlay);
         s->overlay = t->overlay_rec;
     }
+    s->partial = t->partial;
     return at;
 }
 
@@ -76,7 +77,7 @@ void tr_resume(struct tr *t, uint32_t rec)
         s->resume = t->e.p + t->e.exec;
 }
 
-static void slow_now(struct tr *t, uint32_t rec)
+void tr_slow_now(struct tr *t, uint32_t rec)
 {
     e8(&t->e, 0x41); /* mov r15d, rec */
     e8(&t->e, 0xbf);
@@ -86,9 +87,9 @@ static void slow_now(struct tr *t, uint32_t rec)
 
 void tr_handler(struct tr *t, const struct insn *i)
 {
-    tr_commit(t);
+    tr_commit_sources(t);
     uint32_t rec = tr_slow(t, i);
-    slow_now(t, rec);
+    tr_slow_now(t, rec);
     t->j->stats.handled++;
     if (i->flags & INSN_ENDS)
         return;
@@ -97,6 +98,8 @@ void tr_handler(struct tr *t, const struct insn *i)
     t->overlay.kind = RECIPE_NONE;
     t->base_rec = t->overlay_rec = 0;
     t->note = NULL;
+    t->partial = PARTIAL_NONE;
+    t->image = true;
     t->host = true;
     t->undefined = 0;
 }

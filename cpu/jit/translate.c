@@ -111,6 +111,8 @@ static void head(struct tr *t, unsigned number)
     t->overlay.kind = RECIPE_NONE;
     t->base_rec = t->overlay_rec = 0;
     t->note = NULL;
+    t->partial = PARTIAL_NONE;
+    t->image = false;
     t->host = false;
 }
 
@@ -222,6 +224,11 @@ static void emit_cold(struct tr *t)
             break;
         case COLD_UNLINKED:
             cold_unlinked(t, c);
+            break;
+        case COLD_PARTIAL: /* behind the handler, whose flags are the host's */
+            tr_resume(t, c->n);
+            tr_store_partial(t, (enum partial_kind)c->target);
+            emit_jmp_to(&t->e, c->back);
             break;
         }
     }
