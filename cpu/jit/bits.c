@@ -150,9 +150,10 @@ bool tr_scan(struct tr *t, const struct insn *i)
 
 static bool host_counts(const struct insn *i)
 {
-    return i->op == OP_POPCNT  ? __builtin_cpu_supports("popcnt")
-           : i->op == OP_TZCNT ? __builtin_cpu_supports("bmi")
-                               : __builtin_cpu_supports("lzcnt");
+    unsigned eax, ebx, ecx = 0, edx;
+    if (i->op == OP_LZCNT)
+        return __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) && ecx & 1u << 5;
+    return i->op == OP_POPCNT ? __builtin_cpu_supports("popcnt") : __builtin_cpu_supports("bmi");
 }
 
 /* TZCNT and LZCNT leave OF as it was: by the handler if someone looks. */
