@@ -88,6 +88,7 @@ enum exception {
     EXC_VE,
     EXC_CP
 };
+#define FAULT_FROZEN 0xff /* in vcpu.fault: no exception; the processor waits for an interrupt (vcpu_freeze()) */
 
 /* A segment register with its hidden part. attr is bits 8..23 of the descriptor's high doubleword, shifted to bit 0:
  * type 0-3, S 4, DPL 5-6, P 7, (limit bits 8-11 are zero), AVL 12, L 13, D/B 14, G 15. limit is in bytes (scaled). */
@@ -118,6 +119,7 @@ struct x87 {
     uint16_t fop;
     uint16_t fcs, fds;
     uint64_t fip, fdp;
+    bool ignored; /* IGNNE# is asserted: the pending exception waits for no handler (CR0.NE clear) */
 };
 
 union vec {
@@ -292,6 +294,8 @@ struct vcpu {
     /* SMM is entered (left): the machine maps what the processor sees there. May be NULL. */
     void (*on_smm)(void *ctx, bool entered);
     void *on_smm_ctx;
+    struct irq_line
+        ferr; /* raised when a waiting x87 instruction meets an exception and CR0.NE is clear; may be unset */
     /* The run loop's own: a copy of the first instructions of a block that is longer than the budget; a block outside
      * the cache (code in device memory). */
     struct jump_entry jump[1u << JUMP_BITS];
@@ -313,6 +317,8 @@ void vcpu_set_intc(struct vcpu *v, const struct cpu_intc *intc);
 /* Handle that drives a pin (enum cpu_pin). */
 struct irq_line vcpu_pin(struct vcpu *v, enum cpu_pin pin);
 void vcpu_set_a20(struct vcpu *v, bool enabled);
+/* IGNNE#: the x87 exception that is pending, if one is, holds waiting instructions up no longer. */
+void vcpu_ignore_x87(struct vcpu *v);
 /* MTRRs as firmware leaves them: write-back by default; the video window and [hole, 4 GiB) uncached. hole: 4 GiB less a
  * power of two. */
 void vcpu_firmware_mtrrs(struct vcpu *v, uint32_t hole);

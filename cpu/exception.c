@@ -38,6 +38,16 @@ static _Noreturn void raise_fault(struct vcpu *v, const struct insn *i, enum exc
     longjmp(v->fault_jmp, 1);
 }
 
+void vcpu_freeze(struct vcpu *v, const struct insn *i)
+{
+    vcpu_sync(v, i);
+    v->synced = 0;
+    v->rip = insn_rip(v, i);
+    v->activity = VCPU_HALTED;
+    v->fault.vector = FAULT_FROZEN;
+    longjmp(v->fault_jmp, 1);
+}
+
 void vcpu_raise(struct vcpu *v, const struct insn *i, enum exception vector)
 {
     v->fault.dr6 = 0;

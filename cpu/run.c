@@ -484,6 +484,8 @@ static void after_fault(struct vcpu *v)
 {
     v->int_shadow = v->shadow_is_movss = false;
     v->pending_dbg = 0; /* of an instruction that did not retire */
+    if (v->fault.vector == FAULT_FROZEN)
+        return;
     v->stats.exceptions++;
     vcpu_deliver_fault(v);
 }

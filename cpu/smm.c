@@ -265,9 +265,9 @@ static void op_rsm(struct vcpu *v, const struct insn *i)
     vcpu_sync(v, i);
     gather(v, &s);
     io_state(&a, &s);
+    v->in_smm = false;
     if (v->on_smm)
         v->on_smm(v->on_smm_ctx, false);
-    v->in_smm = false;
     v->nmi_blocked = v->smm_kept_nmi_blocked;
     block_end(v, i, v->rip, 2);
     v->attn |= ATTN_BOUNDARY;

@@ -11,7 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define CPU_SECTION_VERSION 2
+#define CPU_SECTION_VERSION 3
 
 /* ---- the saved form: one list of fields, walked by both directions ---- */
 
@@ -124,6 +124,7 @@ static void io_fpu(const struct state_io *io, struct vcpu *v)
     IO(v->fpu.fds);
     IO(v->fpu.fip);
     IO(v->fpu.fdp);
+    io_bool(io, &v->fpu.ignored);
     for (unsigned k = 0; k < 16; k++)
         IO_ARRAY(v->xmm[k].q);
     IO(v->mxcsr);

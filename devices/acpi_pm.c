@@ -10,6 +10,7 @@
 #define ENABLE_BITS   0x0521
 
 #define CONTROL_SCI_EN  0x0001
+#define GLBCTL_SMI_EN   0x01
 #define CONTROL_KEPT    0x1c03 /* SCI_EN, BM_RLD, SLP_TYP */
 #define CONTROL_SLP_EN  0x2000
 #define CONTROL_TYPE(c) (((c) >> 10) & 7)
@@ -101,6 +102,8 @@ static uint8_t pm_read8(void *dev, uint64_t offset)
     if (offset >= ACPI_PM_TIMER && offset < ACPI_PM_TIMER + 4)
         return byte_of((uint32_t)timer_ticks(p, clock_now(p->cfg.clock)) & ((1u << TIMER_BITS) - 1), offset,
                        ACPI_PM_TIMER);
+    if (offset == ACPI_PM_GLBCTL)
+        return p->smi_enabled;
     if (offset >= ACPI_PM_GPE0 && offset < ACPI_PM_GPE0 + 2)
         return byte_of(p->gpe_status, offset, ACPI_PM_GPE0);
     if (offset >= ACPI_PM_GPE0 + 2 && offset < ACPI_PM_GPE0 + 4)
@@ -135,6 +138,10 @@ static void pm_write8(void *dev, uint64_t offset, uint8_t v)
     case ACPI_PM_GPE0 + 2:
         put_byte(&p->gpe_enable, shift, v, 0xffff);
         break;
+    case ACPI_PM_GLBCTL:
+        if (!shift)
+            p->smi_enabled = v & GLBCTL_SMI_EN;
+        break;
     default:
         break;
     }
@@ -149,6 +156,17 @@ static uint8_t smi_read8(void *dev, uint64_t offset)
     return offset & 1 ? p->apm_status : p->apm_command;
 }
 
+static bool is_smi_open(const struct acpi_pm *p)
+{
+    return p->apmc_enabled && p->smi_enabled;
+}
+
+void acpi_pm_enable_apmc(void *pm, bool on)
+{
+    struct acpi_pm *p = pm;
+    p->apmc_enabled = on;
+}
+
 static void smi_write8(void *dev, uint64_t offset, uint8_t v)
 {
     struct acpi_pm *p = dev;
@@ -161,9 +179,11 @@ static void smi_write8(void *dev, uint64_t offset, uint8_t v)
         p->control |= CONTROL_SCI_EN;
     else if (v == p->cfg.disable_command)
         p->control &= (uint16_t)~CONTROL_SCI_EN;
-    else
+    else if (!is_smi_open(p))
         device_log(p->cfg.log, LOG_UNIMP, "acpi_pm: SMI command 0x%02x", v);
     pm_drive(p);
+    if (is_smi_open(p))
+        device_signal_raise(&p->cfg.smi);
 }
 
 DEVICE_BYTE_BUS_OPS(acpi_pm_smi_bus_ops, smi_read8, smi_write8);
@@ -180,6 +200,7 @@ void acpi_pm_reset(struct acpi_pm *p)
 {
     p->status = p->enable = p->control = p->gpe_status = p->gpe_enable = 0;
     p->apm_command = p->apm_status = 0;
+    p->smi_enabled = false;
     p->synced = clock_now(p->cfg.clock);
     pm_update(p);
 }
@@ -187,11 +208,12 @@ void acpi_pm_reset(struct acpi_pm *p)
 void acpi_pm_save(const struct acpi_pm *p, struct snap_writer *w)
 {
     const uint16_t regs[] = {p->status, p->enable, p->control, p->gpe_status, p->gpe_enable};
-    snap_begin(w, "acpi_pm", 1);
+    snap_begin(w, "acpi_pm", 2);
     for (unsigned i = 0; i < ARRAY_LEN(regs); i++)
         snap_put_u16(w, regs[i]);
     snap_put_u8(w, p->apm_command);
     snap_put_u8(w, p->apm_status);
+    snap_put_u8(w, p->smi_enabled);
     snap_put_u64(w, p->synced);
     snap_put_u8(w, p->sci_level);
     timer_save(p->cfg.clock, &p->timer, w);
@@ -201,12 +223,13 @@ void acpi_pm_save(const struct acpi_pm *p, struct snap_writer *w)
 void acpi_pm_load(struct acpi_pm *p, struct snap_reader *r)
 {
     uint16_t *regs[] = {&p->status, &p->enable, &p->control, &p->gpe_status, &p->gpe_enable};
-    if (!snap_expect(r, "acpi_pm", 1))
+    if (!snap_expect(r, "acpi_pm", 2))
         return;
     for (unsigned i = 0; i < ARRAY_LEN(regs); i++)
         *regs[i] = snap_get_u16(r);
     p->apm_command = snap_get_u8(r);
     p->apm_status = snap_get_u8(r);
+    p->smi_enabled = snap_get_u8(r) != 0;
     p->synced = snap_get_u64(r);
     p->sci_level = snap_get_u8(r) != 0;
     timer_load(p->cfg.clock, &p->timer, r);

@@ -22,6 +22,7 @@
 #define LAYOUT_RTC_PORTS          2
 #define LAYOUT_PORT92_PORT        0x92 /* port92_bus_ops */
 #define LAYOUT_PORT92_PORTS       1
+#define LAYOUT_FPU_PORT           0xf0 /* fpu_error_bus_ops */
 #define LAYOUT_SMI_PORT           0xb2 /* acpi_pm_smi_bus_ops */
 #define LAYOUT_SMI_PORTS          2
 #define LAYOUT_DEBUG_CONSOLE_PORT 0xe9 /* debug_console_bus_ops */
@@ -64,6 +65,7 @@
 #define LAYOUT_IRQ_COM1     4 /* COM3 too */
 #define LAYOUT_IRQ_RTC      8
 #define LAYOUT_IRQ_SCI      9  /* level, active high */
+#define LAYOUT_IRQ_FPU      13
 #define LAYOUT_IRQ_PIRQ_A   10 /* where firmware routes PIRQA and PIRQC on the 8259 */
 #define LAYOUT_IRQ_PIRQ_B   11 /* PIRQB and PIRQD */
 #define LAYOUT_GSI_PIT      2

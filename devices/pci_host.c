@@ -8,17 +8,23 @@
 #define DEVFN_ISA    0x08
 #define DEVFN_PM     0x0b
 
-#define BRIDGE_PAM0  0x59
-#define BRIDGE_SMRAM 0x72
+#define BRIDGE_PAM0    0x59
+#define BRIDGE_SMRAM   0x72
+#define SMRAM_DEFAULT  0x02
+#define SMRAM_WRITABLE 0x78 /* G_SMRAME, D_LCK, D_CLS, D_OPEN */
+#define SMRAM_D_LCK    0x10
+#define SMRAM_D_OPEN   0x40
 
 #define ISA_PIRQ     0x60
 #define PIRQ_DISABLE 0x80
 #define PIRQ_ALLOWED 0xdef8u /* 8259 inputs that the bridge can route to: 3-7, 9-12, 14, 15 */
 
-#define PM_BASE   0x40
-#define PM_MISC   0x80
-#define PM_ENABLE 0x01
-#define PM_PORTS  64
+#define PM_BASE    0x40
+#define PM_MISC    0x80
+#define PM_ENABLE  0x01
+#define PM_DEVACTB 0x58
+#define PM_APMC_EN 0x02000000u /* in DEVACTB: a write to the APM command port asks for an SMI */
+#define PM_PORTS   64
 
 /* ---- Configuration mechanism 1 ---- */
 
@@ -73,10 +79,21 @@ static bool covers(unsigned offset, unsigned size, unsigned first, unsigned last
     return offset <= last && offset + size > first;
 }
 
+/* D_LCK closes D_OPEN and holds the register until a reset. */
+static void smram_lock(struct pci_device *d)
+{
+    bool locked = d->config[BRIDGE_SMRAM] & SMRAM_D_LCK;
+    if (locked)
+        d->config[BRIDGE_SMRAM] &= (uint8_t)~SMRAM_D_OPEN;
+    d->writable[BRIDGE_SMRAM] = locked ? 0 : SMRAM_WRITABLE;
+}
+
 static void bridge_written(void *ctx, unsigned offset, unsigned size)
 {
     struct pci_host *h = ctx;
     const uint8_t *c = h->bridge.config;
+    if (covers(offset, size, BRIDGE_SMRAM, BRIDGE_SMRAM))
+        smram_lock(&h->bridge);
     bool pam = covers(offset, size, BRIDGE_PAM0, BRIDGE_PAM0 + PCI_HOST_PAMS - 1);
     if (h->cfg.pam_changed && (pam || covers(offset, size, BRIDGE_SMRAM, BRIDGE_SMRAM)))
         h->cfg.pam_changed(h->cfg.pam_ctx, c + BRIDGE_PAM0, c[BRIDGE_SMRAM]);
@@ -98,6 +115,8 @@ static void pm_written(void *ctx, unsigned offset, unsigned size)
 {
     struct pci_host *h = ctx;
     bool base = covers(offset, size, PM_BASE, PM_BASE + 3);
+    if (covers(offset, size, PM_DEVACTB, PM_DEVACTB + 3) && h->cfg.apmc_enable)
+        h->cfg.apmc_enable(h->cfg.pm, pci_device_read32(&h->pm, PM_DEVACTB) & PM_APMC_EN);
     if (!h->cfg.pm_ops || !(base || covers(offset, size, PM_MISC, PM_MISC)))
         return;
     uint64_t wanted = pci_device_read32(&h->pm, PM_BASE) & 0xffc0;
@@ -142,7 +161,7 @@ static void make_bridge(struct pci_host *h)
     pci_device_preset(d, BRIDGE_PAM0, 1, 0, 0xf0);
     for (unsigned i = 1; i < PCI_HOST_PAMS; i++)
         pci_device_preset(d, BRIDGE_PAM0 + i, 1, 0, 0xff);
-    pci_device_preset(d, BRIDGE_SMRAM, 1, 0x02, 0x78);
+    pci_device_preset(d, BRIDGE_SMRAM, 1, SMRAM_DEFAULT, SMRAM_WRITABLE);
     d->config_written = bridge_written;
     d->ctx = h;
     pci_bus_attach(&h->bus, DEVFN_BRIDGE, d);
@@ -173,6 +192,7 @@ static void make_pm(struct pci_host *h)
                         .vendor = 0x8086, .device = 0x7113, .class_code = 0x068000, .revision = 3, .interrupt_pin = 1});
     pci_device_preset(d, PCI_STATUS, 2, 0x0280, 0);
     pci_device_preset(d, PM_BASE, 4, 0x00000001, 0x0000ffc0);
+    pci_device_preset(d, PM_DEVACTB, 4, 0, PM_APMC_EN);
     pci_device_preset(d, PM_MISC, 1, 0, PM_ENABLE);
     d->config_written = pm_written;
     d->ctx = h;

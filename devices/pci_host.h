@@ -20,7 +20,8 @@ struct pci_host_config {
     struct isa_irq *isa;          /* gets PIRQs and their routing */
     const struct bus_ops *pm_ops; /* acpi_pm_bus_ops, 64 ports */
     void *pm;
-    const struct bus_ops *reset_ops; /* reset_cf9_bus_ops */
+    void (*apmc_enable)(void *pm, bool on); /* DEVACTB.APMC_EN was written (or reset, or loaded). May be NULL. */
+    const struct bus_ops *reset_ops;        /* reset_cf9_bus_ops */
     void *reset;
     /* PAM0..PAM6 and SMRAM of the host bridge were written (or reset, or loaded). May be NULL. */
     void (*pam_changed)(void *ctx, const uint8_t pam[PCI_HOST_PAMS], uint8_t smram);

@@ -70,6 +70,8 @@ static inline void block_end_counted(struct vcpu *v, const struct insn *i, uint6
 /* ---- faults (cpu/exception.c) ---- */
 _Noreturn void vcpu_raise(struct vcpu *v, const struct insn *i, enum exception vector); /* no error code */
 _Noreturn void vcpu_raise_error(struct vcpu *v, const struct insn *i, enum exception vector, uint32_t error);
+/* Leaves the instruction undone; it runs again after the next interrupt. */
+_Noreturn void vcpu_freeze(struct vcpu *v, const struct insn *i);
 _Noreturn void vcpu_raise_pf(struct vcpu *v, const struct insn *i, uint64_t cr2, uint32_t error);
 
 /* ---- registers ---- */

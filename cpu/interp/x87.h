@@ -44,7 +44,7 @@ static inline void x87_need(struct vcpu *v, const struct insn *i)
         vcpu_raise(v, i, EXC_NM);
 }
 
-/* A pending unmasked exception, met by a waiting instruction (x87_control.c). Returns if CR0.NE asks for no #MF. */
+/* A pending unmasked exception, met by a waiting instruction (x87_control.c). Returns if it is to be ignored. */
 void x87_pending(struct vcpu *v, const struct insn *i);
 
 static inline void x87_wait(struct vcpu *v, const struct insn *i)
@@ -71,6 +71,8 @@ static inline void x87_update_summary(struct x87 *f)
     f->fsw &= (uint16_t) ~(FSW_ES | FSW_B);
     if (f->fsw & ~f->fcw & FSW_EXC)
         f->fsw |= FSW_ES | FSW_B;
+    else
+        f->ignored = false;
 }
 
 static inline uint16_t x87_status(const struct x87 *f)

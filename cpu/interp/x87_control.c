@@ -10,16 +10,23 @@
 /* ---- pending exceptions ---- */
 
 /*
- * Without CR0.NE the processor asks for IRQ 13 through FERR#, which no wire leads to here: said so, and the instruction
- * goes on as it does with IGNNE# asserted.
+ * Without CR0.NE the processor asserts FERR#, which a PC turns into IRQ 13, and stops in front of the instruction until
+ * an interrupt comes (SDM volume 1, 8.7.2 and appendix D). Its handler writes port 0xf0, which asserts IGNNE#: waiting
+ * instructions then run in spite of the exception, until there is none any more.
  */
 void x87_pending(struct vcpu *v, const struct insn *i)
 {
     if (v->cr0 & CR0_NE)
         vcpu_raise(v, i, EXC_MF);
-    log_emit(v->log, LOG_UNIMP,
-             "cpu%u: x87 exception pending at rip 0x%llx with CR0.NE clear: FERR# is not wired, ignored", v->index,
-             (unsigned long long)insn_rip(v, i));
+    if (v->fpu.ignored)
+        return;
+    irq_set(&v->ferr, true);
+    vcpu_freeze(v, i);
+}
+
+void vcpu_ignore_x87(struct vcpu *v)
+{
+    v->fpu.ignored = v->fpu.fsw & FSW_ES;
 }
 
 static void fwait(struct vcpu *v, const struct insn *i)
@@ -57,6 +64,7 @@ void x87_init(struct x87 *f)
     f->fop = 0;
     f->fcs = f->fds = 0;
     f->fip = f->fdp = 0;
+    f->ignored = false;
 }
 
 static void fninit(struct vcpu *v, const struct insn *i)
@@ -70,6 +78,7 @@ static void fnclex(struct vcpu *v, const struct insn *i)
 {
     x87_need(v, i);
     v->fpu.fsw &= FSW_CC;
+    v->fpu.ignored = false;
     NEXT(v, i);
 }
 

@@ -38,6 +38,20 @@ static void on_a20(void *ctx, bool open)
     b->cfg.set_a20(b->cfg.ctx, open);
 }
 
+static void on_smi(void *ctx)
+{
+    struct board *b = ctx;
+    const struct irq_line smi = vcpu_pin(b->cfg.cpus[0], CPU_PIN_SMI);
+    irq_pulse(&smi);
+}
+
+static void on_ignne(void *ctx)
+{
+    struct board *b = ctx;
+    for (unsigned k = 0; k < b->cfg.cpu_count; k++)
+        vcpu_ignore_x87(b->cfg.cpus[k]);
+}
+
 static void on_ipi_sent(void *ctx, unsigned cpu)
 {
     struct board *b = ctx;
@@ -106,6 +120,7 @@ static void init_system(struct board *b)
     struct acpi_pm_config pm = {.clock = c->clock,
                                 .sci = isa_irq_line(&b->isa, LAYOUT_IRQ_SCI, 0),
                                 .power_off = power_off,
+                                .smi = {on_smi, b},
                                 .enable_command = LAYOUT_ACPI_ENABLE,
                                 .disable_command = LAYOUT_ACPI_DISABLE,
                                 .log = c->log};
@@ -118,12 +133,17 @@ static void init_system(struct board *b)
                                   .isa = &b->isa,
                                   .pm_ops = &acpi_pm_bus_ops,
                                   .pm = &b->pm,
+                                  .apmc_enable = acpi_pm_enable_apmc,
                                   .reset_ops = &reset_cf9_bus_ops,
                                   .reset = &b->cf9,
                                   .pam_changed = c->pam_changed,
                                   .pam_ctx = c->pam_ctx,
                                   .log = c->log};
     pci_host_init(&b->pci, &pci);
+    const struct fpu_error_config fpu = {.irq = isa_irq_line(&b->isa, LAYOUT_IRQ_FPU, 0), .ignored = {on_ignne, b}};
+    fpu_error_init(&b->fpu_error, &fpu);
+    for (unsigned k = 0; k < c->cpu_count; k++)
+        c->cpus[k]->ferr = fpu_error_ferr(&b->fpu_error);
     const struct device_sink sink = {debug_tx, b};
     debug_console_init(&b->debug_console, &sink);
     debug_exit_init(&b->debug_exit, on_debug_exit, b);
@@ -169,6 +189,7 @@ static bool place_all(struct board *b, struct error *e)
         {io, LAYOUT_KBC_COMMAND_PORT, LAYOUT_KBC_PORTS, &kbc8042_command_bus_ops, &b->kbc, "8042 command"},
         {io, LAYOUT_RTC_PORT, LAYOUT_RTC_PORTS, &rtc_cmos_bus_ops, &b->rtc, "RTC"},
         {io, LAYOUT_PORT92_PORT, LAYOUT_PORT92_PORTS, &port92_bus_ops, &b->port92, "port 92"},
+        {io, LAYOUT_FPU_PORT, 1, &fpu_error_bus_ops, &b->fpu_error, "x87 error"},
         {io, LAYOUT_SMI_PORT, LAYOUT_SMI_PORTS, &acpi_pm_smi_bus_ops, &b->pm, "APM"},
         {io, LAYOUT_COM1_PORT, LAYOUT_COM_PORTS, &uart16550_bus_ops, &b->com1, "COM1"},
         {io, LAYOUT_FW_CFG_PORT, LAYOUT_FW_CFG_PORTS, &fw_cfg_bus_ops, &b->fw_cfg, "fw_cfg"},
@@ -253,6 +274,7 @@ void board_reset(struct board *b)
     reset_cf9_reset(&b->cf9);
     acpi_pm_reset(&b->pm);
     pci_host_reset(&b->pci);
+    fpu_error_reset(&b->fpu_error);
     fw_cfg_reset(&b->fw_cfg);
     firmware_state(b);
 }
@@ -328,6 +350,7 @@ void board_save(const struct board *b, struct snap_writer *w)
     reset_cf9_save(&b->cf9, w);
     acpi_pm_save(&b->pm, w);
     pci_host_save(&b->pci, w);
+    fpu_error_save(&b->fpu_error, w);
     fw_cfg_save(&b->fw_cfg, w);
 }
 
@@ -346,5 +369,6 @@ void board_load(struct board *b, struct snap_reader *r)
     reset_cf9_load(&b->cf9, r);
     acpi_pm_load(&b->pm, r);
     pci_host_load(&b->pci, r);
+    fpu_error_load(&b->fpu_error, r);
     fw_cfg_load(&b->fw_cfg, r);
 }

@@ -12,6 +12,7 @@
 #include "devices/acpi_tables.h"
 #include "devices/debug_console.h"
 #include "devices/debug_exit.h"
+#include "devices/fpu_error.h"
 #include "devices/fw_cfg.h"
 #include "devices/ioapic.h"
 #include "devices/isa_irq.h"
@@ -70,6 +71,7 @@ struct board {
     struct reset_cf9 cf9;
     struct pci_host pci;
     struct acpi_pm pm;
+    struct fpu_error fpu_error;
     struct fw_cfg fw_cfg;
     struct debug_exit debug_exit;
     struct debug_console debug_console;

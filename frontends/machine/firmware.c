@@ -90,14 +90,11 @@ static void segment_set(struct firmware *f, unsigned k, uint8_t state)
         log_error("memory at 0x%llx: %s", (unsigned long long)base, memslot_error_text(bad));
 }
 
-void firmware_pam_changed(void *ctx, const uint8_t *pam, uint8_t smram)
+void firmware_pam_changed(struct firmware *f, const uint8_t *pam)
 {
-    struct firmware *f = ctx;
     segment_set(f, 0, pam[0] >> 4 & 3);
     for (unsigned k = 1; k < PAM_SEGMENTS; k++)
         segment_set(f, k, pam[1 + (k - 1) / 2] >> 4 * ((k - 1) & 1) & 3);
-    if (smram & 0x40)
-        log_emit(&f->m->log, LOG_UNIMP, "host bridge: SMRAM opened (SMRAM register 0x%02x)", smram);
 }
 
 bool firmware_map(struct firmware *f, struct machine *m, struct error *e)

@@ -39,8 +39,8 @@ bool firmware_map(struct firmware *f, struct machine *m, struct error *e);
 void firmware_fork(struct firmware *f, struct machine *m, const struct firmware *parent);
 /* Puts the bus behind the segments. */
 bool firmware_build(struct firmware *f, struct error *e);
-/* Fits pci_host_config.pam_changed; ctx is the firmware. */
-void firmware_pam_changed(void *ctx, const uint8_t *pam, uint8_t smram);
+/* The host bridge's PAM registers, PAM0 first, were written, reset or loaded. */
+void firmware_pam_changed(struct firmware *f, const uint8_t *pam);
 /* RAM that no slot shows at present. Loading comes after the host bridge's. */
 void firmware_save(const struct firmware *f, struct snap_writer *w);
 void firmware_load(struct firmware *f, struct snap_reader *r);

@@ -18,6 +18,7 @@
 #include "frontends/machine/file.h"
 #include "frontends/machine/firmware.h"
 #include "frontends/machine/script.h"
+#include "frontends/machine/smram.h"
 #include "frontends/machine/umbra.h"
 #include "mmu/mmu.h"
 
@@ -55,6 +56,7 @@ struct machine {
     struct board board;
     bool has_firmware;
     struct firmware firmware; /* if so; a forked machine has the parent's image */
+    struct smram smram;
     struct script *script;
     struct machine *parent; /* of a forked machine: pool, kernel and initrd are the parent's */
     unsigned forks;         /* children that exist */

@@ -96,6 +96,7 @@ static bool forked_host_memory(struct machine *m, struct error *e)
     m->pool = m->parent->pool;
     if (m->has_firmware)
         firmware_fork(&m->firmware, m, &m->parent->firmware);
+    m->smram = m->parent->smram;
     m->low_hva = m->parent->low_hva;
     m->high_hva = m->parent->high_hva;
     m->mm = host_mm_fork(m->parent->mm);

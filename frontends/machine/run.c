@@ -228,6 +228,7 @@ static void turn_next(struct machine *m)
     vcpu_descheduled(m->cpu[m->turn]);
     m->turn = (m->turn + 1) % m->cpu_count;
     m->turn_left = MACHINE_TURN_UNITS;
+    smram_update(m);
 }
 
 /* The running vCPU used some of its turn. One that is alone has no turns, so that none depend on where chunks end. */

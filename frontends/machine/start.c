@@ -164,8 +164,18 @@ static bool build_cpus(struct machine *m, struct error *e)
         m->cpu[k] = vcpu_create(&cfg);
         if (!m->cpu[k])
             return error_set(e, "out of memory");
+        m->cpu[k]->on_smm = smram_on_smm;
+        m->cpu[k]->on_smm_ctx = m;
     }
     return m->cpu || error_set(e, "out of memory");
+}
+
+static void pam_changed(void *ctx, const uint8_t *pam, uint8_t smram)
+{
+    struct machine *m = ctx;
+    if (m->has_firmware)
+        firmware_pam_changed(&m->firmware, pam);
+    smram_changed(m, smram);
 }
 
 static bool build_board(struct machine *m, struct error *e)
@@ -193,8 +203,8 @@ static bool build_board(struct machine *m, struct error *e)
                                .debug_tx = debug_tx,
                                .set_a20 = set_a20,
                                .firmware = m->has_firmware,
-                               .pam_changed = m->has_firmware ? firmware_pam_changed : NULL,
-                               .pam_ctx = &m->firmware};
+                               .pam_changed = pam_changed,
+                               .pam_ctx = m};
     mem_hook(m->mem, &cfg.memory);
     if (m->has_firmware && !firmware_build(&m->firmware, e))
         return false;

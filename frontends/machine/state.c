@@ -127,6 +127,7 @@ static void guest_state_save(const struct machine *m, struct snap_writer *w)
     mem_save(m->mem, w);
     if (m->has_firmware)
         firmware_save(&m->firmware, w);
+    smram_save(m, w);
 }
 
 bool machine_save(struct machine *m, const char *path, struct error *e)
@@ -153,6 +154,8 @@ static void small_state_load(struct machine *m, struct snap_reader *r)
     if (snap_expect(r, "input", 1))
         input_load(&m->input, r);
     turn_load(m, r);
+    if (!snap_reader_error(r))
+        smram_update(m);
 }
 
 /* What was cached of the state before. */
@@ -181,6 +184,7 @@ bool machine_load(struct machine *m, const char *path, struct error *e)
         mem_load(m->mem, r);
         if (m->has_firmware)
             firmware_load(&m->firmware, r);
+        smram_load(m, r);
         script_section_load(m, r);
     }
     const char *bad = snap_reader_error(r);
