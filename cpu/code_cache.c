@@ -33,7 +33,7 @@ struct code_cache {
     uint64_t live_insns, generation;
     uint64_t gates; /* forms that the CPU model offers */
     struct {
-        uint64_t decoded, insns, dropped_pages, dropped_blocks, resets;
+        uint64_t decoded, insns, dropped_pages, dropped_by_write, dropped_by_slots, dropped_blocks, resets;
     } stats;
 };
 
@@ -181,8 +181,10 @@ static void on_write(struct track_listener *l, unsigned as, gpa_t gpa, const voi
     struct code_cache *c = container_of(l, struct code_cache, listener);
     struct code_page *p = *page_slot(c, as, gpa >> PAGE_SHIFT);
     (void)bytes;
-    if (p && page_has_code(p, (unsigned)(gpa & PAGE_MASK), len))
+    if (p && page_has_code(p, (unsigned)(gpa & PAGE_MASK), len)) {
         page_invalidate(c, as, gpa >> PAGE_SHIFT);
+        c->stats.dropped_by_write++;
+    }
 }
 
 static void on_flush_slot(struct track_listener *l, unsigned as, gfn_t start, uint64_t pages)
@@ -193,6 +195,7 @@ static void on_flush_slot(struct track_listener *l, unsigned as, gfn_t start, ui
             next = p->hash_next;
             if (p->as == as && p->gfn - start < pages) {
                 page_invalidate(c, as, p->gfn);
+                c->stats.dropped_by_slots++;
                 next = c->pages[k]; /* the bucket may have changed anywhere */
             }
         }
@@ -247,6 +250,8 @@ void code_cache_register_stats(struct code_cache *c, struct stats *s)
     stats_add(s, "code.insns_decoded", "instructions", &c->stats.insns);
     stats_add(s, "code.insns_live", "instructions", &c->live_insns);
     stats_add(s, "code.pages_dropped", "pages", &c->stats.dropped_pages);
+    stats_add(s, "code.pages_dropped_by_write", "pages", &c->stats.dropped_by_write);
+    stats_add(s, "code.pages_dropped_by_slots", "pages", &c->stats.dropped_by_slots);
     stats_add(s, "code.blocks_dropped", "blocks", &c->stats.dropped_blocks);
     stats_add(s, "code.resets", "resets", &c->stats.resets);
 }

@@ -112,6 +112,7 @@ struct jit_slow {
     uint32_t recipe, overlay; /* flags before the instruction, 0: the frame's */
     bool recipe_fresh;        /* recipe hides the frame's overlay */
     const struct insn *note;  /* the last x87 instruction of the block before it that has pointers to note, or NULL */
+    bool by_handler;          /* compiled code never does it */
 };
 
 /* Where a direct jump inside a page leads: out, until the block there is compiled. */
@@ -181,6 +182,9 @@ struct jit_entered {
 struct jit {
     const struct log *log;
     unsigned heat;
+    FILE *perf_map; /* and who knows names, or NULL */
+    void (*symbol)(void *ctx, uint64_t rip, char *buf, size_t size);
+    void *symbol_ctx;
     struct jit_arena arena;
     size_t stubs_end; /* code and data after reset */
     size_t data_start;
@@ -200,7 +204,8 @@ struct jit {
         struct jit_slot *slot; /* NULL: none pending */
     } link;
     struct {
-        uint64_t regions, blocks, bytes, entries, links, slow, handled, resets, refused;
+        uint64_t regions, blocks, bytes, entries, links, slow, slow_tlb, slow_handler, slow_jump, handled, resets,
+            refused;
     } stats;
 };
 
@@ -241,6 +246,12 @@ struct tr_block {
         *body; /* written addresses: of the head, behind its check of vectors, behind all checks */
 };
 
+/* The code of an instruction. */
+struct tr_mark {
+    const uint8_t *from, *to; /* written addresses */
+    uint16_t block, insn;
+};
+
 struct tr_cold {
     uint8_t *at; /* the jump that leads here, or NULL */
     enum { COLD_SLOW, COLD_BUDGET, COLD_NOVEC, COLD_NOX87, COLD_UNLINKED, COLD_PARTIAL } kind;
@@ -266,6 +277,9 @@ struct tr {
         unsigned block;
     } fix[2 * REGION_BLOCKS]; /* jumps inside the region */
     unsigned nfix;
+    struct tr_mark marks[REGION_INSNS + BLOCK_MAX_INSNS];
+    unsigned nmarks;
+    uint8_t *cold_start;
     struct block *b;         /* being translated */
     unsigned k;              /* its instruction */
     const struct insn *note; /* as jit_slow.note, not yet committed */
@@ -295,6 +309,12 @@ unsigned tr_is_vector(const struct tr *t, const struct insn *i); /* enum vec_lev
 
 /* Goes on at an offset of the running page (translate.c). Flags are committed. */
 void tr_edge(struct tr *t, int32_t offset);
+
+/* ---- listing.c: -d jit and perf's map, if they are asked for ---- */
+
+void jit_list_region(const struct tr *t);
+void jit_perf_map_region(const struct tr *t);
+void jit_perf_map_stubs(const struct jit *j);
 
 /* ---- flags.c ---- */
 

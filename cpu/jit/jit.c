@@ -27,6 +27,9 @@ struct jit *jit_create(const struct jit_config *cfg)
     struct jit *j = alloc_zeroed(1, sizeof *j);
     unsigned eax, ebx = 0, ecx, edx;
     j->log = cfg->log;
+    j->perf_map = cfg->perf_map;
+    j->symbol = cfg->symbol;
+    j->symbol_ctx = cfg->symbol_ctx;
     j->heat = cfg->heat ? cfg->heat : JIT_HEAT_DEFAULT;
     j->generation = 1;
     j->host_gates = jit_host_gates();
@@ -35,6 +38,7 @@ struct jit *jit_create(const struct jit_config *cfg)
         jit_destroy(j);
         return NULL;
     }
+    jit_perf_map_stubs(j);
     j->has_rorx = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx & 1u << 8;
     return j;
 }
@@ -55,6 +59,9 @@ void jit_register_stats(struct jit *j, struct stats *s)
     stats_add(s, "jit.entries", "entries", &j->stats.entries);
     stats_add(s, "jit.links", "links", &j->stats.links);
     stats_add(s, "jit.slow", "instructions", &j->stats.slow);
+    stats_add(s, "jit.slow_tlb", "instructions", &j->stats.slow_tlb);
+    stats_add(s, "jit.slow_handler", "instructions", &j->stats.slow_handler);
+    stats_add(s, "jit.slow_jump", "instructions", &j->stats.slow_jump);
     stats_add(s, "jit.handled", "instructions", &j->stats.handled);
     stats_add(s, "jit.resets", "resets", &j->stats.resets);
 }
@@ -255,6 +262,19 @@ static bool must_leave(const struct vcpu *v, const struct jit_frame *f)
            (f->vec == VEC_YMM && (!(v->cr4 & CR4_OSXSAVE) || ~v->xcr0 & 6)) || (f->x87 && !jit_x87_usable(v));
 }
 
+/* Why: compiled code never does it; a jump, call or return whose target is not in the table, or its stack not in the
+ * TLB; an access that missed the TLB. */
+static void count_slow(struct jit *j, const struct jit_slow *s)
+{
+    j->stats.slow++;
+    if (s->by_handler)
+        j->stats.slow_handler++;
+    else if (s->insn->flags & INSN_ENDS)
+        j->stats.slow_jump++;
+    else
+        j->stats.slow_tlb++;
+}
+
 const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
 {
     const struct jit_slow *s = jit_data(&f->jit->arena, rec);
@@ -274,7 +294,7 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
     v->gpr[REG_IP] = f->page + (b->gpa & PAGE_MASK);
     v->block = b;
     v->rep_budget = (uint64_t)f->budget + f->bias + 1;
-    f->jit->stats.slow++;
+    count_slow(f->jit, s);
     step[0] = *s->insn;
     memset(&step[1], 0, sizeof step[1]);
     step[1].fn = op_resume;

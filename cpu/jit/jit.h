@@ -26,7 +26,11 @@ struct jit;
 struct jit_config {
     const struct log *log; /* borrowed */
     unsigned heat;         /* runs of a block before it is compiled, at least 1; 0: JIT_HEAT_DEFAULT */
-    size_t cache_bytes;    /* for code, and as much again for records; whole pages; 0: JIT_CACHE_DEFAULT */
+    FILE *perf_map;        /* where perf finds names for compiled code, or NULL; borrowed */
+    /* Puts the name of a guest address into buf, if it has one. May be NULL. */
+    void (*symbol)(void *ctx, uint64_t rip, char *buf, size_t size);
+    void *symbol_ctx;
+    size_t cache_bytes; /* for code, and as much again for records; whole pages; 0: JIT_CACHE_DEFAULT */
 };
 
 #ifdef UMBRA_NO_JIT

@@ -89,6 +89,8 @@ void tr_handler(struct tr *t, const struct insn *i)
 {
     tr_commit_sources(t);
     uint32_t rec = tr_slow(t, i);
+    if (rec)
+        ((struct jit_slow *)jit_data(&t->j->arena, rec))->by_handler = true;
     tr_slow_now(t, rec);
     t->j->stats.handled++;
     if (i->flags & INSN_ENDS)

@@ -247,11 +247,19 @@ static void insn(struct tr *t, const struct insn *i)
     tr_handler(t, i);
 }
 
+static void insn_marked(struct tr *t, unsigned number)
+{
+    const uint8_t *from = t->e.p;
+    insn(t, &t->b->insn[t->k]);
+    if (t->nmarks < ARRAY_LEN(t->marks))
+        t->marks[t->nmarks++] = (struct tr_mark){from, t->e.p, (uint16_t)number, (uint16_t)t->k};
+}
+
 static void body(struct tr *t, unsigned number)
 {
     head(t, number);
     for (t->k = 0; t->k < t->b->n && !t->e.full; t->k++)
-        insn(t, &t->b->insn[t->k]);
+        insn_marked(t, number);
     const struct insn *last = &t->b->insn[t->b->n - 1];
     if (last->flags & INSN_ENDS)
         return;
@@ -304,9 +312,12 @@ bool jit_translate(struct jit *j, struct vcpu *v, struct block *b)
     find_uses(&t);
     for (unsigned k = 0; k < t.nblocks; k++)
         body(&t, k);
+    t.cold_start = t.e.p;
     emit_cold(&t);
     if (t.e.full)
         return false;
     install(&t, (size_t)(t.e.p - t.e.start));
+    jit_list_region(&t);
+    jit_perf_map_region(&t);
     return true;
 }

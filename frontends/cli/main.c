@@ -7,6 +7,7 @@
 #include "frontends/cli/options.h"
 #include "frontends/debugger/debugger.h"
 #include "frontends/gdbstub/gdbstub.h"
+#include "frontends/machine/symbols.h"
 #include "frontends/machine/umbra.h"
 
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define UMBRA_VERSION "0.1"
 
@@ -137,6 +139,11 @@ static bool prepare_forks(struct options *o, struct fork_list *l, struct error *
     return true;
 }
 
+static void name_code(void *ctx, uint64_t rip, char *buf, size_t size)
+{
+    symbols_name(ctx, rip, buf, size);
+}
+
 static int run(struct options *o, const struct fork_list *forks, struct console *c, struct error *e)
 {
     console_host(c, &o->machine.host);
@@ -162,6 +169,31 @@ static int run(struct options *o, const struct fork_list *forks, struct console 
     gdbstub_close(stub);
     machine_destroy(m);
     return status;
+}
+
+/* -perfmap: the place is perf's. */
+static bool perf_map_open(struct options *o, struct symbols *s, struct error *e)
+{
+    char name[64];
+    if (!o->perf_map)
+        return true;
+    snprintf(name, sizeof name, "/tmp/perf-%ld.map", (long)getpid());
+    o->machine.jit_perf_map = fopen(name, "w");
+    if (!o->machine.jit_perf_map)
+        return error_set(e, "cannot write '%s': %s", name, strerror(errno));
+    if (!o->symbols)
+        return true;
+    o->machine.jit_symbol = name_code;
+    o->machine.jit_symbol_ctx = s;
+    return symbols_load(s, o->symbols, e);
+}
+
+static void perf_map_close(struct options *o, struct symbols *s)
+{
+    if (o->machine.jit_perf_map)
+        fclose(o->machine.jit_perf_map);
+    if (o->machine.jit_symbol)
+        symbols_free(s);
 }
 
 static bool log_open(struct options *o, struct error *e)
@@ -196,6 +228,7 @@ int main(int argc, char **argv)
     struct console c;
     struct error e = {""};
     struct fork_list forks = {0};
+    struct symbols symbols = {0};
     if (!options_parse(&o, argc, argv, &e) || !log_open(&o, &e)) {
         log_error("%s", e.text);
         return EXIT_BAD_INPUT;
@@ -206,13 +239,14 @@ int main(int argc, char **argv)
         printf("umbra %s\n", UMBRA_VERSION);
     if (o.help || o.version)
         return 0;
-    if (!prepare_forks(&o, &forks, &e) || !console_open(&c, &o, &e)) {
+    if (!perf_map_open(&o, &symbols, &e) || !prepare_forks(&o, &forks, &e) || !console_open(&c, &o, &e)) {
         log_error("%s", e.text);
         fork_list_free(&forks);
         return EXIT_BAD_INPUT;
     }
     int status = run(&o, &forks, &c, &e);
     fork_list_free(&forks);
+    perf_map_close(&o, &symbols);
     if (!console_close(&c)) {
         log_error("output could not be written: %s", strerror(errno));
         status = EXIT_INTERNAL;

@@ -459,6 +459,12 @@ static bool opt_stats(struct options *o, const char *name, const char *arg, stru
     return true;
 }
 
+static bool opt_perf_map(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->perf_map = true;
+    return true;
+}
+
 static bool opt_digest(struct options *o, const char *name, const char *arg, struct error *e)
 {
     o->digest = true;
@@ -552,6 +558,8 @@ static const struct option_row rows[] = {
     {"vtimeout", "S", opt_vtimeout, "stop after S seconds of virtual time (exit code 8)"},
     {"icount-limit", "N", opt_icount_limit, "stop after N instructions (exit code 8)"},
     {"stats", NULL, opt_stats, "print counters at the end"},
+    {"perfmap", NULL, opt_perf_map,
+     "write /tmp/perf-PID.map, so that perf names guest code that the JIT compiled (with -symbols by function)"},
     {"digest", NULL, opt_digest, "print a digest of the final state"},
     {"lockstep", "N[,from=POSITION]", opt_lockstep,
      "run the interpreter beside, and compare every N instructions (10000 is a good number); exit code 12"},
@@ -562,7 +570,7 @@ static const struct option_row rows[] = {
     {"gdb", "tcp:[ADDRESS]:PORT", opt_gdb, "gdb stub there (port 0: a free one)"},
     {"S", NULL, opt_stopped, "do not run before gdb says so"},
     {"x", "FILE", opt_debug_script, "umbra debug: commands to run first"},
-    {"symbols", "ELF", opt_symbols, "umbra debug: names for addresses"},
+    {"symbols", "ELF", opt_symbols, "umbra debug, -perfmap: names for addresses"},
     {"d", "LIST", opt_log, "log channels (-d help lists them)"},
     {"D", "FILE", opt_log_path, "where -d goes (default stderr)"},
     {"trace", "LIST", opt_trace, "tracepoints to record, printed at the end (all, mmu., notifier., ...)"},
@@ -622,8 +630,8 @@ static bool debug_check(const struct options *o, struct error *e)
     if (o->debug && (o->gdb || o->stopped))
         return error_set(e, "%s: 'umbra debug' has a prompt of its own; without 'debug' gdb can be used",
                          o->gdb ? "-s, -gdb" : "-S");
-    if (!o->debug && (o->debug_script || o->symbols))
-        return error_set(e, "%s: only for 'umbra debug'", o->symbols ? "-symbols" : "-x");
+    if (!o->debug && (o->debug_script || (o->symbols && !o->perf_map)))
+        return error_set(e, "%s: only for 'umbra debug' (-symbols: and -perfmap)", o->debug_script ? "-x" : "-symbols");
     return !o->stopped || o->gdb || error_set(e, "-S: nothing could start the machine: give -s or -gdb as well");
 }
 

@@ -19,7 +19,7 @@ struct options {
     struct machine_config machine;
     struct sink_spec serial, debugcon;
     bool serial_given;
-    bool stats, digest, help, version;
+    bool stats, digest, help, version, perf_map;
     const char *log_path; /* -D */
     const char *loadvm, *pause_save;
     double timeout;                     /* wall seconds; 0: none */

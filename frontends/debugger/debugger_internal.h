@@ -5,8 +5,8 @@
 #define FRONTENDS_DEBUGGER_DEBUGGER_INTERNAL_H
 
 #include "frontends/debugger/debugger.h"
-#include "frontends/debugger/symbols.h"
 #include "frontends/machine/debug.h"
+#include "frontends/machine/symbols.h"
 
 struct debugger {
     const struct debugger_config *cfg;

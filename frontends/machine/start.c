@@ -142,7 +142,12 @@ static bool build_cpus(struct machine *m, struct error *e)
                          bad ? bad : spec);
     if (m->model->note[0])
         fprintf(stderr, "umbra: note: -cpu %s: %s\n", spec, m->model->note);
-    struct jit_config jit = {.log = &m->log, .heat = m->cfg.jit_heat, .cache_bytes = m->cfg.jit_cache};
+    struct jit_config jit = {.log = &m->log,
+                             .heat = m->cfg.jit_heat,
+                             .cache_bytes = m->cfg.jit_cache,
+                             .perf_map = m->cfg.jit_perf_map,
+                             .symbol = m->cfg.jit_symbol,
+                             .symbol_ctx = m->cfg.jit_symbol_ctx};
     m->jit = m->cfg.jit ? jit_create(&jit) : NULL;
     if (m->cfg.jit && !m->jit)
         fprintf(stderr, "umbra: note: -accel jit: not on this host or not in this build; the interpreter runs\n");

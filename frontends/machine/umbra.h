@@ -47,18 +47,21 @@ struct machine_config {
     uint16_t debug_exit_base;
     unsigned debug_exit_size;
     bool no_reboot;
-    int64_t rtc_base;          /* seconds since 1970; MACHINE_RTC_DEFAULT for the fixed default */
-    const char *log_list;      /* -d, or NULL */
-    FILE *log_out;             /* borrowed */
-    const char *trace_list;    /* tracepoints, or NULL */
-    uint64_t icount_limit;     /* 0: none */
-    uint64_t vtime_limit;      /* ns of virtual time; 0: none */
-    uint64_t audit_every;      /* instructions between audits of the MMU; 0: never */
-    uint64_t mirror_every;     /* instructions between looks through a mirror of the memory; 0: no mirror */
-    bool is_twin;              /* lockstep's: reports and saves nothing */
-    bool audit_events;         /* audit what was touched after every MMU event, everything every 1,000 */
-    bool jit;                  /* compile hot code (-accel jit) */
-    unsigned jit_heat;         /* runs of a block before it is compiled; 0: default */
+    int64_t rtc_base;       /* seconds since 1970; MACHINE_RTC_DEFAULT for the fixed default */
+    const char *log_list;   /* -d, or NULL */
+    FILE *log_out;          /* borrowed */
+    const char *trace_list; /* tracepoints, or NULL */
+    uint64_t icount_limit;  /* 0: none */
+    uint64_t vtime_limit;   /* ns of virtual time; 0: none */
+    uint64_t audit_every;   /* instructions between audits of the MMU; 0: never */
+    uint64_t mirror_every;  /* instructions between looks through a mirror of the memory; 0: no mirror */
+    bool is_twin;           /* lockstep's: reports and saves nothing */
+    bool audit_events;      /* audit what was touched after every MMU event, everything every 1,000 */
+    bool jit;               /* compile hot code (-accel jit) */
+    unsigned jit_heat;      /* runs of a block before it is compiled; 0: default */
+    FILE *jit_perf_map;     /* where perf finds names for compiled code, or NULL; borrowed */
+    void (*jit_symbol)(void *ctx, uint64_t rip, char *buf, size_t size); /* names for it, or NULL */
+    void *jit_symbol_ctx;
     uint64_t jit_cache;        /* bytes for compiled code; 0: default */
     uint64_t max_shadow_pages; /* 0: default */
     uint64_t mem_limit;        /* bytes of guest memory that may have a frame at a time; 0: no limit */

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define RAM_BYTES 0x200000u
-#define JIT_RUNS  44 /* a few more than a block takes to be compiled */
+#define JIT_RUNS  3 /* of code that is compiled before the first */
 /* Places in guest-physical memory. All but code and data are the supervisor's alone, in the upper half as an operating
  * system would have it, so that nothing lies where the host has nothing. */
 #define KERNEL    0xffffffff80000000ull

@@ -1,8 +1,8 @@
 /*
  * Names for addresses, from the symbol table of an ELF image (32 or 64 bits, little endian).
  */
-#ifndef FRONTENDS_DEBUGGER_SYMBOLS_H
-#define FRONTENDS_DEBUGGER_SYMBOLS_H
+#ifndef FRONTENDS_MACHINE_SYMBOLS_H
+#define FRONTENDS_MACHINE_SYMBOLS_H
 
 #include "frontends/machine/error.h"
 #include "frontends/machine/file.h"

@@ -1,4 +1,4 @@
-#include "frontends/debugger/symbols.h"
+#include "frontends/machine/symbols.h"
 
 #include <elf.h>
 #include <inttypes.h>

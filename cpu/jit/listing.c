@@ -1,0 +1,105 @@
+/*
+ * What people see of compiled code: `-d jit`, guest and host code side by side, and the map that perf reads.
+ */
+#include "cpu/jit/internal.h"
+
+#include <capstone/capstone.h>
+#include <inttypes.h>
+
+/* ---- perf's map ---- */
+
+static void map_line(const struct jit *j, const uint8_t *from, const uint8_t *to, uint64_t rip, gpa_t gpa,
+                     const char *what)
+{
+    char name[128] = "";
+    if (j->symbol)
+        j->symbol(j->symbol_ctx, rip, name, sizeof name);
+    fprintf(j->perf_map, "%" PRIxPTR " %zx guest:%s%s0x%" PRIx64 "[0x%" PRIx64 "]%s\n", (uintptr_t)from,
+            (size_t)(to - from), name, name[0] ? ":" : "", rip, gpa, what);
+}
+
+void jit_perf_map_stubs(const struct jit *j)
+{
+    if (!j->perf_map)
+        return;
+    fprintf(j->perf_map, "%" PRIxPTR " %zx jit:stubs\n", (uintptr_t)j->arena.code, j->stubs_end);
+    fflush(j->perf_map);
+}
+
+void jit_perf_map_region(const struct tr *t)
+{
+    const struct jit *j = t->j;
+    const struct block *root = t->blocks[0].b;
+    if (!j->perf_map)
+        return;
+    for (unsigned k = 0; k < t->nblocks; k++) {
+        const struct block *b = t->blocks[k].b;
+        const uint8_t *end = k + 1 < t->nblocks ? t->blocks[k + 1].entry - JIT_FAR_LEN : t->cold_start;
+        map_line(j, t->blocks[k].entry - JIT_FAR_LEN + t->e.exec, end + t->e.exec, t->v->rip + b->gpa - root->gpa,
+                 b->gpa, "");
+    }
+    map_line(j, t->cold_start + t->e.exec, t->e.p + t->e.exec, t->v->rip, root->gpa, ".slow");
+    fflush(j->perf_map);
+}
+
+/* ---- side by side ---- */
+
+struct listing {
+    const struct tr *t;
+    csh handle;
+};
+
+static unsigned disassemble(const struct listing *l, const uint8_t *from, const uint8_t *to, bool print)
+{
+    cs_insn *insn = NULL;
+    size_t n =
+        from < to ? cs_disasm(l->handle, from, (size_t)(to - from), (uint64_t)(from - l->t->e.start), 0, &insn) : 0;
+    for (size_t k = 0; print && k < n; k++)
+        log_emit(l->t->j->log, LOG_JIT, "      +0x%04" PRIx64 "  %s %s", insn[k].address, insn[k].mnemonic,
+                 insn[k].op_str);
+    if (n)
+        cs_free(insn, n);
+    return (unsigned)n;
+}
+
+static void list_part(const struct listing *l, const char *what, const uint8_t *from, const uint8_t *to)
+{
+    unsigned n = disassemble(l, from, to, false);
+    log_emit(l->t->j->log, LOG_JIT, "  %-48s %u host instruction%s, %zu bytes", what, n, n == 1 ? "" : "s",
+             (size_t)(to - from));
+    disassemble(l, from, to, true);
+}
+
+static void list_insn(const struct listing *l, const struct tr_mark *m)
+{
+    const struct block *b = l->t->blocks[m->block].b;
+    char text[96], line[160];
+    gpa_t at = b->gpa + b->insn[m->insn].off;
+    snprintf(line, sizeof line, "0x%" PRIx64 ": %s", at, insn_print(&b->insn[m->insn], at, text, sizeof text));
+    list_part(l, line, m->from, m->to);
+}
+
+void jit_list_region(const struct tr *t)
+{
+    struct listing l = {.t = t};
+    unsigned block = 0;
+    if (!log_is_on(t->j->log, LOG_JIT) || cs_open(CS_ARCH_X86, CS_MODE_64, &l.handle) != CS_ERR_OK)
+        return;
+    log_emit(t->j->log, LOG_JIT,
+             "region at gpa 0x%" PRIx64 ", mode 0x%x: %u blocks, %u instructions, %zu bytes, %zu of them cold",
+             t->blocks[0].b->gpa, t->blocks[0].b->mode, t->nblocks, t->nmarks, (size_t)(t->e.p - t->e.start),
+             (size_t)(t->e.p - t->cold_start));
+    for (unsigned k = 0; k < t->nmarks; k++) {
+        if (k == 0 || t->marks[k].block != block) {
+            block = t->marks[k].block;
+            list_part(&l, "head", t->blocks[block].entry, t->marks[k].from);
+        }
+        list_insn(&l, &t->marks[k]);
+        bool last = k + 1 == t->nmarks || t->marks[k + 1].block != block;
+        const uint8_t *end = block + 1 < t->nblocks ? t->blocks[block + 1].entry - JIT_FAR_LEN : t->cold_start;
+        if (last && end > t->marks[k].to)
+            list_part(&l, "end", t->marks[k].to, end);
+    }
+    list_part(&l, "cold", t->cold_start, t->e.p);
+    cs_close(&l.handle);
+}
