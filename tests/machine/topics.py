@@ -7,6 +7,7 @@ from harness import check, run_guest, tmp, write_tmp
 MODES = ("shadow", "walk", "ept")
 TOPICS = {  # guest: checks that must be there at least, with -cpu max
     "debugging": 95,
+    "events": 45,
     "fpu": 155,
     "gates": 120,
     "paging32": 85,
