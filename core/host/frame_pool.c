@@ -26,9 +26,10 @@ struct frame_pool {
     uint8_t *base;   /* 2 MiB aligned, so that aligned runs may become huge pages of the operating system */
     uint64_t frames; /* frame number `frames` itself is the shared zero frame, outside all accounts */
     uint64_t used, peak;
-    uint64_t words;  /* of the bitmap, a multiple of HUGE_WORDS */
-    uint64_t *taken; /* bit per frame; bits beyond `frames` are set */
-    uint64_t low;    /* no word below this one has a free frame */
+    uint64_t words;     /* of the bitmap, a multiple of HUGE_WORDS */
+    uint64_t *taken;    /* bit per frame; bits beyond `frames` are set */
+    uint64_t *accessed; /* bit per frame, each word atomic */
+    uint64_t low;       /* no word below this one has a free frame */
     uint32_t *refs;
     struct frame_tag (*tags)[FRAME_TAG_KINDS];
     uint64_t next_tag;
@@ -72,9 +73,10 @@ static bool make_tables(struct frame_pool *p)
 {
     p->words = (p->frames + HUGE_FRAMES - 1) / HUGE_FRAMES * HUGE_WORDS;
     p->taken = map_zeroed(p->words * sizeof *p->taken);
+    p->accessed = map_zeroed(p->words * sizeof *p->accessed);
     p->refs = map_zeroed(p->frames * sizeof *p->refs);
     p->tags = map_zeroed(p->frames * sizeof *p->tags);
-    if (!p->taken || !p->refs || !p->tags)
+    if (!p->taken || !p->accessed || !p->refs || !p->tags)
         return false;
     for (uint64_t i = p->frames; i < p->words * WORD_BITS; i++)
         p->taken[i / WORD_BITS] |= 1ull << (i % WORD_BITS);
@@ -113,6 +115,8 @@ void frame_pool_destroy(struct frame_pool *p)
         munmap(p->base, file_size(p));
     if (p->taken)
         munmap(p->taken, p->words * sizeof *p->taken);
+    if (p->accessed)
+        munmap(p->accessed, p->words * sizeof *p->accessed);
     if (p->refs)
         munmap(p->refs, p->frames * sizeof *p->refs);
     if (p->tags)
@@ -232,6 +236,26 @@ static void clear_tags(struct frame_pool *p, pfn_t pfn)
             p->tags[pfn][k] = (struct frame_tag){0};
 }
 
+/* Looks first, here and below: the words of what is never marked stay untouched memory, and shared ones in the caches.
+ */
+bool frame_pool_is_accessed(const struct frame_pool *p, pfn_t pfn)
+{
+    return pfn < p->frames && __atomic_load_n(&p->accessed[pfn / WORD_BITS], __ATOMIC_RELAXED) >> (pfn % WORD_BITS) & 1;
+}
+
+void frame_pool_clear_accessed(struct frame_pool *p, pfn_t pfn)
+{
+    if (frame_pool_is_accessed(p, pfn))
+        __atomic_fetch_and(&p->accessed[pfn / WORD_BITS], ~(1ull << (pfn % WORD_BITS)), __ATOMIC_RELAXED);
+}
+
+void frame_pool_mark_accessed(struct frame_pool *p, pfn_t first, uint64_t count)
+{
+    for (pfn_t pfn = first; pfn < first + count && pfn < p->frames; pfn++)
+        if (!frame_pool_is_accessed(p, pfn))
+            __atomic_fetch_or(&p->accessed[pfn / WORD_BITS], 1ull << (pfn % WORD_BITS), __ATOMIC_RELAXED);
+}
+
 /* Gives a run of frames that nobody holds any more back to the operating system. */
 static void punch(struct frame_pool *p, pfn_t first, uint64_t count)
 {
@@ -244,6 +268,7 @@ static void punch(struct frame_pool *p, pfn_t first, uint64_t count)
 static void mark_free(struct frame_pool *p, pfn_t pfn)
 {
     clear_tags(p, pfn);
+    frame_pool_clear_accessed(p, pfn);
     p->taken[pfn / WORD_BITS] &= ~(1ull << (pfn % WORD_BITS));
     if (pfn / WORD_BITS < p->low)
         p->low = pfn / WORD_BITS;

@@ -49,6 +49,14 @@ struct frame_tag frame_pool_tag(const struct frame_pool *p, pfn_t pfn, enum fram
 bool frame_pool_get_tagged(struct frame_pool *p, pfn_t pfn, enum frame_tag_kind kind, uint64_t id);
 /* Asked by the holder of a reference before it writes: true if that is the only one; the frame's tags are gone then. */
 bool frame_pool_own(struct frame_pool *p, pfn_t pfn);
+
+/* A mark that the frame was used since it was last aged: set by who gives up a mapping of his own of it, whose accessed
+ * state would otherwise be forgotten. Aging counts it as the host entry's own and takes it. The mark is of the frame,
+ * so of several mms that share one the first to age it takes it; it goes with the frame. None of these takes a lock: a
+ * subscriber calls them under its own. Linux: PG_referenced, kvm_set_pfn_accessed. */
+void frame_pool_mark_accessed(struct frame_pool *p, pfn_t first, uint64_t count);
+bool frame_pool_is_accessed(const struct frame_pool *p, pfn_t pfn);
+void frame_pool_clear_accessed(struct frame_pool *p, pfn_t pfn);
 uint64_t frame_pool_used(const struct frame_pool *p);
 /* The most that were ever in use at a time. */
 uint64_t frame_pool_peak(const struct frame_pool *p);

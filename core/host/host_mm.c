@@ -280,17 +280,24 @@ struct notify_range host_mm_page_range(struct host_mm *mm, hva_t hva, enum notif
         .mm = mm, .start = hva, .end = hva + PAGE_SIZE, .event = event, .flags = NOTIFY_BLOCKABLE};
 }
 
+/* `to` takes the place of `old`: what is known of the use of the old frame stays known (Linux: folio_migrate_flags). */
+static hpte_t hpte_inherit_accessed(const struct host_mm *mm, hpte_t old, hpte_t to)
+{
+    bool used = hpte_is_resident(old) && frame_pool_is_accessed(mm->pool, hpte_frame(old));
+    return used && hpte_is_resident(to) ? to | HPTE_ACCESSED : to;
+}
+
 void host_mm_set_notify_locked(struct host_mm *mm, hva_t hva, hpte_t to)
 {
     mm->counters.change_ptes++;
     notify_change_pte(mm, hva, (struct hpte_view){.pfn = hpte_frame(to), .writable = to & HPTE_WRITE});
-    hpte_set(&mm->hptes, hva, to);
+    hpte_set(&mm->hptes, hva, hpte_inherit_accessed(mm, *hpte_lookup(&mm->hptes, hva), to));
 }
 
 void host_mm_replace_locked(struct host_mm *mm, hva_t hva, hpte_t to)
 {
     hpte_t old = *hpte_lookup(&mm->hptes, hva);
-    hpte_set(&mm->hptes, hva, to);
+    hpte_set(&mm->hptes, hva, hpte_inherit_accessed(mm, old, to));
     notify_invalidate_range(mm, hva, hva + PAGE_SIZE);
     put_hpte(mm, old);
 }

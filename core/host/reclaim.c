@@ -141,11 +141,14 @@ static struct unit unit_at(const struct host_mm *mm, hva_t hva)
     return (struct unit){hva, hva + PAGE_SIZE};
 }
 
+/* By the host entries, and by those who gave up mappings of the frames (Linux: page_referenced and PG_referenced). */
 static bool any_accessed(const struct host_mm *mm, struct unit u)
 {
-    for (hva_t hva = u.start; hva < u.end; hva += PAGE_SIZE)
-        if (*hpte_lookup(&mm->hptes, hva) & HPTE_ACCESSED)
+    for (hva_t hva = u.start; hva < u.end; hva += PAGE_SIZE) {
+        hpte_t e = *hpte_lookup(&mm->hptes, hva);
+        if ((e & HPTE_ACCESSED) || frame_pool_is_accessed(mm->pool, hpte_frame(e)))
             return true;
+    }
     return false;
 }
 
@@ -154,6 +157,7 @@ static void set_age(struct host_mm *mm, struct unit u, unsigned age)
     for (hva_t hva = u.start; hva < u.end; hva += PAGE_SIZE) {
         hpte_t *e = hpte_lookup(&mm->hptes, hva);
         *e = hpte_with_age(*e & ~(hpte_t)HPTE_ACCESSED, age);
+        frame_pool_clear_accessed(mm->pool, hpte_frame(*e));
     }
 }
 

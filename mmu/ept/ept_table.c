@@ -109,6 +109,15 @@ static uint64_t table_drop(struct ept *e, struct ept_table *t)
     return n;
 }
 
+/* The host's aging hears of the use that the leaf knew of. Without A bits there is nothing to hand on: the host entry
+ * has its own from the gup that led to the leaf, and aging that takes it takes the leaf. Linux: kvm_set_pfn_accessed.
+ */
+static void leaf_hand_on(struct ept *e, uint64_t leaf, int level)
+{
+    if (e->cfg.ad && (leaf & EPT_A))
+        frame_pool_mark_accessed(e->pool, ept_pfn(leaf), ept_level_pages(level));
+}
+
 uint64_t ept_entry_drop(struct ept *e, struct ept_table *t, uint64_t *entryp)
 {
     uint64_t old = *entryp;
@@ -126,6 +135,7 @@ uint64_t ept_entry_drop(struct ept *e, struct ept_table *t, uint64_t *entryp)
     e->stats.zapped++;
     e->mmu->stats.zaps++;
     ept_leaf_drop_tlb(e, t, entryp);
+    leaf_hand_on(e, old, t->level);
     return 1;
 }
 

@@ -67,6 +67,16 @@ static void subtree_drop_cached(struct shadow *sh, struct sp *sp)
     }
 }
 
+/* What the leaf knew goes on to those who want it: the dirty log and the host's aging. Linux:
+ * mmu_spte_clear_track_bits, kvm_set_pfn_accessed. */
+static void leaf_hand_on(struct shadow *sh, struct memslot *slot, gfn_t gfn, uint64_t spte, int level)
+{
+    if (slot && (spte & (SPTE_D_LOG | SPTE_DIRTY)) == (SPTE_D_LOG | SPTE_DIRTY))
+        dirty_mark(sh->mmu->mem, slot, gfn, -1);
+    if (spte & SPTE_ACCESSED)
+        frame_pool_mark_accessed(sh->pool, spte_pfn(spte), level_pages(level));
+}
+
 void spte_drop(struct shadow *sh, uint64_t *sptep)
 {
     struct sp *sp = sp_of(sh, sptep);
@@ -78,11 +88,9 @@ void spte_drop(struct shadow *sh, uint64_t *sptep)
         gfn_t gfn = spte_gfn(sh, sptep);
         struct memslot *slot = memslot_find(sh->mmu->mem, role_as(sp->role), gfn);
         spte_drop_cached(sh, sptep);
-        if (slot) {
+        if (slot)
             rmap_remove(&sh->descs, slot, gfn, level, sptep);
-            if ((spte & (SPTE_D_LOG | SPTE_DIRTY)) == (SPTE_D_LOG | SPTE_DIRTY))
-                dirty_mark(sh->mmu->mem, slot, gfn, -1); /* Linux: mmu_spte_clear_track_bits */
-        }
+        leaf_hand_on(sh, slot, gfn, spte, level);
         sh->mmu->stats.zaps++;
         trace_point(sh->mmu->trace, TRACE_MMU_ZAP, gfn, (uint64_t)level, spte, sp->role.word);
     } else if (spte_is_link(spte, level)) {

@@ -149,6 +149,24 @@ START_TEST(a_write_to_the_zero_frame_faults_in_the_host)
 }
 END_TEST
 
+START_TEST(the_mark_of_use_goes_with_the_frame)
+{
+    pfn_t a = frame_pool_alloc(pool), b = frame_pool_alloc(pool), zero = frame_pool_zero_frame(pool);
+    frame_pool_mark_accessed(pool, a, 1);
+    frame_pool_mark_accessed(pool, zero, 1);
+    ck_assert(frame_pool_is_accessed(pool, a));
+    ck_assert(!frame_pool_is_accessed(pool, b));
+    ck_assert(!frame_pool_is_accessed(pool, zero));
+    frame_pool_mark_accessed(pool, a, 2);
+    frame_pool_clear_accessed(pool, a);
+    ck_assert(!frame_pool_is_accessed(pool, a));
+    ck_assert(frame_pool_is_accessed(pool, b));
+    frame_pool_put(pool, b);
+    ck_assert_uint_eq(frame_pool_alloc(pool), b);
+    ck_assert(!frame_pool_is_accessed(pool, b));
+}
+END_TEST
+
 START_TEST(impossible_sizes_are_refused)
 {
     ck_assert_ptr_null(frame_pool_create(0, err, sizeof err));
@@ -175,6 +193,7 @@ static Suite *suite(void)
 #else
     (void)a_write_to_the_zero_frame_faults_in_the_host; /* the sanitizer takes the signal */
 #endif
+    tcase_add_test(t, the_mark_of_use_goes_with_the_frame);
     tcase_add_test(t, impossible_sizes_are_refused);
     suite_add_tcase(s, t);
     return s;

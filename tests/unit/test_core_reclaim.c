@@ -104,6 +104,20 @@ START_TEST(a_page_that_a_subscriber_used_meanwhile_is_spared_and_asked_with_a_fl
 }
 END_TEST
 
+START_TEST(a_page_whose_frame_is_marked_as_used_is_spared_once)
+{
+    touch_all(8);
+    host_mm_age(rig.mm, 8);
+    host_mm_age(rig.mm, 8);
+    frame_pool_mark_accessed(host_mm_pool(rig.mm), host_mm_peek(rig.mm, page(3)).pfn, 1);
+    ck_assert_int_eq(host_mm_migrate(rig.mm, page(3)), HOST_OK); /* the new frame has it from the old one */
+    ck_assert_uint_eq(host_mm_reclaim(rig.mm, 7, NULL), 7);
+    for (unsigned i = 0; i < 8; i++)
+        ck_assert_int_eq(is_out(i), i != 3);
+    ck_assert(!host_mm_is_young(rig.mm, page(3))); /* reclaim came by and took the mark */
+}
+END_TEST
+
 START_TEST(when_all_is_young_reclaim_takes_young_pages_at_last)
 {
     touch_all(8);
@@ -285,6 +299,7 @@ static Suite *suite(void)
     tcase_add_test(t, aging_goes_round_and_asks_no_page_twice_in_one_call);
     tcase_add_test(t, reclaim_takes_what_was_longest_untouched);
     tcase_add_test(t, a_page_that_a_subscriber_used_meanwhile_is_spared_and_asked_with_a_flush);
+    tcase_add_test(t, a_page_whose_frame_is_marked_as_used_is_spared_once);
     tcase_add_test(t, when_all_is_young_reclaim_takes_young_pages_at_last);
     tcase_add_test(t, reclaim_order_is_a_function_of_the_calls);
     tcase_add_test(t, a_gup_over_the_limit_succeeds_and_the_next_safe_point_reclaims);

@@ -179,6 +179,23 @@ START_TEST(without_accessed_bits_aging_zaps)
 }
 END_TEST
 
+START_TEST(accessed_state_of_a_dropped_leaf_reaches_the_hosts_aging)
+{
+    guest_write(0x5000, 1);
+    guest_write(0x6000, 1);
+    host_mm_age(r->mm, host_mm_resident(r->mm));
+    tlb_flush_all(r->mmu);
+    ck_assert_uint_eq(guest_read(0x5000), 1); /* the leaf knows, the host entry does not */
+    ck_assert(!host_mm_peek(r->mm, hva(0x5000)).accessed);
+    mmu_zap_all(r->mmu);
+    ck_assert_uint_eq(*leaf(0x5000, NULL), 0);
+    ck_assert(host_mm_is_young(r->mm, hva(0x5000)));
+    ck_assert(!host_mm_is_young(r->mm, hva(0x6000)));
+    host_mm_age(r->mm, host_mm_resident(r->mm));
+    ck_assert(!host_mm_is_young(r->mm, hva(0x5000)));
+}
+END_TEST
+
 /* ---- change_pte ---- */
 
 START_TEST(merged_page_is_repointed_read_only_without_a_fault)
@@ -670,6 +687,7 @@ static Suite *suite(void)
         guest_table_that_the_host_takes_back_drops_what_was_walked_from_it,
         accessed_bits_answer_the_hosts_aging,
         without_accessed_bits_aging_zaps,
+        accessed_state_of_a_dropped_leaf_reaches_the_hosts_aging,
         merged_page_is_repointed_read_only_without_a_fault,
         change_pte_keeps_the_leaf_and_drops_the_tlb_entry,
         huge_host_page_becomes_one_large_leaf,

@@ -101,6 +101,58 @@ START_TEST(guest_table_is_as_young_as_what_it_maps)
 }
 END_TEST
 
+/* The ways in which an spte goes while its frame stays. */
+static void guest_clears_entry(void)
+{
+    rig_put(r, 0x4000, 0);
+    rig_put(r, 0x4008, 0);
+}
+
+static void all_is_zapped(void)
+{
+    mmu_zap_all(r->mmu);
+}
+
+static void shadow_shrinks(void)
+{
+    mmu_shrink(r->mmu, 100);
+}
+
+static void host_write_protects(void)
+{
+    host_mm_mprotect(r->mm, r->hva + 0x10000, 0x2000, HOST_READ);
+}
+
+static void host_migrates(void)
+{
+    ck_assert_int_eq(host_mm_migrate(r->mm, r->hva + 0x10000), HOST_OK);
+    ck_assert_int_eq(host_mm_migrate(r->mm, r->hva + 0x11000), HOST_OK);
+}
+
+static void (*const ends[])(void) = {guest_clears_entry, all_is_zapped, shadow_shrinks, host_write_protects,
+                                     host_migrates};
+
+START_TEST(accessed_state_of_a_zapped_spte_reaches_the_hosts_aging)
+{
+    hva_t used = r->hva + 0x10000, unused = r->hva + 0x11000;
+    rig_map(r, GVA, 0x10000, PTE_ALL);
+    rig_map(r, GVA + 0x1000, 0x11000, PTE_ALL);
+    rig_long_mode(r, 0x1000);
+    rig_expect(r, GVA, ACCESS_WRITE, 0x10000);
+    rig_expect(r, GVA + 0x1000, ACCESS_WRITE, 0x11000);
+    host_mm_age(r->mm, host_mm_resident(r->mm));
+    rig_expect(r, GVA, ACCESS_READ, 0x10000); /* its spte knows, its host entry does not */
+    ck_assert(!host_mm_peek(r->mm, used).accessed);
+    ends[_i]();
+    ck_assert_ptr_null(head_of(0x10, 1));
+    ck_assert(host_mm_is_young(r->mm, used));
+    ck_assert(host_mm_is_young(r->mm, used)); /* asking takes nothing */
+    ck_assert(!host_mm_is_young(r->mm, unused));
+    host_mm_age(r->mm, host_mm_resident(r->mm));
+    ck_assert(!host_mm_is_young(r->mm, used));
+}
+END_TEST
+
 START_TEST(reclaim_takes_what_the_guest_does_not_use)
 {
     for (unsigned i = 0; i < 64; i++)
@@ -341,6 +393,23 @@ START_TEST(large_pages_age_and_are_repointed_as_a_whole)
 }
 END_TEST
 
+START_TEST(accessed_state_of_a_zapped_large_spte_stays_with_all_of_its_page)
+{
+    map_large(0, 0x400000);
+    rig_long_mode(r, 0x1000);
+    rig_expect(r, GVA, ACCESS_WRITE, 0x400000);
+    ck_assert_ptr_nonnull(head_of(0x400, 2));
+    host_mm_age(r->mm, host_mm_resident(r->mm));
+    rig_expect(r, GVA + 0x5000, ACCESS_READ, 0x405000);
+    ck_assert_int_eq(host_mm_split(r->mm, r->hva + 0x400000), HOST_OK);
+    ck_assert_ptr_null(head_of(0x400, 2));
+    ck_assert(host_mm_is_young(r->mm, r->hva + 0x405000));
+    ck_assert(host_mm_is_young(r->mm, r->hva + 0x5ff000));
+    host_mm_age(r->mm, host_mm_resident(r->mm));
+    ck_assert(!host_mm_is_young(r->mm, r->hva + 0x405000));
+}
+END_TEST
+
 START_TEST(gigabyte_page_is_served_by_large_sptes_where_the_host_has_runs)
 {
     map_large(0, 0x400000);
@@ -402,6 +471,7 @@ static Suite *suite(void)
     tcase_add_test(t, aging_reports_and_clears_accessed_state_without_losing_a_mapping);
     tcase_add_test(t, aging_a_range_sees_only_what_is_mapped_in_it);
     tcase_add_test(t, guest_table_is_as_young_as_what_it_maps);
+    tcase_add_loop_test(t, accessed_state_of_a_zapped_spte_reaches_the_hosts_aging, 0, ARRAY_LEN(ends));
     tcase_add_test(t, reclaim_takes_what_the_guest_does_not_use);
     tcase_add_test(t, merged_page_is_repointed_read_only_and_keeps_its_mapping);
     tcase_add_test(t, change_pte_repoints_every_spte_of_the_page_and_zaps_none);
@@ -412,6 +482,7 @@ static Suite *suite(void)
     tcase_add_test(t, tracked_page_disallows_the_large_mapping_around_it_while_it_is_tracked);
     tcase_add_test(t, host_that_splits_or_collapses_is_followed);
     tcase_add_test(t, large_pages_age_and_are_repointed_as_a_whole);
+    tcase_add_test(t, accessed_state_of_a_zapped_large_spte_stays_with_all_of_its_page);
     tcase_add_test(t, gigabyte_page_is_served_by_large_sptes_where_the_host_has_runs);
     tcase_add_test(t, paging_off_maps_huge_frames_by_large_sptes);
     tcase_add_test(t, four_mebibyte_page_is_two_large_sptes);
