@@ -290,6 +290,8 @@ static hpte_t hpte_inherit_accessed(const struct host_mm *mm, hpte_t old, hpte_t
 void host_mm_set_notify_locked(struct host_mm *mm, hva_t hva, hpte_t to)
 {
     mm->counters.change_ptes++;
+    if (mm->trace)
+        trace_point(mm->trace, TRACE_NOTIFIER_CHANGE_PTE, hva, hva + PAGE_SIZE, hpte_frame(to), (to & HPTE_WRITE) != 0);
     notify_change_pte(mm, hva, (struct hpte_view){.pfn = hpte_frame(to), .writable = to & HPTE_WRITE});
     hpte_set(&mm->hptes, hva, hpte_inherit_accessed(mm, *hpte_lookup(&mm->hptes, hva), to));
 }

@@ -315,7 +315,7 @@ static bool event_gfn(unsigned id, const uint64_t arg[4], uint64_t *gfn)
 
 static bool is_notifier(unsigned id)
 {
-    return id == TRACE_NOTIFIER_START || id == TRACE_NOTIFIER_END;
+    return id == TRACE_NOTIFIER_START || id == TRACE_NOTIFIER_END || id == TRACE_NOTIFIER_CHANGE_PTE;
 }
 
 bool debug_events_have_gva(uint64_t events)

@@ -80,14 +80,17 @@ void unsync_sync(struct shadow *sh, struct sp *sp)
     shadow_batch_begin(sh);
     unsync_unlist(sh, sp);
     track_add(sh->mmu->mem, role_as(sp->role), sp->gfn, TRACK_PT);
-    unsigned left = sp->used;
+    unsigned left = sp->used, changed = 0;
     for (unsigned i = 0; left && i < SP_ENTRIES; i++) {
         if (!spt[i])
             continue;
         left--;
+        uint64_t old = spt[i];
         spte_update(sh, sp, &spt[i], entry_now(sp, i));
+        changed += spt[i] != old;
     }
     sh->stats.syncs++;
+    trace_point(sh->mmu->trace, TRACE_MMU_SYNC, sp->gfn, sp->role.word, changed, 1);
     sp_touch(sh, sp);
     shadow_batch_end(sh);
 }
@@ -132,7 +135,9 @@ void unsync_sync_gva(struct mmu_vcpu *mv, gva_t gva)
     struct sp *sp = sp_of(sh, sptep);
     if (!sp->unsync)
         return;
+    uint64_t old = *sptep;
     spte_update(sh, sp, sptep, entry_now(sp, sp_index_of(sh, sptep)));
+    trace_point(sh->mmu->trace, TRACE_MMU_SYNC, sp->gfn, sp->role.word, *sptep != old, 0);
     sp_touch(sh, sp);
 }
 

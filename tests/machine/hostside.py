@@ -182,8 +182,7 @@ def test_linux_works_in_a_third_of_what_it_wants():
 
 
 def test_linux_works_with_few_table_pages():
-    base = linux_base()
-    result, _ = same_boot(["-mmu", "shadow", "-shadow-pages", "64"], base)
+    result, _ = workload.same("-mmu", "shadow", "-shadow-pages", "64")
     check(count(result, "shadow.recycled") > 1000, "no page was ever short")
 
 
