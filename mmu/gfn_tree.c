@@ -49,7 +49,7 @@ void *gfn_tree_make(struct gfn_tree *t, gfn_t gfn)
     struct gfn_mid **mid = &t->top[gfn >> 29];
     if (!*mid)
         *mid = node_make(t, 1, sizeof(**mid));
-    struct gfn_dir **dir = &(*mid)->dir[(gfn >> 18) & 1023];
+    struct gfn_dir **dir = &(*mid)->dir[(gfn >> 18) & (GFN_MID - 1)];
     if (!*dir)
         *dir = node_make(t, 1, sizeof(**dir));
     void **chunk = &(*dir)->chunk[(gfn >> 9) & 511];
@@ -67,7 +67,7 @@ gfn_t gfn_tree_next(const struct gfn_tree *t, gfn_t gfn, gfn_t end, void **chunk
             gfn = ((gfn >> 29) + 1) << 29;
             continue;
         }
-        const struct gfn_dir *dir = mid->dir[(gfn >> 18) & 1023];
+        const struct gfn_dir *dir = mid->dir[(gfn >> 18) & (GFN_MID - 1)];
         if (!dir) {
             gfn = ((gfn >> 18) + 1) << 18;
             continue;

@@ -15,6 +15,7 @@
 #define GFN_CHUNK 512u
 #define GFN_BITS  40
 #define GFN_LIMIT ((gfn_t)1 << GFN_BITS)
+#define GFN_MID   2048u
 #define GFN_TOP   (1u << (GFN_BITS - 29))
 
 struct gfn_dir {
@@ -23,7 +24,7 @@ struct gfn_dir {
 };
 
 struct gfn_mid {
-    struct gfn_dir *dir[1024];
+    struct gfn_dir *dir[GFN_MID];
 };
 
 struct gfn_tree {
@@ -37,7 +38,7 @@ static inline struct gfn_dir *gfn_tree_dir(const struct gfn_tree *t, gfn_t gfn)
     if (!t->top || gfn >= GFN_LIMIT)
         return NULL;
     const struct gfn_mid *mid = t->top[gfn >> 29];
-    return mid ? mid->dir[(gfn >> 18) & 1023] : NULL;
+    return mid ? mid->dir[(gfn >> 18) & (GFN_MID - 1)] : NULL;
 }
 
 /* The chunk of gfn, or NULL. */

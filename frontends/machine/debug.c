@@ -484,23 +484,29 @@ static void print_fault(const struct debug_event *ev, const struct inspect_out *
         inspect_say(out, "mmu.fault: %s of gva 0x%" PRIx64 " resolved: gpa 0x%" PRIx64, kind, ev->arg[0], ev->arg[3]);
 }
 
-static void print_fill(const struct debug_event *ev, const struct inspect_out *out)
+/* An entry of the machine's own tables: spte or EPT entry. */
+static void print_entry(const struct debug *d, uint64_t entry, int level, const struct inspect_out *out)
 {
     char text[200];
-    inspect_say(out, "mmu.fill: gva 0x%" PRIx64 " gpa 0x%" PRIx64 " level %" PRIu64, ev->arg[0], ev->arg[1],
-                ev->arg[3]);
-    if (!ev->arg[2])
-        return;
-    inspect_spte_text(ev->arg[2], (int)ev->arg[3], text, sizeof text);
-    inspect_say(out, "  spte 0x%016" PRIx64 " %s", ev->arg[2], text);
+    if (d->m->cfg.mmu == MACHINE_MMU_EPT)
+        inspect_ept_text(entry, text, sizeof text);
+    else
+        inspect_spte_text(entry, level, text, sizeof text);
+    inspect_say(out, "  %s 0x%016" PRIx64 " %s", d->m->cfg.mmu == MACHINE_MMU_EPT ? "ept " : "spte", entry, text);
 }
 
-static void print_zap(const struct debug_event *ev, const struct inspect_out *out)
+static void print_fill(const struct debug *d, const struct debug_event *ev, const struct inspect_out *out)
 {
-    char text[200];
+    inspect_say(out, "mmu.fill: gva 0x%" PRIx64 " gpa 0x%" PRIx64 " level %" PRIu64, ev->arg[0], ev->arg[1],
+                ev->arg[3]);
+    if (ev->arg[2])
+        print_entry(d, ev->arg[2], (int)ev->arg[3], out);
+}
+
+static void print_zap(const struct debug *d, const struct debug_event *ev, const struct inspect_out *out)
+{
     inspect_say(out, "mmu.zap: gfn 0x%" PRIx64 " level %" PRIu64, ev->arg[0], ev->arg[1]);
-    inspect_spte_text(ev->arg[2], (int)ev->arg[1], text, sizeof text);
-    inspect_say(out, "  spte 0x%016" PRIx64 " %s", ev->arg[2], text);
+    print_entry(d, ev->arg[2], (int)ev->arg[1], out);
 }
 
 static void print_spte_change(const struct debug_event *ev, const struct debug_spte *s, const struct inspect_out *out)
@@ -584,10 +590,10 @@ void debug_print_event(const struct debug *d, const struct debug_event *ev, cons
         print_fault(ev, out);
         break;
     case TRACE_MMU_FILL:
-        print_fill(ev, out);
+        print_fill(d, ev, out);
         break;
     case TRACE_MMU_ZAP:
-        print_zap(ev, out);
+        print_zap(d, ev, out);
         break;
     case TRACE_MMU_TRACKED_WRITE:
         print_tracked_write(ev, out);

@@ -79,6 +79,8 @@ void machine_print_counters(const struct machine *m, const char *prefix, const s
 unsigned machine_print_mmu_audit(struct machine *m, const struct inspect_out *out);
 /* "present writable user frame 0x12 ..." of an spte of this level; text of a guest entry likewise. */
 void inspect_spte_text(uint64_t spte, int level, char *text, size_t size);
+/* The same of an EPT entry. */
+void inspect_ept_text(uint64_t entry, char *text, size_t size);
 void inspect_gpte_text(uint64_t gpte, int level, bool leaf, unsigned size_of_entry, char *text, size_t size);
 
 /* ---- the host under the machine (inspect_host.c) ---- */

@@ -4,6 +4,7 @@
 #include "frontends/machine/inspect.h"
 
 #include "frontends/machine/machine.h"
+#include "mmu/ept/ept_entry.h"
 #include "mmu/mem.h"
 #include "mmu/shadow/gpte.h"
 
@@ -107,6 +108,14 @@ void inspect_spte_text(uint64_t spte, int level, char *text, size_t size)
     if (spte_pkey(spte))
         add(&t, " key-%u", spte_pkey(spte));
     add(&t, ", frame 0x%" PRIx64, (uint64_t)spte_pfn(spte));
+}
+
+void inspect_ept_text(uint64_t entry, char *text, size_t size)
+{
+    snprintf(text, size, "%s%s%s%s%s%s%s, frame 0x%" PRIx64, entry & EPT_R ? "read " : "",
+             entry & EPT_W ? "write " : "", entry & EPT_X ? "execute " : "", entry & EPT_A ? "accessed " : "",
+             entry & EPT_D ? "dirty " : "", entry & EPT_LARGE ? "large " : "",
+             entry & EPT_HOST_W ? "host-writable" : "host-read-only", ept_pfn(entry));
 }
 
 /* ---- the guest's side and the shadow's, level by level ---- */

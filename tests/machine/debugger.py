@@ -263,6 +263,68 @@ def test_walk_names_every_level_and_what_is_behind_it():
         check(end.status == 0, f"{end.status} {end.err}")
 
 
+# What stops the machine, in which modes, and how its text begins.
+EVENTS = (("fault", MODES, "mmu.fault: "), ("fill", MODES, "mmu.fill: "), ("tracked-write", MODES, "mmu.tracked_write: "),
+          ("zap", ("shadow",), "mmu.zap: "), ("flush", MODES, "mmu.flush: "), ("sync", ("shadow,unsync=on",), "mmu.sync "),
+          ("exit", ("ept",), "ept.exit: "), ("notifier", MODES, "notifier.start: "))
+
+
+def first_event(mode, point):
+    """The text of the first stop at the point, after a fork has given the host something to do."""
+    s = Session("-mmu", mode)
+    mapped_page(s)
+    s.ask("host fork")
+    check("event point" in s.ask(f"break mmu {point}"), point)
+    text = s.ask("continue")
+    s.end()
+    return text
+
+
+def test_every_event_stops_the_machine_in_every_mode_that_has_it():
+    for event, modes, start in EVENTS:
+        for mode in modes:
+            text = first_event(mode, event)
+            check("event point" in text and start in text, f"{mode} {event}: {text}")
+
+
+def test_events_of_one_page_or_address_alone_stop_the_machine():
+    for event, modes, start in EVENTS:
+        mode = modes[0]
+        text = first_event(mode, event)
+        gva = re.search(r"gva (0x\w+)", text)
+        gfn = re.search(r"gfn (0x\w+)", text) or re.search(r"gpa (0x\w+)", text)
+        for name, found in (("gva", gva if event in ("fault", "fill", "flush") else None), ("gfn", gfn)):
+            if not found or (name == "gfn" and event == "flush"):
+                continue
+            value = int(found.group(1), 16) >> (12 if name == "gfn" and "gpa" in found.group(0) else 0)
+            same = first_event(mode, f"{event} {name}=0x{value:x}")
+            check(start in same and found.group(0) in same, f"{event} {name}=0x{value:x}: {same}")
+            check("event point" not in first_event(mode, f"{event} {name}=0x7abcd{'000' if name == 'gva' else ''}"), f"{event}: a stop at what is not there")
+
+
+def test_lists_of_the_mmu_say_what_there_is():
+    for mode in MODES:
+        s = Session("-mmu", mode)
+        gva, gfn = mapped_page(s)
+        s.ask(f"watch 0x{gva:x} 4")
+        s.ask("continue")
+        tracked = s.ask("mmu tracked")
+        check(re.search(rf"gfn 0x{gfn:x}: .*watch 1", tracked), f"{mode}: {tracked}")
+        gfns = re.findall(r"gfn (0x\w+)", tracked)
+        check(len(gfns) == len(set(gfns)) and all(int(g, 16) < 0x2000 for g in gfns), f"{mode}: {tracked}")
+        check(re.search(r"page-table 1", tracked), f"{mode}: no page table is tracked: {tracked}")
+        check("gfn 0x100 to 0x1fff (7936 pages) RAM" in s.ask("mmu slots"), f"{mode}: slots")
+        cr3 = number(r"cr3 0x(\w+)", s.ask("mmu roots").split("(current)")[0].splitlines()[-1])
+        check(cr3 >> 12 in [int(g, 16) for g in gfns], f"{mode}: the root's table is not tracked")
+        check(re.search(r"mmu\.fills +[1-9]", s.ask("mmu stats")), f"{mode}: stats")
+        rmap = s.ask(f"mmu rmap 0x{gfn:x}")
+        check(("level 1: sp " in rmap) == (mode == "shadow"), f"{mode}: {rmap}")
+        check("every invariant holds" in s.ask("mmu audit"), f"{mode}: audit")
+        s.ask("delete all")
+        check(re.search(r"(mmu|ept|notifier)\.\w", s.ask("mmu step")), f"{mode}: step")
+        s.end()
+
+
 BAD = ["nonsense", "break", "break nosuch", "break 0x", "break 1 2", "break mmu", "break mmu nosuch", "break mmu fault gfn=", "break mmu zap gva=1",
        "break mmu fault foo=1", "watch", "watch 0xffff800000000000 8", "watch 0x1000 0", "watch 0x1000 99999999", "watch 0x1ffc 8", "delete", "delete 9",
        "delete -1", "step x", "step 0", "step 99999999999999999999999", "x/99999999xg 0", "x/4q 0", "x/0x 0", "x", "x/4xg", "x/1xg 0xffff800000000000",

@@ -220,11 +220,32 @@ START_TEST(tracking_takes_the_write_tag_and_leaves_the_read_tag)
 }
 END_TEST
 
+START_TEST(gfns_that_differ_in_any_bit_are_told_apart)
+{
+    struct gfn_tree t;
+    void *chunk, *made[GFN_BITS];
+    gfn_tree_init(&t, 64);
+    for (unsigned bit = 9; bit < GFN_BITS; bit++) {
+        ck_assert_ptr_null(gfn_tree_find(&t, (gfn_t)1 << bit));
+        made[bit] = gfn_tree_make(&t, (gfn_t)1 << bit);
+    }
+    gfn_t g = gfn_tree_next(&t, 0, GFN_LIMIT, &chunk);
+    for (unsigned bit = 9; bit < GFN_BITS; bit++) {
+        ck_assert_uint_eq(g, (gfn_t)1 << bit);
+        ck_assert_ptr_eq(chunk, made[bit]);
+        g = gfn_tree_next(&t, (g | (GFN_CHUNK - 1)) + 1, GFN_LIMIT, &chunk);
+    }
+    ck_assert_uint_eq(g, UINT64_MAX);
+    gfn_tree_fini(&t);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("mmu: tracking");
     TCase *t = tcase_create("tracking");
     tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, gfns_that_differ_in_any_bit_are_told_apart);
     tcase_add_test(t, only_kinds_with_a_count_are_told);
     tcase_add_test(t, counts_nest_and_never_fall_below_zero);
     tcase_add_test(t, address_spaces_are_tracked_apart);
