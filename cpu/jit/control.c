@@ -162,7 +162,7 @@ static void go(struct tr *t, int64_t target, uint32_t rec)
 
 static bool jmp_direct(struct tr *t, const struct insn *i)
 {
-    tr_commit(t);
+    tr_commit_edge(t, tr_edge_lost(t, target_of(t, i, true)));
     go(t, target_of(t, i, true), tr_slow(t, i));
     return true;
 }
@@ -176,11 +176,16 @@ static bool jcc(struct tr *t, const struct insn *i)
         tr_need_host(t, mask);
     else if (t->flags == BASE_RECIPE || t->overlay.kind)
         tr_collapse(t);
-    tr_commit(t);
+    int64_t next = target_of(t, i, false), target = target_of(t, i, true);
+    tr_commit_edge(t, tr_edge_lost(t, next) | tr_edge_lost(t, target));
     uint32_t rec = tr_slow(t, i);
     tr_host_or_slow(t, mask, rec);
+    if (in_page(target) && tr_edge_if(t, i->cc, (int32_t)target)) {
+        go(t, next, rec);
+        return true;
+    }
     uint8_t *taken = emit_jcc(e, i->cc);
-    go(t, target_of(t, i, false), rec);
+    go(t, next, rec);
     patch_jump(e, taken, e->p);
     go(t, target_of(t, i, true), rec);
     return true;

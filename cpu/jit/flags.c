@@ -200,6 +200,50 @@ static bool is_plain(const struct insn *i)
     }
 }
 
+/* Moves: they look at no flags; those of memory may fault, when the flags before them are as good as ever. */
+static bool is_move(const struct insn *i)
+{
+    return i->op == OP_MOV || i->op == OP_MOVZX || i->op == OP_MOVSX || i->op == OP_MOVSXD || i->op == OP_LEA;
+}
+
+/* Sets all flags if it does not fault. */
+static bool sets_all_at_last(const struct insn *i)
+{
+    switch (i->op) {
+    case OP_ADD:
+    case OP_OR:
+    case OP_AND:
+    case OP_SUB:
+    case OP_XOR:
+    case OP_CMP:
+    case OP_TEST:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static uint32_t written_by_move(const struct insn *i)
+{
+    if (i->enc == ENC_RM || i->op != OP_MOV)
+        return tr_bit(i->reg);
+    return i->flags & INSN_RM_REG ? tr_bit(i->rm) : 0;
+}
+
+uint32_t tr_lost_before_set(const struct block *b)
+{
+    uint32_t lost = 0;
+    for (unsigned k = 0; k < b->n; k++) {
+        const struct insn *i = &b->insn[k];
+        if (sets_all_at_last(i))
+            return lost;
+        if (!is_move(i))
+            break;
+        lost |= written_by_move(i);
+    }
+    return ~0u;
+}
+
 static enum look looks(const struct insn *i)
 {
     return sets_all(i) ? LOOK_SETS : is_plain(i) ? LOOK_NOTHING : LOOK_SEES;
@@ -237,49 +281,61 @@ static uint32_t recipe_sources(const struct jit_recipe *r)
     return source_bit(r->a) | source_bit(r->b);
 }
 
-/* A guest register into a slot of the frame. */
-static void store_source(struct tr *t, unsigned *src, int slot, unsigned name)
+/* A guest register into a slot of the frame, if it is among `lost`: those that are written before anyone looks. */
+static void store_source(struct tr *t, uint32_t lost, unsigned *src, int slot, unsigned name)
 {
-    if (*src >= 16)
+    if (*src >= 16 || !(lost & 1u << *src))
         return;
     emit_store(&t->e, tr_reg_in(t, *src), slot);
     *src = name;
 }
 
-static void commit_base(struct tr *t)
+static void commit_base(struct tr *t, uint32_t lost)
 {
     t->image = false;
     struct jit_recipe r = t->base;
     unsigned a = r.a, b = r.b;
-    store_source(t, &a, FRAME(m1), SRC_M1);
+    store_source(t, lost, &a, FRAME(m1), SRC_M1);
     if (r.b == r.a && r.a < 16)
-        b = SRC_M1;
+        b = a;
     else
-        store_source(t, &b, FRAME(m2), SRC_M2);
+        store_source(t, lost, &b, FRAME(m2), SRC_M2);
     r.a = (uint8_t)a;
     r.b = (uint8_t)b;
     emit_store_imm(&t->e, FRAME(recipe), tr_recipe(t, r)); /* and overlay = 0 */
     t->flags = BASE_FRAME;
 }
 
-static void commit_overlay(struct tr *t)
+static void commit_overlay(struct tr *t, uint32_t lost)
 {
     t->image = false;
     struct jit_recipe r = t->overlay;
     unsigned a = r.a;
-    store_source(t, &a, FRAME(m3), SRC_M3);
+    store_source(t, lost, &a, FRAME(m3), SRC_M3);
     r.a = (uint8_t)a;
     emit_rm(&t->e, (struct how){.size = 4}, OPC(0xc7), 0, op_frame(FRAME(overlay)));
     e32(&t->e, tr_recipe(t, r));
     t->overlay.kind = RECIPE_NONE;
 }
 
-void tr_commit_sources(struct tr *t)
+static void commit(struct tr *t, uint32_t lost)
 {
     if (t->flags == BASE_RECIPE)
-        commit_base(t);
+        commit_base(t, lost);
     if (t->flags != BASE_DEAD && t->overlay.kind)
-        commit_overlay(t);
+        commit_overlay(t, lost);
+}
+
+void tr_commit_sources(struct tr *t)
+{
+    commit(t, ~0u);
+}
+
+void tr_commit_edge(struct tr *t, uint32_t lost)
+{
+    commit(t, lost);
+    if (t->partial)
+        tr_collapse(t);
 }
 
 void tr_commit(struct tr *t)
@@ -342,7 +398,7 @@ void tr_set_flags_committed(struct tr *t, struct jit_recipe r)
     forget_pending(t);
     t->base = r;
     t->flags = BASE_RECIPE;
-    commit_base(t);
+    commit_base(t, ~0u);
     t->host = true;
     t->undefined = undefined_by(&t->b->insn[t->k]);
 }

@@ -309,6 +309,10 @@ unsigned tr_is_vector(const struct tr *t, const struct insn *i); /* enum vec_lev
 
 /* Goes on at an offset of the running page (translate.c). Flags are committed. */
 void tr_edge(struct tr *t, int32_t offset);
+/* jcc there, if it is a block of the region. */
+bool tr_edge_if(struct tr *t, unsigned cc, int32_t offset);
+/* What tr_commit_edge() wants to know for an edge to an offset of the running page, or anywhere else. */
+uint32_t tr_edge_lost(const struct tr *t, int64_t offset);
 
 /* ---- listing.c: -d jit and perf's map, if they are asked for ---- */
 
@@ -356,6 +360,11 @@ bool tr_host_or_slow(struct tr *t, unsigned mask, uint32_t rec);
 void tr_store_partial(struct tr *t, enum partial_kind kind);
 /* Can the flags be had, by tr_host_or_slow(), once the host's are clobbered? */
 bool tr_can_restore(const struct tr *t);
+/* Registers written in b before all flags are set, if moves alone come before that; else all. */
+uint32_t tr_lost_before_set(const struct block *b);
+/* As tr_commit(), at the end of a block of whose successors tr_lost_before_set() has said `lost`: the other registers
+ * are still there whenever the recipe is evaluated. */
+void tr_commit_edge(struct tr *t, uint32_t lost);
 /* Recipe and overlay into the frame, if not there; a partial one stays. */
 void tr_commit_sources(struct tr *t);
 

@@ -123,6 +123,26 @@ static void rip_at(struct tr *t, int32_t offset)
     emit_lea(&t->e, t->wide ? 8 : 4, H_R14, (struct maddr){H_R14, -1, 0, offset});
 }
 
+uint32_t tr_edge_lost(const struct tr *t, int64_t offset)
+{
+    int known = offset >= 0 && offset < (int64_t)PAGE_SIZE ? region_find(t, (int32_t)offset) : -1;
+    return known >= 0 ? tr_lost_before_set(t->blocks[known].b) : ~0u;
+}
+
+bool tr_edge_if(struct tr *t, unsigned cc, int32_t offset)
+{
+    int known = region_find(t, offset);
+    if (known < 0)
+        return false;
+    if (t->nfix == ARRAY_LEN(t->fix)) {
+        t->e.full = true;
+        return true;
+    }
+    t->fix[t->nfix].at = emit_jcc(&t->e, cc);
+    t->fix[t->nfix++].block = (unsigned)known;
+    return true;
+}
+
 void tr_edge(struct tr *t, int32_t offset)
 {
     struct emit *e = &t->e;
