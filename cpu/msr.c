@@ -333,7 +333,10 @@ static bool write_other(struct vcpu *v, uint32_t index, uint64_t value)
     case MSR_DEBUGCTL:
         if (value & DEBUGCTL_LBR) /* the registers that would hold them are not offered */
             log_emit(v->log, LOG_UNIMP, "cpu%u: DEBUGCTL 0x%llx: branch records", v->index, (unsigned long long)value);
-        return put_masked(&m->debugctl, value, DEBUGCTL_LBR | DEBUGCTL_BTF);
+        if (value & ~(DEBUGCTL_LBR | DEBUGCTL_BTF))
+            return false;
+        m->debugctl = value & DEBUGCTL_BTF; /* LBR reads 0, as where there is no such thing */
+        return true;
     case MSR_PAT:
         return write_pat(v, value);
     case MSR_MISC_FEATURES:

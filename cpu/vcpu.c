@@ -228,8 +228,6 @@ void vcpu_set_rflags(struct vcpu *v, uint64_t value)
     v->rflags = (value & FLAGS_KEPT) | 2;
     if (changed & FLAG_AC)
         mmu_vcpu_set_mode(v->mv, v->cpl, value & FLAG_AC);
-    if (changed & value & FLAG_AC && v->cpl == 3 && v->cr0 & CR0_AM)
-        log_emit(v->log, LOG_UNIMP, "cpu%u: EFLAGS.AC set at CPL 3 with CR0.AM: alignment is not checked", v->index);
 }
 
 void vcpu_load_flags(struct vcpu *v, uint64_t value, uint64_t mask)

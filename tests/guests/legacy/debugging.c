@@ -140,6 +140,7 @@ SNIPPET(btf, 32, "nop\n xor %eax, %eax\n jnz 1f\n nop\n 1: jz 2f\n nop\n 2: nop\
 SNIPPET(btf_next, 32, "nop\n jmp 1f\n 1: nop\n int $0x80");
 SNIPPET(btf_call, 32, "nop\n call 1f\n 1: nop\n int $0x80");
 
+SNIPPET(read_lastbranch, 32, "rdmsr\n int $0x80");
 static void set_debugctl(u32 value)
 {
     __asm__ volatile("wrmsr" : : "c"(0x1d9), "a"(value), "d"(0));
@@ -158,6 +159,12 @@ static void branch_step(void)
     set_debugctl(2);
     if (!(get_debugctl() & 2))
         return;
+    probe_init(&p, read_lastbranch, 0);
+    p.in.ecx = 0x1db;
+    probe_run(&p);
+    set_debugctl(3);
+    check((get_debugctl() & 1) == (p.vector == VECTOR_DONE), "DEBUGCTL.LBR can be set where there are branch records");
+    set_debugctl(2);
     run_step(btf, F_TF);
     expect_db((u32)btf + 9, BS, "BTF: at the first branch that is taken");
     check_equal(get_debugctl() & 2, 0, "#DB clears BTF");
