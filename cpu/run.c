@@ -368,15 +368,15 @@ static bool is_conditional_branch(unsigned op)
     return op == OP_JCC || op == OP_LOOP || op == OP_LOOPE || op == OP_LOOPNE || op == OP_JCXZ;
 }
 
-/* Exactly one instruction. True if it was a branch that was taken. */
-static bool run_one(struct vcpu *v)
+/* Exactly one instruction, of at most `units` iterations if it is a REP. True if it was a branch that was taken. */
+static bool run_one(struct vcpu *v, uint64_t units)
 {
     const struct block *b = find_block(v);
     uint64_t rip = v->rip;
     if (has_code_limit(v))
         insns_within_limit(v, b);
     v->block = b;
-    v->rep_budget = 1;
+    v->rep_budget = units;
     unsigned slot = run_partial(v, b, 1), op = v->step[0].op;
     if (unlikely(v->debug != NULL))
         debug_note_rep(v, b, 1, rip);
@@ -459,11 +459,13 @@ static void check_exec_breakpoints(struct vcpu *v)
     }
 }
 
-/* Runs up to `end`, one instruction at a time while a shadow, a trap flag or a resume flag asks for it. */
+/* Runs up to `end`, one instruction at a time while a shadow, a trap flag or a resume flag asks for it. RF alone, as a
+ * REP has it that goes on after an interrupt, does not ask for one iteration at a time. */
 static void run_to(struct vcpu *v, uint64_t end)
 {
-    bool step = (v->rflags & (FLAG_TF | FLAG_RF)) || v->bp_exec ||
-                (v->int_shadow && (v->intr_pin || v->nmi_pending || v->pending_dbg));
+    bool alone =
+        v->rflags & FLAG_TF || v->bp_exec || (v->int_shadow && (v->intr_pin || v->nmi_pending || v->pending_dbg));
+    bool step = alone || v->rflags & FLAG_RF;
     v->pending_single_step = v->rflags & FLAG_TF;
     v->int_shadow = v->shadow_is_movss = false; /* the handler of STI or MOV SS opens a new one */
     if (!step && unlikely(v->debug != NULL)) {
@@ -473,7 +475,7 @@ static void run_to(struct vcpu *v, uint64_t end)
     } else {
         check_exec_breakpoints(v);
         v->rflags &= ~FLAG_RF;
-        bool branched = run_one(v);
+        bool branched = run_one(v, alone ? 1 : end - clock_now(v->clock));
         if (v->pending_single_step && !v->shadow_is_movss && (branched || !(v->msr.debugctl & DEBUGCTL_BTF)))
             vcpu_single_step_trap(v);
     }

@@ -7,6 +7,9 @@
  * committed. Flags of a repeated SCAS or CMPS that faults are those of the last iteration done (the manual has them
  * restored, which no program can rely on: an interrupt in the same place would leave them so).
  *
+ * Between two iterations RF is set: an event that is taken there pushes it so (SDM volume 3, 18.3.1.1), and a
+ * breakpoint at the instruction is met once, not before each iteration.
+ *
  * The runs: while both operands lie in pages that the TLB knows, in 64-bit or flat code with DF clear, iterations are
  * made up to the end of the nearer page at once, on host memory. Everything else goes one iteration at a time.
  */
@@ -289,6 +292,7 @@ static uint64_t next_rip(const struct vcpu *v, const struct insn *i)
 always_inline void rep_string(struct vcpu *v, const struct insn *i, const struct string_op *op)
 {
     uint64_t left = v->rep_budget;
+    v->rflags &= ~FLAG_RF;
     if (rep_count(v, i) == 0)
         return block_end_counted(v, i, next_rip(v, i), 1);
     do {
@@ -297,6 +301,7 @@ always_inline void rep_string(struct vcpu *v, const struct insn *i, const struct
         if (is_rep_over(v, i, op))
             return block_end_counted(v, i, next_rip(v, i), 0);
     } while (left && !v->attn);
+    v->rflags |= FLAG_RF;
     block_end_counted(v, i, insn_rip(v, i), 0);
 }
 

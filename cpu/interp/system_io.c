@@ -103,7 +103,7 @@ static void advance(struct vcpu *v, const struct insn *i, unsigned r)
     reg_set(v, r, i->adsize, reg_get(v, r, i->adsize) + step);
 }
 
-/* One iteration is done: to the next one, or on. Each counts one unit. */
+/* One iteration is done: to the next one, with RF set as between those of MOVS, or on. Each counts one unit. */
 static void end_iteration(struct vcpu *v, const struct insn *i)
 {
     bool again = false;
@@ -112,6 +112,10 @@ static void end_iteration(struct vcpu *v, const struct insn *i)
         reg_set(v, REG_RCX, i->adsize, left);
         again = left != 0;
     }
+    if (again)
+        v->rflags |= FLAG_RF;
+    else
+        v->rflags &= ~FLAG_RF;
     block_end_counted(v, i, again ? insn_rip(v, i) : insn_next_rip(v, i), 1);
 }
 
@@ -119,6 +123,7 @@ static bool is_finished(struct vcpu *v, const struct insn *i)
 {
     if (!is_rep(i) || reg_get(v, REG_RCX, i->adsize))
         return false;
+    v->rflags &= ~FLAG_RF;
     block_end(v, i, insn_next_rip(v, i), 2);
     return true;
 }

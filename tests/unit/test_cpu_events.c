@@ -170,6 +170,86 @@ START_TEST(an_accessed_bit_set_inside_the_running_block_is_seen_by_it)
 }
 END_TEST
 
+/* REP STOSB of `count` bytes, interrupted by an NMI after `units` of them; returns the flags image. */
+static uint64_t flags_of_interrupted_rep(struct cpu_rig *r, uint64_t count, uint64_t units)
+{
+    rig_long(r);
+    code(r, RIG_CODE, "\xf3\xaa\xf4"); /* REP STOSB; HLT */
+    code(r, RIG_HANDLERS + 16 * EXC_NMI, "\x48\xcf");
+    r->v->gpr[REG_RAX] = 0x5a;
+    r->v->gpr[REG_RCX] = count;
+    r->v->gpr[REG_RDI] = RIG_DATA;
+    uint64_t end = r->clock.icount + units;
+    while (r->clock.icount < end)
+        vcpu_run(r->v, end - r->clock.icount);
+    pulse(r->v, CPU_PIN_NMI);
+    vcpu_run(r->v, 1);
+    rig_expect_vector(r, EXC_NMI);
+    ck_assert_uint_eq(rig_slot64(r, 0), RIG_CODE + (units < count ? 0 : 2));
+    return rig_slot64(r, 2);
+}
+
+START_TEST(an_interrupt_between_iterations_pushes_rf_and_iret_goes_on)
+{
+    struct cpu_rig r;
+    rig_open(&r);
+    ck_assert_uint_eq(flags_of_interrupted_rep(&r, 100, 3), FLAG_RF | 2);
+    ck_assert(!(r.v->rflags & FLAG_RF));
+    for (unsigned k = 0; k < 20 && r.v->activity != VCPU_HALTED; k++)
+        vcpu_run(r.v, 1000);
+    ck_assert_int_eq(r.v->activity, VCPU_HALTED);
+    ck_assert_uint_eq(r.v->rip, RIG_CODE + 3);
+    ck_assert_uint_eq(r.v->gpr[REG_RDI], RIG_DATA + 100);
+    ck_assert_uint_eq(rig_peek(&r, RIG_DATA + 92, 8), 0x5a5a5a5a5a5a5a5a);
+    ck_assert(!(r.v->rflags & FLAG_RF));
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(an_interrupt_after_the_last_iteration_pushes_rf_clear)
+{
+    struct cpu_rig r;
+    rig_open(&r);
+    ck_assert_uint_eq(flags_of_interrupted_rep(&r, 3, 3), 2);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(a_rep_that_goes_on_needs_one_run_not_one_for_each_iteration)
+{
+    struct cpu_rig r;
+    rig_open(&r);
+    flags_of_interrupted_rep(&r, 1000, 3);
+    vcpu_run(r.v, 1); /* IRETQ */
+    ck_assert(r.v->rflags & FLAG_RF);
+    vcpu_run(r.v, 100000);
+    ck_assert_uint_eq(r.v->gpr[REG_RCX], 0);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(a_breakpoint_at_a_rep_is_met_once)
+{
+    struct cpu_rig r;
+    rig_open(&r);
+    rig_long(&r);
+    code(&r, RIG_CODE, "\xf3\xaa\xf4");
+    /* OR DWORD PTR [RSP + 16], RF; IRETQ */
+    code(&r, RIG_HANDLERS + 16 * EXC_DB, "\x81\x4c\x24\x10\x00\x00\x01\x00\x48\xcf");
+    r.v->gpr[REG_RCX] = 5;
+    r.v->gpr[REG_RDI] = RIG_DATA;
+    r.v->dr[0] = RIG_CODE;
+    r.v->dr[7] = 0x400 | 2;
+    breakpoints_update(r.v);
+    for (unsigned k = 0; k < 50 && r.v->activity != VCPU_HALTED; k++)
+        vcpu_run(r.v, 10);
+    ck_assert_int_eq(r.v->activity, VCPU_HALTED);
+    ck_assert_uint_eq(r.v->gpr[REG_RCX], 0);
+    ck_assert_uint_eq(r.v->history_count, 1);
+    rig_close(&r);
+}
+END_TEST
+
 static Suite *events_suite(void)
 {
     const TTest *const tests[] = {an_nmi_that_is_blocked_does_not_wake_a_halted_processor,
@@ -178,7 +258,11 @@ static Suite *events_suite(void)
                                   of_two_sipis_the_first_counts,
                                   what_gives_up_a_turn_is_told_whatever_ends_the_run,
                                   a_sipi_before_an_init_is_forgotten,
-                                  an_accessed_bit_set_inside_the_running_block_is_seen_by_it};
+                                  an_accessed_bit_set_inside_the_running_block_is_seen_by_it,
+                                  an_interrupt_between_iterations_pushes_rf_and_iret_goes_on,
+                                  an_interrupt_after_the_last_iteration_pushes_rf_clear,
+                                  a_rep_that_goes_on_needs_one_run_not_one_for_each_iteration,
+                                  a_breakpoint_at_a_rep_is_met_once};
     return rig_suite("events", tests, ARRAY_LEN(tests));
 }
 
