@@ -265,6 +265,27 @@ static bool is_sha(const struct insn *i)
     return insn_form(i)->gate == GATE_SHA && !(i->flags & INSN_RM_REG);
 }
 
+/* The instruction that the host stopped at. */
+static void decode_faulting(const struct oracle_case *c, const struct oracle_result *host, struct insn *i)
+{
+    uint64_t at = host->out.rip - CODE_AT;
+    decode_at(c, at < c->len ? (unsigned)at : 0, i);
+}
+
+/* 32-bit code: does the memory operand of the instruction that the host stopped at begin below 4 GiB and end above? */
+static bool operand_wraps(const struct oracle_case *c, const struct oracle_result *host)
+{
+    struct insn i;
+    decode_faulting(c, host, &i);
+    if (i.flags & INSN_RM_REG || i.adsize != 4 || !insn_form(&i)->modrm || insn_form(&i)->props & PROP_VSIB)
+        return false;
+    uint64_t off = (uint32_t)i.disp;
+    off += i.base < 8 ? host->out.gpr[i.base] : 0;
+    off += i.index < 8 ? host->out.gpr[i.index] << i.scale : 0;
+    unsigned size = i.opsize > i.srcsize ? i.opsize : i.srcsize;
+    return (uint64_t)(uint32_t)off + size > 0x100000000;
+}
+
 static const char *const known_names[] = {
 #define KNOWN(name, condition, reason) #name,
 #include "tests/oracle/known.def"
