@@ -122,7 +122,8 @@ static void place(struct vcpu *v, struct gfn_cache *c, gpa_t gpa, size_t len)
                  v->index, (unsigned long long)gpa);
 }
 
-/* Linux: kvm_setup_guest_pvclock. Nobody can look in between; the protocol is kept for those who look by tracking. */
+/* Linux: kvm_setup_guest_pvclock. Nobody can look in between (vCPUs take turns on one thread, so the compiler alone
+ * must keep the order); the protocol is kept for those who look by tracking. */
 static void write_time(struct vcpu *v)
 {
     struct kvm_pv *pv = v->pv;
@@ -132,13 +133,13 @@ static void write_time(struct vcpu *v)
     if (!t)
         return; /* no RAM there; or the host is out of frames, which ends the run anyway */
     t->version = (t->version + 1) | 1;
-    __atomic_thread_fence(__ATOMIC_RELEASE);
+    __atomic_signal_fence(__ATOMIC_RELEASE);
     t->tsc_timestamp = tsc_read(v);
     t->system_time = clock_now(v->clock);
     t->tsc_to_system_mul = TSC_MUL;
     t->tsc_shift = TSC_SHIFT;
     t->flags = cpu_has(v, CPU_FEATURE_KVMCLOCK_STABLE) ? TIME_STABLE : 0;
-    __atomic_thread_fence(__ATOMIC_RELEASE);
+    __atomic_signal_fence(__ATOMIC_RELEASE);
     t->version++;
     gfn_cache_end(&pv->time_cache, 0, sizeof *t);
 }
@@ -154,9 +155,9 @@ static void write_steal(struct vcpu *v, uint64_t stolen)
         return;
     s->preempted = 0;
     s->version = (s->version + 1) | 1;
-    __atomic_thread_fence(__ATOMIC_RELEASE);
+    __atomic_signal_fence(__ATOMIC_RELEASE);
     s->steal += stolen;
-    __atomic_thread_fence(__ATOMIC_RELEASE);
+    __atomic_signal_fence(__ATOMIC_RELEASE);
     s->version++;
     gfn_cache_end(&pv->steal_cache, 0, sizeof *s);
 }

@@ -38,9 +38,10 @@ static void rig_init(struct rig *g)
     clock_init(&g->clock);
     g->ram = malloc(RAM);
     memset(g->ram, 0xaa, RAM);
-    ck_assert(fw_cfg_init(
-        &g->fw,
-        &(struct fw_cfg_config){.memory = {g, rig_access}, .ram_size = 512ull << 20, .cpu_count = 2, .max_cpus = 4}));
+    ck_assert(fw_cfg_init(&g->fw, &(struct fw_cfg_config){.memory = {.ctx = g, .access = rig_access},
+                                                          .ram_size = 512ull << 20,
+                                                          .cpu_count = 2,
+                                                          .max_cpus = 4}));
 }
 
 static void rig_fini(struct rig *g)
