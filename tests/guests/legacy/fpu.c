@@ -170,7 +170,7 @@ SNIPPET(n_fninit, 32, "fninit\n int $0x80");
 SNIPPET(n_fnstenv, 32, "fnstenv (%ebx)\n int $0x80");
 SNIPPET(n_fnsave, 32, "fnsave (%ebx)\n int $0x80");
 SNIPPET(n_fxsave, 32, "int $0x80\n");
-SNIPPET(n_feni, 32, "fneni\n fndisi\n int $0x80");
+SNIPPET(n_feni, 32, ".byte 0xdb, 0xe0 /* fneni */\n .byte 0xdb, 0xe1 /* fndisi */\n int $0x80");
 SNIPPET(n_nop, 32, "nop\n addps %xmm0, %xmm0\n int $0x80");
 
 static void pend(void)
