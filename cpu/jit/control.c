@@ -142,12 +142,6 @@ static bool in_page(int64_t target)
     return target >= 0 && target < (int64_t)PAGE_SIZE;
 }
 
-static void rip_at(struct tr *t, int64_t offset)
-{
-    emit_load(&t->e, H_R14, FRAME(page));
-    emit_lea(&t->e, t->wide ? 8 : 4, H_R14, (struct maddr){H_R14, -1, 0, (int32_t)offset});
-}
-
 /* Goes on at an offset from the page; flags are committed. */
 static void go(struct tr *t, int64_t target, uint32_t rec)
 {
@@ -155,7 +149,7 @@ static void go(struct tr *t, int64_t target, uint32_t rec)
         tr_edge(t, (int32_t)target);
         return;
     }
-    rip_at(t, target);
+    tr_rip_at(t, (int32_t)target);
     look_up(t, rec);
     jump_entry(t);
 }
@@ -170,7 +164,7 @@ static bool jmp_direct(struct tr *t, const struct insn *i)
 static bool jcc(struct tr *t, const struct insn *i)
 {
     struct emit *e = &t->e;
-    unsigned mask = cc_flags(i->cc);
+    unsigned mask = insn_form(i)->read;
     bool have = tr_can_have_host(t, mask);
     if (have)
         tr_need_host(t, mask);
@@ -198,7 +192,7 @@ static bool call_direct(struct tr *t, const struct insn *i)
     tr_commit(t);
     uint32_t rec = tr_slow(t, i);
     if (!in_page(target)) {
-        rip_at(t, target);
+        tr_rip_at(t, (int32_t)target);
         look_up(t, rec);
         emit_store(e, H_R15, FRAME(tmp));
     }

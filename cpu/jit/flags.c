@@ -619,14 +619,8 @@ static void unless_image(struct tr *t, uint32_t rec)
 /* The host's flags from the frame's image, if that is what it has; else the handler. */
 static void host_from_frame(struct tr *t, uint32_t rec)
 {
-    struct emit *e = &t->e;
     unless_image(t, rec);
-    emit_mov(e, H_R15, H_RAX);
-    emit_rm(e, (struct how){.size = 4}, OPC(0x8b), H_RAX, op_frame(FRAME(flags)));
-    e8(e, 0x04); /* add al, 127 */
-    e8(e, 0x7f);
-    e8(e, 0x9e); /* sahf */
-    emit_mov(e, H_RAX, H_R15);
+    jit_emit_image_flags(&t->e);
     t->host = true;
     t->undefined = 0;
 }

@@ -1,5 +1,5 @@
 /*
- * Between C and compiled code: the stubs that every compiled block uses.
+ * Between C and compiled code: the thunks that every compiled block uses.
  */
 #include "cpu/jit/internal.h"
 
@@ -255,7 +255,7 @@ static void emit_exit(struct emit *e, enum jit_exit kind, bool has_ymm)
     emit_leave(e);
 }
 
-static void restore_flags(struct emit *e)
+void jit_emit_image_flags(struct emit *e)
 {
     emit_mov(e, H_R15, H_RAX);
     emit_rm(e, (struct how){.size = 4}, OPC(0x8b), H_RAX, op_frame(FRAME(flags)));
@@ -288,7 +288,7 @@ static void go_on(struct emit *e, bool has_ymm)
     restore_vec(e, has_ymm);
     move_x87(e, X87_FRSTOR);
     load_guest(e, H_R14);
-    restore_flags(e);
+    jit_emit_image_flags(e);
     emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(tmp))); /* jmp [tmp] */
 }
 
@@ -368,7 +368,7 @@ static void emit_vec(struct emit *e, enum vec_level level)
     emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(tmp2)));
 }
 
-bool jit_make_stubs(struct jit *j)
+bool jit_make_thunks(struct jit *j)
 {
     struct jit_arena *a = &j->arena;
     bool ymm = j->host_gates >> GATE_AVX & 1;
@@ -378,21 +378,21 @@ bool jit_make_stubs(struct jit *j)
                      .exec = a->code - a->code_write};
     j->enter = (void (*)(struct vcpu *, struct jit_frame *, const void *))(uintptr_t)(e.p + e.exec);
     emit_enter(&e);
-    j->stub_exit = e.p + e.exec;
+    j->thunk_exit = e.p + e.exec;
     emit_exit(&e, JIT_EXIT_EDGE, ymm);
-    j->stub_interp = e.p + e.exec;
+    j->thunk_interp = e.p + e.exec;
     emit_exit(&e, JIT_EXIT_INTERP, ymm);
-    j->stub_slow = e.p + e.exec;
+    j->thunk_slow = e.p + e.exec;
     emit_slow(&e, ymm);
-    j->stub_vec = e.p + e.exec;
+    j->thunk_vec = e.p + e.exec;
     emit_vec(&e, VEC_XMM);
-    j->stub_ymm = e.p + e.exec;
+    j->thunk_ymm = e.p + e.exec;
     if (ymm)
         emit_vec(&e, VEC_YMM);
-    j->stub_x87 = e.p + e.exec;
+    j->thunk_x87 = e.p + e.exec;
     emit_x87(&e, ymm);
     a->code_used = (size_t)(e.p - e.start);
-    j->stubs_end = a->code_used;
+    j->thunks_end = a->code_used;
     j->data_start = a->data_used;
     return !e.full;
 }

@@ -188,20 +188,33 @@ static bool neg_not(struct tr *t, const struct insn *i)
 
 /* ---- flags as operands: SETcc, CMOVcc ---- */
 
-static bool setcc(struct tr *t, const struct insn *i)
+/* What both begin with: the memory operand at [r14] (checked for writing or reading), then the host's flags. False:
+ * nothing was emitted. *rec: record to resume behind the instruction, or 0. */
+static bool condition_begin(struct tr *t, const struct insn *i, unsigned size, bool write, uint32_t *rec)
 {
-    unsigned mask = cc_flags(i->cc);
+    unsigned mask = insn_form(i)->read;
     bool mem = !(i->flags & INSN_RM_REG), have = tr_can_have_host(t, mask);
-    if ((mem || !have) && !tr_can_restore(t))
+    if (((mem || !have) && !tr_can_restore(t)) || (mem && !tr_has_ea(t, i)))
         return false;
-    if (mem && !tr_has_ea(t, i))
-        return false;
-    uint32_t rec = mem || !have ? tr_slow(t, i) : 0;
+    *rec = mem || !have ? tr_slow(t, i) : 0;
     if (mem) {
         tr_ea(t, i);
-        tr_check(t, 1, true, rec);
+        tr_check(t, size, write, *rec);
     }
-    tr_host_or_slow(t, mask, rec);
+    if (mem && !write) { /* r15 may be needed for the flags */
+        load_r15(t, size);
+        emit_mov(&t->e, H_R14, H_R15);
+    }
+    tr_host_or_slow(t, mask, *rec);
+    return true;
+}
+
+static bool setcc(struct tr *t, const struct insn *i)
+{
+    bool mem = !(i->flags & INSN_RM_REG);
+    uint32_t rec;
+    if (!condition_begin(t, i, 1, true, &rec))
+        return false;
     tr_begin(t, mem ? 0 : tr_bit(i->rm), false);
     emit_rm(&t->e, (struct how){.size = 1, .rm_byte = !mem}, OPC_0F((uint8_t)(0x90 | i->cc)), 0,
             mem ? op_r14() : tr_gpr(i->rm));
@@ -210,23 +223,12 @@ static bool setcc(struct tr *t, const struct insn *i)
     return true;
 }
 
-/* The memory operand goes through r14: r15 may be needed for the flags. */
 static bool cmov(struct tr *t, const struct insn *i)
 {
-    unsigned mask = cc_flags(i->cc);
-    bool mem = !(i->flags & INSN_RM_REG), have = tr_can_have_host(t, mask);
-    if ((mem || !have) && !tr_can_restore(t))
+    bool mem = !(i->flags & INSN_RM_REG);
+    uint32_t rec;
+    if (!condition_begin(t, i, i->opsize, false, &rec))
         return false;
-    if (mem && !tr_has_ea(t, i))
-        return false;
-    uint32_t rec = mem || !have ? tr_slow(t, i) : 0;
-    if (mem) {
-        tr_ea(t, i);
-        tr_check(t, i->opsize, false, rec);
-        load_r15(t, i->opsize);
-        emit_mov(&t->e, H_R14, H_R15);
-    }
-    tr_host_or_slow(t, mask, rec);
     tr_begin(t, tr_bit(i->reg), false);
     unsigned reg = tr_reg_in(t, i->reg);
     emit_rm(&t->e, how_of(i), OPC_0F((uint8_t)(0x40 | i->cc)), reg, mem ? op_reg(H_R14) : tr_gpr(i->rm));

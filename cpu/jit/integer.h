@@ -52,13 +52,6 @@ static inline void load_r15(struct tr *t, unsigned size)
         emit_rm(&t->e, (struct how){.size = 4}, OPC_0F(size == 1 ? 0xb6 : 0xb7), H_R15, op_r14());
 }
 
-static inline unsigned cc_flags(unsigned cc)
-{
-    static const uint16_t mask[] = {FLAG_OF, FLAG_CF, FLAG_ZF,           FLAG_CF | FLAG_ZF,
-                                    FLAG_SF, FLAG_PF, FLAG_SF | FLAG_OF, FLAG_ZF | FLAG_SF | FLAG_OF};
-    return mask[cc >> 1];
-}
-
 /* The instruction as it would be with its memory operand in a register: for recipes (integer.c). */
 const struct insn *tr_register_form(struct tr *t, const struct insn *i);
 /* CF into the host's, by r15; rec: slow record of the instruction. False: nothing was emitted, by the handler only. */

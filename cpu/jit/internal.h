@@ -186,17 +186,17 @@ struct jit {
     void (*symbol)(void *ctx, uint64_t rip, char *buf, size_t size);
     void *symbol_ctx;
     struct jit_arena arena;
-    size_t stubs_end; /* code and data after reset */
+    size_t thunks_end; /* code and data after reset */
     size_t data_start;
     void (*enter)(struct vcpu *v, struct jit_frame *f, const void *code);
-    const uint8_t *stub_exit, *stub_interp, *stub_slow, *stub_vec; /* where they run */
-    const uint8_t *stub_ymm, *stub_x87;
+    const uint8_t *thunk_exit, *thunk_interp, *thunk_slow, *thunk_vec; /* where they run */
+    const uint8_t *thunk_ymm, *thunk_x87;
     bool has_rorx;
     uint64_t host_gates; /* bits of enum op_gate: what the host's processor has of SSE and beyond */
     uint32_t generation; /* of compiled code: a block's is valid only if it has this one */
     uint64_t last_stamp;
     struct jit_context context[JIT_STAMPS];
-    unsigned next_context;
+    unsigned next_context, context_now;
     struct jit_entered last[JIT_LAST];
     struct jit_jump jumps[1u << JIT_JUMP_BITS];
     struct {
@@ -209,8 +209,16 @@ struct jit {
     } stats;
 };
 
-/* Emits the stubs (glue.c). False: no room. */
-bool jit_make_stubs(struct jit *j);
+/* Is there compiled code of the block, made since the last reset? */
+static inline bool jit_has_code(const struct jit *j, const struct block *b)
+{
+    return b->native && b->native_generation == j->generation;
+}
+
+/* Emits the thunks (glue.c). False: no room. */
+bool jit_make_thunks(struct jit *j);
+/* Emits what makes the host's flags those of the frame's image. Uses r15. */
+void jit_emit_image_flags(struct emit *e);
 /* Called by compiled code: does rec's instruction. Returns where to go on, or NULL to leave. */
 const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec);
 /* Sets v's flags from the frame, or from recipe and overlay where they are not 0. */
@@ -309,6 +317,8 @@ unsigned tr_is_vector(const struct tr *t, const struct insn *i); /* enum vec_lev
 
 /* Goes on at an offset of the running page (translate.c). Flags are committed. */
 void tr_edge(struct tr *t, int32_t offset);
+/* r14 = guest address at an offset from the running page. */
+void tr_rip_at(struct tr *t, int32_t offset);
 /* jcc there, if it is a block of the region. */
 bool tr_edge_if(struct tr *t, unsigned cc, int32_t offset);
 /* What tr_commit_edge() wants to know for an edge to an offset of the running page, or anywhere else. */
@@ -318,7 +328,7 @@ uint32_t tr_edge_lost(const struct tr *t, int64_t offset);
 
 void jit_list_region(const struct tr *t);
 void jit_perf_map_region(const struct tr *t);
-void jit_perf_map_stubs(const struct jit *j);
+void jit_perf_map_thunks(const struct jit *j);
 
 /* ---- flags.c ---- */
 

@@ -33,12 +33,12 @@ struct jit *jit_create(const struct jit_config *cfg)
     j->heat = cfg->heat ? cfg->heat : JIT_HEAT_DEFAULT;
     j->generation = 1;
     j->host_gates = jit_host_gates();
-    if (jit_arena_init(&j->arena, size, size) || !jit_make_stubs(j)) {
+    if (jit_arena_init(&j->arena, size, size) || !jit_make_thunks(j)) {
         log_emit(cfg->log, LOG_JIT, "no memory for code: %s; the interpreter runs everything", strerror(errno));
         jit_destroy(j);
         return NULL;
     }
-    jit_perf_map_stubs(j);
+    jit_perf_map_thunks(j);
     j->has_rorx = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx & 1u << 8;
     return j;
 }
@@ -69,7 +69,7 @@ void jit_register_stats(struct jit *j, struct stats *s)
 /* Everything compiled is forgotten. No compiled code is running. */
 static void jit_reset(struct jit *j)
 {
-    j->arena.code_used = j->stubs_end;
+    j->arena.code_used = j->thunks_end;
     j->arena.data_used = j->data_start;
     j->generation++;
     j->link.slot = NULL;
@@ -79,6 +79,12 @@ static void jit_reset(struct jit *j)
 
 /* ---- what makes a jump-table entry valid ---- */
 
+static bool is_same(const struct jit_context *a, const struct jit_context *b)
+{
+    return a->stamp && a->epoch == b->epoch && a->generation == b->generation && a->base == b->base &&
+           a->mode == b->mode && a->index == b->index;
+}
+
 /* The same circumstances have the same stamp again, as long as they are among the last few. Never 0. */
 uint64_t jit_stamp(struct jit *j, const struct vcpu *v)
 {
@@ -87,14 +93,16 @@ uint64_t jit_stamp(struct jit *j, const struct vcpu *v)
                                .base = v->seg_base[SEG_CS],
                                .mode = v->mode | (uint32_t)v->mv->regs.as << 16,
                                .index = v->index};
-    for (unsigned k = 0; k < JIT_STAMPS; k++) {
-        const struct jit_context *c = &j->context[k];
-        if (c->stamp && c->epoch == want.epoch && c->generation == want.generation && c->base == want.base &&
-            c->mode == want.mode && c->index == want.index)
-            return c->stamp;
-    }
+    if (likely(is_same(&j->context[j->context_now], &want)))
+        return j->context[j->context_now].stamp;
+    for (unsigned k = 0; k < JIT_STAMPS; k++)
+        if (is_same(&j->context[k], &want)) {
+            j->context_now = k;
+            return j->context[k].stamp;
+        }
     want.stamp = ++j->last_stamp;
-    j->context[j->next_context++ % JIT_STAMPS] = want;
+    j->context_now = j->next_context++ % JIT_STAMPS;
+    j->context[j->context_now] = want;
     return want.stamp;
 }
 
@@ -108,16 +116,11 @@ static void jump_note(struct jit *j, uint64_t rip, uint64_t stamp, const void *c
 
 /* ---- entering and leaving ---- */
 
-static inline bool is_compiled(const struct jit *j, const struct block *b)
-{
-    return b->native && b->native_generation == j->generation;
-}
-
 bool jit_warm(struct jit *j, struct vcpu *v, struct block *b)
 {
-    if (is_compiled(j, b) || ++b->heat < j->heat)
+    if (jit_has_code(j, b) || ++b->heat < j->heat)
         return false;
-    if (b->page2 != BLOCK_NO_PAGE || !(b->mode & (MODE_CODE64 | MODE_FLAT)) || !(b->mode & MODE_CODE64)) {
+    if (b->page2 != BLOCK_NO_PAGE || !(b->mode & MODE_CODE64)) {
         b->heat = 0;
         return false;
     }
@@ -131,21 +134,17 @@ bool jit_warm(struct jit *j, struct vcpu *v, struct block *b)
     return false;
 }
 
-static void frame_fill(struct jit *j, struct vcpu *v, struct block *b, struct jit_frame *f, uint64_t end)
+static struct jit_frame frame_make(struct jit *j, struct vcpu *v, const struct block *b, uint64_t end)
 {
-    f->budget = (int64_t)(end - clock_now(v->clock));
-    f->page = v->rip - (b->gpa & PAGE_MASK);
-    f->tlb = (uint64_t)(uintptr_t)v->mv->cur_data;
-    f->vec = 0;
-    f->jumps = (uint64_t)(uintptr_t)j->jumps;
-    f->stamp = jit_stamp(j, v);
-    f->v = v;
-    f->end = end;
-    f->bias = 0;
-    f->exit_kind = JIT_EXIT_DONE;
-    f->owner = f;
-    f->jit = j;
-    jit_flags_from_vcpu(v, f);
+    return (struct jit_frame){.budget = (int64_t)(end - clock_now(v->clock)),
+                              .page = v->rip - (b->gpa & PAGE_MASK),
+                              .tlb = (uint64_t)(uintptr_t)v->mv->cur_data,
+                              .jumps = (uint64_t)(uintptr_t)j->jumps,
+                              .stamp = jit_stamp(j, v),
+                              .v = v,
+                              .end = end,
+                              .exit_kind = JIT_EXIT_DONE,
+                              .jit = j};
 }
 
 /* The edge by which compiled code was left last led to this block, and nothing has changed since: it gets a direct way.
@@ -178,11 +177,11 @@ static void after_edge(struct jit *j, struct vcpu *v, struct jit_frame *f)
 
 bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end)
 {
-    struct jit_frame f;
-    if (!is_compiled(j, b))
+    if (!jit_has_code(j, b))
         return false;
-    memset(&f, 0, sizeof f);
-    frame_fill(j, v, b, &f, end);
+    struct jit_frame f = frame_make(j, v, b, end);
+    f.owner = &f;
+    jit_flags_from_vcpu(v, &f);
     link_follow(j, v, b);
     jump_note(j, v->rip, f.stamp, (const uint8_t *)b->native - JIT_FAR_LEN);
     j->last[j->stats.entries++ % JIT_LAST] = (struct jit_entered){v->rip, b->gpa, b->mode};

@@ -18,11 +18,11 @@ static void map_line(const struct jit *j, const uint8_t *from, const uint8_t *to
             (size_t)(to - from), name, name[0] ? ":" : "", rip, gpa, what);
 }
 
-void jit_perf_map_stubs(const struct jit *j)
+void jit_perf_map_thunks(const struct jit *j)
 {
     if (!j->perf_map)
         return;
-    fprintf(j->perf_map, "%" PRIxPTR " %zx jit:stubs\n", (uintptr_t)j->arena.code, j->stubs_end);
+    fprintf(j->perf_map, "%" PRIxPTR " %zx jit:thunks\n", (uintptr_t)j->arena.code, j->thunks_end);
     fflush(j->perf_map);
 }
 

@@ -82,7 +82,7 @@ void tr_slow_now(struct tr *t, uint32_t rec)
     e8(&t->e, 0x41); /* mov r15d, rec */
     e8(&t->e, 0xbf);
     e32(&t->e, rec);
-    emit_jmp_to(&t->e, t->j->stub_slow - t->e.exec);
+    emit_jmp_to(&t->e, t->j->thunk_slow - t->e.exec);
 }
 
 void tr_handler(struct tr *t, const struct insn *i)

@@ -34,11 +34,6 @@ static int region_find(const struct tr *t, int32_t offset)
     return -1;
 }
 
-static bool is_compiled(const struct jit *j, const struct block *b)
-{
-    return b->native && b->native_generation == j->generation;
-}
-
 static void region_collect(struct tr *t, struct block *root)
 {
     unsigned insns = root->n;
@@ -51,7 +46,7 @@ static void region_collect(struct tr *t, struct block *root)
                 continue;
             struct block *b =
                 code_cache_find(t->v->code, (root->gpa & ~PAGE_MASK) + (unsigned)next[s], BLOCK_NO_PAGE, root->mode);
-            if (!b || is_compiled(t->j, b) || insns + b->n > REGION_INSNS)
+            if (!b || jit_has_code(t->j, b) || insns + b->n > REGION_INSNS)
                 continue;
             insns += b->n;
             t->blocks[t->nblocks++].b = b;
@@ -116,8 +111,7 @@ static void head(struct tr *t, unsigned number)
     t->host = false;
 }
 
-/* r14 = guest address at an offset from the running page. */
-static void rip_at(struct tr *t, int32_t offset)
+void tr_rip_at(struct tr *t, int32_t offset)
 {
     emit_load(&t->e, H_R14, FRAME(page));
     emit_lea(&t->e, t->wide ? 8 : 4, H_R14, (struct maddr){H_R14, -1, 0, offset});
@@ -178,9 +172,9 @@ static void cold_budget(struct tr *t, const struct tr_cold *c)
     t->b = t->blocks[c->n].b;
     emit_op64(e, 0x83, 0, op_frame(FRAME(budget)));
     e8(e, t->b->n);
-    rip_at(t, page_offset(t));
+    tr_rip_at(t, page_offset(t));
     emit_imm(e, H_R15, 0);
-    emit_jmp_to(e, t->j->stub_exit - e->exec);
+    emit_jmp_to(e, t->j->thunk_exit - e->exec);
 }
 
 /* lea reg, [rip + target], to be patched */
@@ -193,7 +187,7 @@ static uint8_t *lea_code(struct emit *e, unsigned reg)
     return e->p;
 }
 
-/* State is not in the host's registers: to the stub that loads it, if that can be. */
+/* State is not in the host's registers: to the thunk that loads it, if that can be. */
 static void cold_load(struct tr *t, const struct tr_cold *c)
 {
     struct emit *e = &t->e;
@@ -202,11 +196,11 @@ static void cold_load(struct tr *t, const struct tr_cold *c)
     patch_jump(e, lea_code(e, H_R15), x87 ? t->blocks[c->n].body : t->blocks[c->n].vectors);
     uint8_t *fail = lea_code(e, H_R14);
     const struct jit *j = t->j;
-    emit_jmp_to(e, (x87 ? j->stub_x87 : t->uses_vec == VEC_YMM ? j->stub_ymm : j->stub_vec) - e->exec);
+    emit_jmp_to(e, (x87 ? j->thunk_x87 : t->uses_vec == VEC_YMM ? j->thunk_ymm : j->thunk_vec) - e->exec);
     patch_jump(e, fail, e->p);
-    rip_at(t, page_offset(t));
+    tr_rip_at(t, page_offset(t));
     emit_imm(e, H_R15, 0);
-    emit_jmp_to(e, t->j->stub_interp - e->exec);
+    emit_jmp_to(e, t->j->thunk_interp - e->exec);
 }
 
 static void cold_unlinked(struct tr *t, const struct tr_cold *c)
@@ -214,12 +208,12 @@ static void cold_unlinked(struct tr *t, const struct tr_cold *c)
     struct emit *e = &t->e;
     struct jit_slot *s = jit_data(&t->j->arena, c->n);
     s->code = e->p + e->exec;
-    rip_at(t, c->target);
+    tr_rip_at(t, c->target);
     e8(e, 0x4c); /* lea r15, [rip + slot] */
     e8(e, 0x8d);
     e8(e, 0x3d);
     e32(e, (uint32_t)(int32_t)((uint8_t *)s - (e->p + 4 + e->exec)));
-    emit_jmp_to(e, t->j->stub_exit - e->exec);
+    emit_jmp_to(e, t->j->thunk_exit - e->exec);
 }
 
 static void emit_cold(struct tr *t)
@@ -233,7 +227,7 @@ static void emit_cold(struct tr *t)
             e8(&t->e, 0x41); /* mov r15d, record */
             e8(&t->e, 0xbf);
             e32(&t->e, c->n);
-            emit_jmp_to(&t->e, t->j->stub_slow - t->e.exec);
+            emit_jmp_to(&t->e, t->j->thunk_slow - t->e.exec);
             break;
         case COLD_BUDGET:
             cold_budget(t, c);
@@ -289,9 +283,9 @@ static void body(struct tr *t, unsigned number)
     if (behind < (int32_t)PAGE_SIZE) {
         tr_edge(t, behind);
     } else { /* into the next page: the run loop knows how */
-        rip_at(t, behind);
+        tr_rip_at(t, behind);
         emit_imm(&t->e, H_R15, 0);
-        emit_jmp_to(&t->e, t->j->stub_exit - t->e.exec);
+        emit_jmp_to(&t->e, t->j->thunk_exit - t->e.exec);
     }
 }
 

@@ -113,7 +113,7 @@ def test_perf_map_names_guest_code():
     finally:
         if os.path.exists(path):
             os.unlink(path)
-    check(len(lines) > 10 and lines[0].endswith("jit:stubs"), f"{len(lines)} lines")
+    check(len(lines) > 10 and lines[0].endswith("jit:thunks"), f"{len(lines)} lines")
     bad = [line for line in lines[1:] if not re.fullmatch(r"[0-9a-f]+ [0-9a-f]+ guest:(\w[\w.]*(\+0x[0-9a-f]+)?:)?0x[0-9a-f]+\[0x[0-9a-f]+\](\.slow)?", line)]
     check(not bad, "\n".join(bad[:5]))
     check(any("guest:guest_main" in line for line in lines), "no symbol")
