@@ -41,6 +41,7 @@
 #define LAYOUT_ACPI_PM_PORTS      64
 #define LAYOUT_PCI_CONFIG_PORT    0xcf8 /* pci_host_bus_ops; a byte access at 0xcf9 is passed on to reset_cf9 */
 #define LAYOUT_PCI_CONFIG_PORTS   8
+#define LAYOUT_PCI_IO             0xc000 /* where BARs of ports begin */
 
 /* ---- Guest-physical memory ---- */
 #define LAYOUT_BDA_EBDA         0x0000040eu /* BIOS data area: segment of the extended one */
@@ -64,7 +65,7 @@
 #define LAYOUT_IRQ_COM2     3 /* COM4 too */
 #define LAYOUT_IRQ_COM1     4 /* COM3 too */
 #define LAYOUT_IRQ_RTC      8
-#define LAYOUT_IRQ_SCI      9  /* level, active high */
+#define LAYOUT_IRQ_SCI      9 /* level, active high */
 #define LAYOUT_IRQ_FPU      13
 #define LAYOUT_IRQ_PIRQ_A   10 /* where firmware routes PIRQA and PIRQC on the 8259 */
 #define LAYOUT_IRQ_PIRQ_B   11 /* PIRQB and PIRQD */

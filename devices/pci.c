@@ -1,6 +1,7 @@
 #include "devices/pci.h"
 
 #include "core/snapshot.h"
+#include "devices/pci_msi.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -132,13 +133,58 @@ static void update_maps(struct pci_bus *b)
     }
 }
 
+/* ---- What firmware would do ---- */
+
+/* Gives BAR n its place, from *io up or from *end down. False: it has one, or there is no room. */
+static bool assign_bar(struct pci_device *d, unsigned n, uint32_t *io, uint64_t *end)
+{
+    const struct pci_bar *bar = &d->bar[n];
+    unsigned at = PCI_BAR0 + 4 * n;
+    if (bar->kind == PCI_BAR_NONE || pci_device_read32(d, at) & ~0xfu)
+        return false;
+    uint64_t base;
+    if (bar->kind == PCI_BAR_IO) {
+        base = (*io + bar->size - 1) & ~(bar->size - 1);
+        if (base + bar->size > 0xff00)
+            return false;
+        *io = (uint32_t)(base + bar->size);
+    } else {
+        if (bar->size > *end / 2)
+            return false;
+        base = *end = (*end - bar->size) & ~(bar->size - 1);
+    }
+    pci_bus_config_write(d->bus, d->devfn, at, 4, (uint32_t)base);
+    return true;
+}
+
+void pci_bus_assign(struct pci_bus *b, uint16_t io, uint32_t memory_end, const uint8_t irq[4])
+{
+    uint32_t next_io = io;
+    uint64_t end = memory_end;
+    for (unsigned i = 0; i < ARRAY_LEN(b->device); i++) {
+        struct pci_device *d = b->device[i];
+        bool any = false;
+        if (!d)
+            continue;
+        for (unsigned n = 0; n < PCI_BARS; n++)
+            any |= assign_bar(d, n, &next_io, &end);
+        if (any)
+            pci_bus_config_write(b, d->devfn, PCI_COMMAND, 2,
+                                 pci_device_read16(d, PCI_COMMAND) | PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
+        if (d->config[PCI_INTERRUPT_PIN] && !d->config[PCI_INTERRUPT_LINE])
+            pci_bus_config_write(b, d->devfn, PCI_INTERRUPT_LINE, 1, irq[pirq_of(d)]);
+    }
+}
+
 /* ---- Configuration accesses ---- */
 
-uint32_t pci_bus_config_read(const struct pci_bus *b, uint8_t devfn, unsigned offset, unsigned size)
+uint32_t pci_bus_config_read(struct pci_bus *b, uint8_t devfn, unsigned offset, unsigned size)
 {
-    const struct pci_device *d = b->device[devfn];
+    struct pci_device *d = b->device[devfn];
     if (!d || offset + size > PCI_CONFIG_BYTES)
         return size == 4 ? 0xffffffff : (1u << (8 * size)) - 1;
+    if (d->config_read)
+        d->config_read(d->ctx, offset, size);
     return get_le(d->config + offset, size);
 }
 
@@ -153,6 +199,8 @@ static void config_changed(struct pci_device *d, unsigned offset, unsigned size)
         update_maps(d->bus);
         update_intx(d);
     }
+    if (d->msix)
+        pci_msix_config_written(d->msix);
     if (d->config_written)
         d->config_written(d->ctx, offset, size);
 }
@@ -181,6 +229,12 @@ void pci_bus_init(struct pci_bus *b, struct bus *io, struct bus *mmio, const str
     b->mmio = mmio;
     b->log = log;
     memcpy(b->pirq, pirq, sizeof(b->pirq));
+}
+
+void pci_bus_set_msi(struct pci_bus *b, void (*msi)(void *ctx, uint64_t address, uint32_t data), void *ctx)
+{
+    b->msi = msi;
+    b->msi_ctx = ctx;
 }
 
 void pci_device_preset(struct pci_device *d, unsigned offset, unsigned size, uint32_t value, uint32_t writable)
@@ -219,6 +273,17 @@ void pci_device_add_bar(struct pci_device *d, unsigned n, enum pci_bar_kind kind
     pci_device_preset(d, PCI_BAR0 + 4 * n, 4, fixed, (uint32_t)mask);
     if (kind == PCI_BAR_MEM64)
         pci_device_preset(d, PCI_BAR0 + 4 * n + 4, 4, 0, (uint32_t)(mask >> 32));
+}
+
+unsigned pci_device_add_capability(struct pci_device *d, uint8_t id, unsigned len)
+{
+    unsigned at = d->cap_end ? d->cap_end : PCI_CAP_FIRST;
+    pci_device_preset(d, at, 2, id | (uint32_t)d->config[PCI_CAPABILITIES] << 8, 0);
+    pci_device_preset(d, PCI_CAPABILITIES, 1, at, 0);
+    d->config[PCI_STATUS] |= PCI_STATUS_CAPS;
+    d->initial[PCI_STATUS] |= PCI_STATUS_CAPS;
+    d->cap_end = (at + len + 3) & ~3u;
+    return at;
 }
 
 bool pci_bus_attach(struct pci_bus *b, uint8_t devfn, struct pci_device *d)

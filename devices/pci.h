@@ -26,8 +26,16 @@ struct snap_reader;
 
 #define PCI_COMMAND_IO      0x0001
 #define PCI_COMMAND_MEMORY  0x0002
+#define PCI_COMMAND_MASTER  0x0004
 #define PCI_COMMAND_NO_INTX 0x0400
 #define PCI_STATUS_INTX     0x0008
+#define PCI_STATUS_CAPS     0x0010
+
+#define PCI_CAPABILITIES 0x34 /* offset of the first one's offset */
+#define PCI_CAP_FIRST    0x40 /* where they begin */
+#define PCI_CAP_MSI      0x05
+#define PCI_CAP_VENDOR   0x09
+#define PCI_CAP_MSIX     0x11
 
 enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64 /* takes the next BAR too */ };
 
@@ -49,6 +57,7 @@ struct pci_identity {
 };
 
 struct pci_bus;
+struct pci_msix;
 
 struct pci_device {
     const char *name; /* static string */
@@ -59,10 +68,15 @@ struct pci_device {
     uint8_t writable[PCI_CONFIG_BYTES]; /* bits that a write sets */
     uint8_t clears[PCI_CONFIG_BYTES];   /* bits that a write of 1 clears */
     struct pci_bar bar[PCI_BARS];
-    bool intx; /* level that the device asserts */
+    bool intx;             /* level that the device asserts */
+    unsigned cap_end;      /* first byte behind the capabilities that were added */
+    unsigned msi;          /* offset of the MSI capability, or 0 */
+    struct pci_msix *msix; /* or NULL */
     /* After a guest write to config space (and after reset and load, with offset 0 and size PCI_CONFIG_BYTES). May be
      * NULL. */
     void (*config_written)(void *ctx, unsigned offset, unsigned size);
+    /* Before a guest's read. May be NULL. */
+    void (*config_read)(void *ctx, unsigned offset, unsigned size);
     void *ctx;
 };
 
@@ -70,6 +84,8 @@ struct pci_bus {
     struct bus *io, *mmio;
     struct irq_line pirq[4];
     const struct log *log;
+    void (*msi)(void *ctx, uint64_t address, uint32_t data); /* a message of a device; may be NULL */
+    void *msi_ctx;
     struct pci_device *device[256]; /* by devfn; borrowed */
 };
 
@@ -82,6 +98,14 @@ void pci_device_init(struct pci_device *d, const char *name, const struct pci_id
 void pci_device_preset(struct pci_device *d, unsigned offset, unsigned size, uint32_t value, uint32_t writable);
 void pci_device_add_bar(struct pci_device *d, unsigned n, enum pci_bar_kind kind, uint64_t size,
                         const struct bus_ops *ops, void *dev);
+/* A capability of `len` bytes, at the next free place behind PCI_CAP_FIRST: its offset. Its bytes from 2 on are the
+ * caller's to preset. */
+unsigned pci_device_add_capability(struct pci_device *d, uint8_t id, unsigned len);
+/* Who takes messages (devices/pci_msi.h). */
+void pci_bus_set_msi(struct pci_bus *b, void (*msi)(void *ctx, uint64_t address, uint32_t data), void *ctx);
+/* What firmware does before it starts a system: gives each BAR that has no address one, I/O from `io` up and memory
+ * from `memory_end` (exclusive) down, turns the decoders on, and names the 8259 input of each function's INTx. */
+void pci_bus_assign(struct pci_bus *b, uint16_t io, uint32_t memory_end, const uint8_t irq[4]);
 /* False if the slot is taken. */
 bool pci_bus_attach(struct pci_bus *b, uint8_t devfn, struct pci_device *d);
 void pci_bus_detach(struct pci_device *d);
@@ -91,7 +115,7 @@ void pci_device_reset(struct pci_device *d);
 uint16_t pci_device_read16(const struct pci_device *d, unsigned offset);
 uint32_t pci_device_read32(const struct pci_device *d, unsigned offset);
 /* Configuration access; offset + size <= 256. A missing function reads as all ones. */
-uint32_t pci_bus_config_read(const struct pci_bus *b, uint8_t devfn, unsigned offset, unsigned size);
+uint32_t pci_bus_config_read(struct pci_bus *b, uint8_t devfn, unsigned offset, unsigned size);
 void pci_bus_config_write(struct pci_bus *b, uint8_t devfn, unsigned offset, unsigned size, uint32_t value);
 /* Section "pci.DD.F". The device saves its own registers in a section of its own. */
 void pci_device_save(const struct pci_device *d, struct snap_writer *w);

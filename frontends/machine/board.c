@@ -58,6 +58,16 @@ static void on_ipi_sent(void *ctx, unsigned cpu)
     vcpu_end_turn(b->cfg.cpus[cpu]);
 }
 
+/* A device's message: to the local APICs where they listen, else a write like any other. */
+static void on_msi(void *ctx, uint64_t address, uint32_t data)
+{
+    struct board *b = ctx;
+    if (address >> 20 == LAYOUT_LAPIC >> 20)
+        lapic_set_msi(&b->lapics, address, data);
+    else
+        guest_mem_write(&b->cfg.memory, address, &data, sizeof data, MEM_DMA);
+}
+
 /* ---- wiring ---- */
 
 static bool init_interrupts(struct board *b)
@@ -140,6 +150,7 @@ static void init_system(struct board *b)
                                   .pam_ctx = c->pam_ctx,
                                   .log = c->log};
     pci_host_init(&b->pci, &pci);
+    pci_bus_set_msi(&b->pci.bus, on_msi, b);
     const struct fpu_error_config fpu = {.irq = isa_irq_line(&b->isa, LAYOUT_IRQ_FPU, 0), .ignored = {on_ignne, b}};
     fpu_error_init(&b->fpu_error, &fpu);
     for (unsigned k = 0; k < c->cpu_count; k++)
@@ -231,6 +242,7 @@ static void firmware_state(struct board *b)
     pic8259_set_elcr(&b->pic, LAYOUT_ELCR_BOOT);
     pci_host_set_pm_base(&b->pci, LAYOUT_ACPI_PM_PORT);
     pci_host_set_pirq(&b->pci, pirq);
+    pci_bus_assign(&b->pci.bus, LAYOUT_PCI_IO, LAYOUT_PCI_MMIO_END + 1, pirq);
 }
 
 bool board_init(struct board *b, const struct board_config *cfg, struct error *e)
