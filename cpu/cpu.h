@@ -217,8 +217,11 @@ struct vcpu {
     /* Hot: registers and lazy flags. */
     uint64_t gpr[GPR_SLOTS];
     uint64_t seg_base[SEG_SLOTS]; /* copies of seg[].base; [SEG_NONE] is 0 */
-    uint64_t f_res, f_cy, f_adj;  /* lazy flags, see cpu/flags.h */
-    uint64_t rflags;              /* all but the arithmetic flags; bit 1 set */
+    /* Bytes from offset 0 on that may be read ([0]) and written ([1]) through a segment, whatever else may be: 0 for
+     * expand-down segments and for those that allow nothing. Not kept up in 64-bit mode. */
+    uint64_t seg_room[2][6];
+    uint64_t f_res, f_cy, f_adj; /* lazy flags, see cpu/flags.h */
+    uint64_t rflags;             /* all but the arithmetic flags; bit 1 set */
     struct mmu_vcpu *mv;
     uint32_t attn;             /* enum vcpu_attn */
     unsigned synced;           /* instructions of the running block already added to the clock */

@@ -41,10 +41,21 @@ static unsigned mode_word(const struct vcpu *v)
     return mode | (segments_are_flat(v) ? MODE_FLAT : 0);
 }
 
+static void update_room(struct vcpu *v)
+{
+    for (int s = SEG_ES; s <= SEG_GS; s++)
+        for (unsigned write = 0; write < 2; write++) {
+            bool allows = segment_allows(v, s, 0, 1, write);
+            v->seg_room[write][s] = allows ? (uint64_t)v->seg[s].limit + 1 : 0;
+        }
+}
+
 void mode_update(struct vcpu *v)
 {
     v->mode = mode_word(v);
     bool wide = v->mode & MODE_CODE64;
+    if (!wide)
+        update_room(v);
     for (int s = SEG_ES; s <= SEG_DS; s++)
         v->seg_base[s] = wide ? 0 : v->seg[s].base;
     v->seg_base[SEG_FS] = v->seg[SEG_FS].base;

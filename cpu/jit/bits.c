@@ -53,7 +53,7 @@ static void bit_unit(struct tr *t, const struct insn *i)
         rr(t, 8, OPC(0x63), H_R15, H_R15); /* movsxd */
     rr(t, 8, OPC(0xc1), 7, H_R15);
     e8(e, i->opsize == 4 ? 5 : 6);
-    emit_lea(e, 8, H_R14, (struct maddr){H_R14, H_R15, i->opsize == 4 ? 2 : 3, 0});
+    emit_lea(e, i->adsize, H_R14, (struct maddr){H_R14, H_R15, i->opsize == 4 ? 2 : 3, 0});
 }
 
 static bool bit_mem(struct tr *t, const struct insn *i)
@@ -61,7 +61,7 @@ static bool bit_mem(struct tr *t, const struct insn *i)
     struct emit *e = &t->e;
     bool by_reg = i->enc == ENC_MR, writes = i->op != OP_BT;
     bool unmapped = by_reg && jit_host_of[i->reg] < 0;
-    if (by_reg && (i->adsize != 8 || i->opsize == 2 || (unmapped && writes)))
+    if (by_reg && (i->adsize != (t->wide ? 8 : 4) || i->opsize == 2 || (unmapped && writes)))
         return false;
     uint32_t rec = tr_slow(t, i);
     tr_ea(t, i);

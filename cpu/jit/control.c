@@ -1,5 +1,5 @@
 /*
- * Stack and control flow.
+ * Control flow.
  *
  * Direct jumps inside the page go straight on. Everything else looks its target up in the jump table; what is not
  * there, and whatever can fault, the interpreter's handler does.
@@ -10,96 +10,13 @@ _Static_assert(sizeof(struct jit_jump) == 32 && offsetof(struct jit_jump, stamp)
                    offsetof(struct jit_jump, code) == 16,
                "the look-up's offsets");
 
-/* ---- stack: 64-bit code only ---- */
-
-static void add_rsp(struct tr *t, int32_t n)
-{
-    emit_lea(&t->e, 8, H_R13, (struct maddr){H_R13, -1, 0, n});
-}
-
-static void push_check(struct tr *t, uint32_t rec)
-{
-    emit_lea(&t->e, 8, H_R14, (struct maddr){H_R13, -1, 0, -8});
-    tr_check(t, 8, true, rec);
-}
-
-static bool push(struct tr *t, const struct insn *i)
-{
-    struct emit *e = &t->e;
-    bool imm = i->enc == ENC_I, mem = !imm && !(i->flags & INSN_RM_REG);
-    if (i->opsize != 8 || (mem && !tr_has_ea(t, i)))
-        return false;
-    tr_begin(t, tr_bit(REG_RSP), false);
-    uint32_t rec = tr_slow(t, i);
-    if (mem) {
-        tr_ea(t, i);
-        tr_check(t, 8, false, rec);
-        emit_op64(e, 0x8b, H_R15, op_r14());
-        emit_store(e, H_R15, FRAME(tmp));
-    }
-    push_check(t, rec);
-    if (imm) {
-        emit_op64(e, 0xc7, 0, op_r14());
-        e32(e, (uint32_t)i->imm);
-    } else {
-        if (mem)
-            emit_load(e, H_R15, FRAME(tmp));
-        emit_op64(e, 0x89, mem ? H_R15 : tr_reg_in(t, i->rm), op_r14());
-    }
-    add_rsp(t, -8);
-    tr_resume(t, rec);
-    return true;
-}
-
-static bool pop(struct tr *t, const struct insn *i)
-{
-    struct emit *e = &t->e;
-    if (i->opsize != 8 || !(i->flags & INSN_RM_REG))
-        return false;
-    tr_begin(t, tr_bit(REG_RSP) | tr_bit(i->rm), false);
-    uint32_t rec = tr_slow(t, i);
-    emit_mov(e, H_R14, H_R13);
-    tr_check(t, 8, false, rec);
-    unsigned reg = jit_host_of[i->rm] >= 0 ? (unsigned)jit_host_of[i->rm] : H_R15;
-    if (i->rm != REG_RSP)
-        add_rsp(t, 8);
-    emit_op64(e, 0x8b, reg, op_r14());
-    tr_reg_out(t, i->rm, reg);
-    tr_resume(t, rec);
-    return true;
-}
-
-static bool leave(struct tr *t, const struct insn *i)
-{
-    if (i->opsize != 8)
-        return false;
-    tr_begin(t, tr_bit(REG_RSP) | tr_bit(REG_RBP), false);
-    uint32_t rec = tr_slow(t, i);
-    emit_mov(&t->e, H_R14, H_RBP);
-    tr_check(t, 8, false, rec);
-    emit_lea(&t->e, 8, H_R13, (struct maddr){H_RBP, -1, 0, 8});
-    emit_op64(&t->e, 0x8b, H_RBP, op_r14());
-    tr_resume(t, rec);
-    return true;
-}
-
-bool tr_stack(struct tr *t, const struct insn *i)
-{
-    if (!t->wide)
-        return false;
-    switch (i->op) {
-    case OP_PUSH:
-        return push(t, i);
-    case OP_POP:
-        return pop(t, i);
-    case OP_LEAVE:
-        return leave(t, i);
-    default:
-        return false;
-    }
-}
-
 /* ---- jumps ---- */
+
+/* 64-bit code pushes, pops and loads 8 bytes, or the handler does. */
+static bool is_own_size(const struct tr *t, const struct insn *i)
+{
+    return !t->wide || i->opsize == 8;
+}
 
 /* r14 = guest address; goes to its entry in the table with r15 = the entry, or to rec's handler. */
 static void look_up(struct tr *t, uint32_t rec)
@@ -142,14 +59,25 @@ static bool in_page(int64_t target)
     return target >= 0 && target < (int64_t)PAGE_SIZE;
 }
 
-/* Goes on at an offset from the page; flags are committed. */
-static void go(struct tr *t, int64_t target, uint32_t rec)
+/* r14 = where a branch goes, as its operand size cuts it. */
+static void branch_rip(struct tr *t, const struct insn *i, int64_t target)
+{
+    tr_rip_at(t, (int32_t)target);
+    if (i->opsize == 2)
+        tr_cut16(t, H_R14);
+}
+
+/* Goes on at an offset from the page; branch: the one that is taken to there, or NULL. Flags are committed. */
+static void go(struct tr *t, const struct insn *branch, int64_t target, uint32_t rec)
 {
     if (in_page(target)) {
         tr_edge(t, (int32_t)target);
         return;
     }
-    tr_rip_at(t, (int32_t)target);
+    if (branch)
+        branch_rip(t, branch, target);
+    else
+        tr_rip_at(t, (int32_t)target);
     look_up(t, rec);
     jump_entry(t);
 }
@@ -157,7 +85,7 @@ static void go(struct tr *t, int64_t target, uint32_t rec)
 static bool jmp_direct(struct tr *t, const struct insn *i)
 {
     tr_commit_edge(t, tr_edge_lost(t, target_of(t, i, true)));
-    go(t, target_of(t, i, true), tr_slow(t, i));
+    go(t, i, target_of(t, i, true), tr_slow(t, i));
     return true;
 }
 
@@ -175,14 +103,25 @@ static bool jcc(struct tr *t, const struct insn *i)
     uint32_t rec = tr_slow(t, i);
     tr_host_or_slow(t, mask, rec);
     if (in_page(target) && tr_edge_if(t, i->cc, (int32_t)target)) {
-        go(t, next, rec);
+        go(t, NULL, next, rec);
         return true;
     }
     uint8_t *taken = emit_jcc(e, i->cc);
-    go(t, next, rec);
+    go(t, NULL, next, rec);
     patch_jump(e, taken, e->p);
-    go(t, target_of(t, i, true), rec);
+    go(t, i, target, rec);
     return true;
+}
+
+/* The return address onto the stack. */
+static void push_return(struct tr *t, const struct insn *i, uint32_t rec)
+{
+    struct emit *e = &t->e;
+    tr_stack_check(t, -(int)i->opsize, i->opsize, true, rec);
+    emit_load(e, H_R15, FRAME(page));
+    emit_lea(e, 8, H_R15, (struct maddr){H_R15, -1, 0, (int32_t)target_of(t, i, false)});
+    emit_rm(e, (struct how){.size = i->opsize}, OPC(0x89), H_R15, op_r14());
+    tr_stack_adjust(t, -(int)i->opsize);
 }
 
 static bool call_direct(struct tr *t, const struct insn *i)
@@ -192,15 +131,11 @@ static bool call_direct(struct tr *t, const struct insn *i)
     tr_commit(t);
     uint32_t rec = tr_slow(t, i);
     if (!in_page(target)) {
-        tr_rip_at(t, (int32_t)target);
+        branch_rip(t, i, target);
         look_up(t, rec);
         emit_store(e, H_R15, FRAME(tmp));
     }
-    push_check(t, rec);
-    emit_load(e, H_R15, FRAME(page));
-    emit_lea(e, 8, H_R15, (struct maddr){H_R15, -1, 0, (int32_t)target_of(t, i, false)});
-    emit_op64(e, 0x89, H_R15, op_r14());
-    add_rsp(t, -8);
+    push_return(t, i, rec);
     if (in_page(target)) {
         tr_edge(t, (int32_t)target);
         return true;
@@ -210,24 +145,32 @@ static bool call_direct(struct tr *t, const struct insn *i)
     return true;
 }
 
+/* r14 = an operand of operand size. */
+static void load_target(struct tr *t, const struct insn *i, struct opnd from)
+{
+    if (i->opsize == 2)
+        emit_rm(&t->e, (struct how){.size = 4}, OPC_0F(0xb7), H_R14, from); /* movzx */
+    else
+        emit_rm(&t->e, (struct how){.size = i->opsize}, OPC(0x8b), H_R14, from);
+}
+
 /* r14 = where an indirect jump or call goes. */
 static bool indirect_target(struct tr *t, const struct insn *i, uint32_t rec)
 {
-    struct emit *e = &t->e;
     if (i->flags & INSN_RM_REG) {
-        emit_op64(e, 0x8b, H_R14, tr_gpr(i->rm));
+        load_target(t, i, tr_gpr(i->rm));
         return true;
     }
     tr_ea(t, i);
-    tr_check(t, 8, false, rec);
-    emit_op64(e, 0x8b, H_R14, op_r14());
+    tr_check(t, i->opsize, false, rec);
+    load_target(t, i, op_r14());
     return true;
 }
 
 static bool jump_indirect(struct tr *t, const struct insn *i)
 {
     struct emit *e = &t->e;
-    if (i->opsize != 8 || (!(i->flags & INSN_RM_REG) && !tr_has_ea(t, i)))
+    if (!is_own_size(t, i) || (!(i->flags & INSN_RM_REG) && !tr_has_ea(t, i)))
         return false;
     tr_commit(t);
     uint32_t rec = tr_slow(t, i);
@@ -235,11 +178,7 @@ static bool jump_indirect(struct tr *t, const struct insn *i)
     look_up(t, rec);
     if (i->op == OP_CALL) {
         emit_store(e, H_R15, FRAME(tmp));
-        push_check(t, rec);
-        emit_load(e, H_R15, FRAME(page));
-        emit_lea(e, 8, H_R15, (struct maddr){H_R15, -1, 0, (int32_t)target_of(t, i, false)});
-        emit_op64(e, 0x89, H_R15, op_r14());
-        add_rsp(t, -8);
+        push_return(t, i, rec);
         emit_load(e, H_R15, FRAME(tmp));
     }
     jump_entry(t);
@@ -248,33 +187,29 @@ static bool jump_indirect(struct tr *t, const struct insn *i)
 
 static bool ret(struct tr *t, const struct insn *i)
 {
-    struct emit *e = &t->e;
-    if (i->opsize != 8)
+    if (!is_own_size(t, i))
         return false;
     tr_commit(t);
     uint32_t rec = tr_slow(t, i);
-    emit_mov(e, H_R14, H_R13);
-    tr_check(t, 8, false, rec);
-    emit_op64(e, 0x8b, H_R14, op_r14());
+    tr_stack_check(t, 0, i->opsize, false, rec);
+    load_target(t, i, op_r14());
     look_up(t, rec);
-    add_rsp(t, 8 + (i->enc == ENC_I ? (int32_t)(uint16_t)i->imm : 0));
+    tr_stack_adjust(t, i->opsize + (i->enc == ENC_I ? (int32_t)(uint16_t)i->imm : 0));
     jump_entry(t);
     return true;
 }
 
 bool tr_control(struct tr *t, const struct insn *i)
 {
-    if (i->op == OP_JCC)
-        return i->opsize != 2 && jcc(t, i);
-    if (i->op == OP_JMP && i->enc == ENC_D)
-        return i->opsize != 2 && jmp_direct(t, i);
-    if (!t->wide)
+    if (i->enc == ENC_D && !tr_branch_is_native(t->mode, i))
         return false;
     switch (i->op) {
+    case OP_JCC:
+        return jcc(t, i);
     case OP_JMP:
-        return jump_indirect(t, i);
+        return i->enc == ENC_D ? jmp_direct(t, i) : jump_indirect(t, i);
     case OP_CALL:
-        return i->enc == ENC_D ? i->opsize == 8 && call_direct(t, i) : jump_indirect(t, i);
+        return i->enc == ENC_D ? is_own_size(t, i) && call_direct(t, i) : jump_indirect(t, i);
     case OP_RET:
         return ret(t, i);
     default:

@@ -90,15 +90,10 @@ static bool mov_extend(struct tr *t, const struct insn *i)
 
 static bool lea(struct tr *t, const struct insn *i)
 {
-    if (i->adsize == 2 || i->flags & INSN_DISP64)
-        return false;
-    struct insn plain = *i;
-    plain.seg = SEG_NONE;
-    plain.flags &= (uint16_t)~INSN_SEGCHK;
-    if (!tr_has_ea(t, &plain))
+    if (i->flags & INSN_DISP64 || !tr_has_ea(t, i))
         return false;
     tr_begin(t, tr_bit(i->reg), false);
-    tr_ea(t, &plain);
+    tr_offset(t, i);
     if (i->opsize == 2) {
         unsigned reg = tr_reg_in(t, i->reg);
         emit_rm(&t->e, (struct how){.size = 2}, OPC(0x8b), reg, op_reg(H_R14));

@@ -167,7 +167,7 @@ static inline void *jit_data(const struct jit_arena *a, uint32_t offset)
 /* What a stamp stands for. */
 struct jit_context {
     uint64_t epoch, generation, base, stamp;
-    uint32_t mode;
+    uint32_t mode, limit;
     unsigned index;
 };
 
@@ -274,6 +274,7 @@ struct tr {
     struct vcpu *v;
     unsigned mode;
     bool wide;         /* 64-bit code */
+    int segment;       /* r14 is an offset in this one, of which the next check must see; SEG_NONE: it is linear */
     unsigned uses_vec; /* enum vec_level */
     bool uses_x87;
     struct tr_block blocks[REGION_BLOCKS];
@@ -310,7 +311,6 @@ bool jit_translate(struct jit *j, struct vcpu *v, struct block *b);
 /* Pieces (integer.c, memory.c, control.c, vector.c): true if they emitted i; false, before emitting anything, if the
  * handler must do it. */
 bool tr_integer(struct tr *t, const struct insn *i);
-bool tr_stack(struct tr *t, const struct insn *i);
 bool tr_control(struct tr *t, const struct insn *i);
 bool tr_vector(struct tr *t, const struct insn *i);
 unsigned tr_is_vector(const struct tr *t, const struct insn *i); /* enum vec_level: what it needs */
@@ -321,6 +321,11 @@ void tr_edge(struct tr *t, int32_t offset);
 void tr_rip_at(struct tr *t, int32_t offset);
 /* jcc there, if it is a block of the region. */
 bool tr_edge_if(struct tr *t, unsigned cc, int32_t offset);
+/* A direct branch whose target is within the page is where the page's offsets say. */
+static inline bool tr_branch_is_native(unsigned mode, const struct insn *i)
+{
+    return i->opsize != 2 || !(mode & (MODE_CODE64 | MODE_CODE32));
+}
 /* What tr_commit_edge() wants to know for an edge to an offset of the running page, or anywhere else. */
 uint32_t tr_edge_lost(const struct tr *t, int64_t offset);
 
@@ -380,9 +385,15 @@ void tr_commit_sources(struct tr *t);
 
 /* ---- memory.c ---- */
 
-/* r14 = linear address of the memory operand. False: emitted nothing. */
+/* Can r14 be the address of the memory operand? */
 bool tr_has_ea(const struct tr *t, const struct insn *i);
+/* r14 = offset part of the memory operand's address. */
+void tr_offset(struct tr *t, const struct insn *i);
+/* r14 = address of the memory operand: linear, or where its segment must be looked at an offset in it, which
+ * tr_check() makes linear. */
 void tr_ea(struct tr *t, const struct insn *i);
+/* reg = its lower 16 bits. */
+void tr_cut16(struct tr *t, unsigned reg);
 /* r14: linear to host address for an access of `size` bytes; a miss goes to the slow record rec. Clobbers flags, r15.
  */
 void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec);
@@ -394,6 +405,14 @@ void tr_resume(struct tr *t, uint32_t rec);
 /* i by its handler. */
 void tr_handler(struct tr *t, const struct insn *i);
 void tr_jump_cold(struct tr *t, uint8_t *at, int kind, uint32_t n, int32_t target);
+
+/* ---- stack.c ---- */
+
+bool tr_stack(struct tr *t, const struct insn *i);
+/* As tr_check() for `size` bytes at an offset from the stack pointer, in its width and segment. */
+void tr_stack_check(struct tr *t, int32_t disp, unsigned size, bool write, uint32_t rec);
+/* The stack pointer moves; r14 is lost. */
+void tr_stack_adjust(struct tr *t, int32_t bytes);
 
 /* ---- vector.c, avx.c ---- */
 

@@ -82,7 +82,7 @@ static void jit_reset(struct jit *j)
 static bool is_same(const struct jit_context *a, const struct jit_context *b)
 {
     return a->stamp && a->epoch == b->epoch && a->generation == b->generation && a->base == b->base &&
-           a->mode == b->mode && a->index == b->index;
+           a->limit == b->limit && a->mode == b->mode && a->index == b->index;
 }
 
 /* The same circumstances have the same stamp again, as long as they are among the last few. Never 0. */
@@ -91,6 +91,7 @@ uint64_t jit_stamp(struct jit *j, const struct vcpu *v)
     struct jit_context want = {.epoch = v->mv->fetch_epoch,
                                .generation = *v->code_generation,
                                .base = v->seg_base[SEG_CS],
+                               .limit = v->mode & (MODE_CODE64 | MODE_FLAT) ? 0 : v->seg[SEG_CS].limit,
                                .mode = v->mode | (uint32_t)v->mv->regs.as << 16,
                                .index = v->index};
     if (likely(is_same(&j->context[j->context_now], &want)))
@@ -116,11 +117,22 @@ static void jump_note(struct jit *j, uint64_t rip, uint64_t stamp, const void *c
 
 /* ---- entering and leaving ---- */
 
+/* Can jumps inside the page that b lies in neither wrap nor meet the end of the code segment? */
+static bool is_page_whole(const struct vcpu *v, const struct block *b)
+{
+    if (v->mode & MODE_CODE64 || likely((v->mode & (MODE_FLAT | MODE_CODE32)) == (MODE_FLAT | MODE_CODE32)))
+        return true;
+    uint64_t page = v->rip - (b->gpa & PAGE_MASK), limit = v->seg[SEG_CS].limit;
+    if (!(v->mode & MODE_CODE32) && limit > 0xffff)
+        limit = 0xffff;
+    return page <= limit && limit - page >= PAGE_MASK;
+}
+
 bool jit_warm(struct jit *j, struct vcpu *v, struct block *b)
 {
     if (jit_has_code(j, b) || ++b->heat < j->heat)
         return false;
-    if (b->page2 != BLOCK_NO_PAGE || !(b->mode & MODE_CODE64)) {
+    if (b->page2 != BLOCK_NO_PAGE || !is_page_whole(v, b)) {
         b->heat = 0;
         return false;
     }
@@ -177,7 +189,7 @@ static void after_edge(struct jit *j, struct vcpu *v, struct jit_frame *f)
 
 bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end)
 {
-    if (!jit_has_code(j, b))
+    if (!jit_has_code(j, b) || unlikely(!is_page_whole(v, b)))
         return false;
     struct jit_frame f = frame_make(j, v, b, end);
     f.owner = &f;

@@ -120,10 +120,6 @@ static int64_t ip_disp(const struct tr *t, const struct insn *i)
 
 bool tr_has_ea(const struct tr *t, const struct insn *i)
 {
-    if (i->flags & INSN_SEGCHK || i->adsize == 2)
-        return false;
-    if (!t->wide && (i->seg == SEG_FS || i->seg == SEG_GS))
-        return false;
     return i->base != REG_IP || fits32(ip_disp(t, i));
 }
 
@@ -142,11 +138,11 @@ static int address_reg(struct tr *t, unsigned g, unsigned scratch)
     return (int)scratch;
 }
 
-void tr_ea(struct tr *t, const struct insn *i)
+void tr_offset(struct tr *t, const struct insn *i)
 {
     struct emit *e = &t->e;
     if (i->flags & INSN_DISP64) {
-        emit_imm(e, H_R14, i->adsize == 8 ? i->imm : (uint32_t)i->imm);
+        emit_imm(e, H_R14, i->adsize == 8 ? i->imm : i->adsize == 4 ? (uint32_t)i->imm : (uint16_t)i->imm);
     } else {
         struct maddr m = {.scale = i->scale, .disp = i->base == REG_IP ? (int32_t)ip_disp(t, i) : i->disp};
         m.base = address_reg(t, i->base, H_R14);
@@ -154,9 +150,18 @@ void tr_ea(struct tr *t, const struct insn *i)
         if (m.base >= 0 && m.index < 0 && !m.disp && i->adsize == 8)
             emit_mov(e, H_R14, (unsigned)m.base);
         else
-            emit_lea(e, i->adsize, H_R14, m);
+            emit_lea(e, i->adsize == 8 ? 8 : 4, H_R14, m);
+        if (i->adsize == 2)
+            tr_cut16(t, H_R14);
     }
-    if (i->seg == SEG_FS || i->seg == SEG_GS) {
+}
+
+void tr_ea(struct tr *t, const struct insn *i)
+{
+    struct emit *e = &t->e;
+    tr_offset(t, i);
+    t->segment = i->flags & INSN_SEGCHK ? i->seg : SEG_NONE;
+    if (t->wide && (i->seg == SEG_FS || i->seg == SEG_GS)) {
         emit_load(e, H_R15, FRAME(v));
         emit_maddr(e, 8, 0x03, H_R14,
                    (struct maddr){H_R15, -1, 0, (int)(offsetof(struct vcpu, seg_base) + 8 * (size_t)i->seg)});
@@ -164,11 +169,37 @@ void tr_ea(struct tr *t, const struct insn *i)
     }
 }
 
+/* ---- segments that are not flat ---- */
+
+#define V_SEG(field, seg) ((int)(offsetof(struct vcpu, field) + 8 * (size_t)(seg)))
+
+void tr_cut16(struct tr *t, unsigned reg)
+{
+    emit_rm(&t->e, (struct how){.size = 4}, OPC_0F(0xb7), reg, op_reg(reg)); /* movzx */
+}
+
+/* r14: offset in a segment to linear address, if `size` bytes may be reached there. */
+static void through_segment(struct tr *t, unsigned size, bool write, uint32_t rec)
+{
+    struct emit *e = &t->e;
+    int seg = t->segment, room = V_SEG(seg_room[write], seg);
+    t->segment = SEG_NONE;
+    emit_load(e, H_R15, FRAME(v));
+    emit_op64(e, 0x83, 0, op_reg(H_R14)); /* add: offsets have 32 bits */
+    e8(e, size);
+    emit_maddr(e, 8, 0x3b, H_R14, (struct maddr){H_R15, -1, 0, room});
+    tr_jump_cold(t, emit_jcc(e, CC_A), COLD_SLOW, rec, 0);
+    emit_maddr(e, 8, 0x8b, H_R15, (struct maddr){H_R15, -1, 0, V_SEG(seg_base, seg)});
+    emit_lea(e, 4, H_R14, (struct maddr){H_R14, H_R15, 0, -(int)size});
+}
+
 /* ---- the check: mmu/tlb.h ---- */
 
 void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec)
 {
     struct emit *e = &t->e;
+    if (t->segment != SEG_NONE)
+        through_segment(t, size, write, rec);
     if (t->j->has_rorx) {
         static const uint8_t rorx[] = {0xc4, 0x43, 0xfb, 0xf0, 0xfe, PAGE_SHIFT - 5}; /* rorx $7, %r14, %r15 */
         for (unsigned k = 0; k < sizeof rorx; k++)

@@ -20,7 +20,7 @@ static void successors(const struct block *b, int32_t next[2])
     next[0] = next[1] = -1;
     if (!(last->flags & INSN_ENDS) || last->op == OP_JCC)
         next[0] = behind < (int64_t)PAGE_SIZE ? (int32_t)behind : -1;
-    if (jumps && last->enc == ENC_D && last->opsize != 2) {
+    if (jumps && last->enc == ENC_D && tr_branch_is_native(b->mode, last)) {
         int64_t target = behind + (int64_t)last->imm;
         next[1] = target >= 0 && target < (int64_t)PAGE_SIZE ? (int32_t)target : -1;
     }
@@ -316,7 +316,7 @@ static void install(struct tr *t, size_t size)
 bool jit_translate(struct jit *j, struct vcpu *v, struct block *b)
 {
     struct jit_arena *a = &j->arena;
-    struct tr t = {.j = j, .v = v, .mode = b->mode & 0xffff, .wide = b->mode & MODE_CODE64};
+    struct tr t = {.j = j, .v = v, .mode = b->mode & 0xffff, .wide = b->mode & MODE_CODE64, .segment = SEG_NONE};
     a->code_used = (a->code_used + 15) & ~(size_t)15;
     t.e = (struct emit){.start = a->code_write + a->code_used,
                         .p = a->code_write + a->code_used,

@@ -122,7 +122,7 @@ static void note(struct tr *t, const struct insn *i)
     if (!insn_has_mem(i))
         return;
     unsigned seg = i->seg != SEG_NONE ? i->seg : i->flags & INSN_STACKSEG ? SEG_SS : SEG_DS;
-    tr_ea(t, i);
+    tr_offset(t, i);
     emit_store(e, H_R14, FRAME(fdp));
     emit_rm(e, (struct how){.size = 4}, OPC(0xc7), 0, op_frame(FRAME(fds)));
     e32(e, 1 + seg);
@@ -185,7 +185,7 @@ bool tr_is_x87(const struct tr *t, const struct insn *i)
         return true;
     if (f->reg_kind != KIND_F || is_special(i->op) || (f->gate == GATE_SSE3 && !tr_host_has(t, GATE_SSE3)))
         return false;
-    return !insn_has_mem(i) || (tr_has_ea(t, i) && i->seg != SEG_FS && i->seg != SEG_GS);
+    return !insn_has_mem(i) || tr_has_ea(t, i);
 }
 
 /* ---- instructions ---- */
