@@ -5,7 +5,7 @@ import harness
 from harness import LONG, check, guest, linux, run_guest, umbra, write_tmp
 
 MODES = ("shadow", "walk", "ept")
-GUESTS = ("testos", "debugging", "fwcfgdma", "gates", "realmode", "segments", "smc", "tasks", "timer", "v86")
+GUESTS = ("testos", "debugging", "events", "fpu", "fwcfgdma", "gates", "paging32", "realmode", "segments", "smc", "smram", "tasks", "timer", "v86")
 SCRIPT = '''wait "umbra# "
 send "ls -lR /sys | wc -l; seq 1 2000 | sort -n | md5sum; cat /proc/self/maps; awk 'BEGIN{print atan2(1,1)}'\\n"
 wait "umbra# "
