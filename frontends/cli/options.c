@@ -1,6 +1,7 @@
 #include "frontends/cli/options.h"
 
 #include "core/log.h"
+#include "frontends/cli/drive_options.h"
 #include "frontends/cli/smp.h"
 
 #include <ctype.h>
@@ -175,6 +176,28 @@ static bool opt_device(struct options *o, const char *name, const char *arg, str
     if (n == sizeof exit_name - 1 && !strncmp(copy, exit_name, n))
         return debug_exit_parse(o, copy + n + (copy[n] == ','), e);
     return error_set(e, "-device %s: unknown device; known: isa-debug-exit", arg);
+}
+
+/* What is parsed in place is an argument of the process: it may be changed, and it stays. */
+static bool opt_drive(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return drive_option_parse(&o->machine, (char *)(uintptr_t)arg, e);
+}
+
+static bool opt_drive_short(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return drive_option_short(&o->machine, name, arg, e);
+}
+
+static bool opt_boot(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return boot_option_parse(&o->machine, (char *)(uintptr_t)arg, e);
+}
+
+static bool opt_snapshot(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->snapshot = true;
+    return true;
 }
 
 static bool opt_no_reboot(struct options *o, const char *name, const char *arg, struct error *e)
@@ -522,6 +545,18 @@ static bool opt_net(struct options *o, const char *name, const char *arg, struct
 static const struct option_row rows[] = {
     {"kernel", "FILE", opt_kernel, "boot a Linux bzImage or a Multiboot 1 image"},
     {"bios", "FILE", opt_bios, "start from a raw ROM image at the top of 4 GiB instead of a kernel"},
+    {"drive", "file=F[,if=T][,media=M][,...]", opt_drive,
+     "a drive: if=ide|virtio|floppy|pflash|none, media=disk|cdrom, format=raw|gzip, index=, snapshot=on, readonly=on, "
+     "id="},
+    {"hda", "FILE", opt_drive_short, "first IDE disk (-hdb, -hdc, -hdd: the others)"},
+    {"hdb", "FILE", opt_drive_short, NULL},
+    {"hdc", "FILE", opt_drive_short, NULL},
+    {"hdd", "FILE", opt_drive_short, NULL},
+    {"cdrom", "FILE", opt_drive_short, "CD in the IDE drive of index 2"},
+    {"fda", "FILE", opt_drive_short, "first floppy (-fdb: the second)"},
+    {"fdb", "FILE", opt_drive_short, NULL},
+    {"boot", "order=L[,once=L][,menu=on]", opt_boot, "what firmware boots: a floppy, c disk, d CD, n network"},
+    {"snapshot", NULL, opt_snapshot, "drives write to temporary overlays, images stay as they are"},
     {"initrd", "FILE", opt_initrd, "initial RAM disk, or the Multiboot module"},
     {"append", "TEXT", opt_append, "kernel command line"},
     {"m", "SIZE", opt_memory, "guest RAM: 512, 512M, 2G (default 128M)"},
@@ -688,5 +723,5 @@ bool options_parse(struct options *o, int argc, char **argv, struct error *e)
         if (!r->fn(o, r->name, r->arg ? argv[++k] : NULL, e))
             return false;
     }
-    return options_check(o, e);
+    return drive_options_finish(&o->machine, o->snapshot, e) && options_check(o, e);
 }

@@ -18,7 +18,7 @@ struct sink_spec {
 struct options {
     struct machine_config machine;
     struct sink_spec serial, debugcon;
-    bool serial_given;
+    bool serial_given, snapshot;
     bool stats, digest, help, version, perf_map;
     const char *log_path; /* -D */
     const char *loadvm, *pause_save;

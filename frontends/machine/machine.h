@@ -28,6 +28,7 @@
 /* What something inside an instruction asks for; acted on at the next boundary. */
 struct machine_requests {
     bool reset, power_off, debug_exit, quit, marker;
+    bool disk_full; /* a write waits for room on the host's disk */
     uint8_t debug_exit_code;
     char **save_path; /* owned, and so are the strings; all at one boundary */
     size_t saves;
@@ -53,6 +54,7 @@ struct machine {
     struct jit *jit;   /* NULL: the interpreter alone */
     struct vcpu **cpu; /* cpu_count of them */
     unsigned cpu_count;
+    struct drives drives;
     struct board board;
     bool has_firmware;
     struct firmware firmware; /* if so; a forked machine has the parent's image */

@@ -67,6 +67,12 @@ static bool act_requests(struct machine *m, enum machine_exit *why)
         *why = MACHINE_POWER_OFF;
         return false;
     }
+    if (m->want.disk_full) { /* the device's timer is due: the next run begins with the same write */
+        m->want.disk_full = false;
+        log_error("the host's disk is full: make room, and go on");
+        *why = MACHINE_PAUSED;
+        return false;
+    }
     if (m->want.save_path && !act_save(m)) {
         *why = MACHINE_SCRIPT_FAILED;
         return false;

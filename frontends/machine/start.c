@@ -59,6 +59,13 @@ static void want_save(void *ctx, const char *path)
     machine_attention(m);
 }
 
+static void want_pause(void *ctx)
+{
+    struct machine *m = ctx;
+    m->want.disk_full = true;
+    machine_attention(m);
+}
+
 static void watch_marker(struct machine *m, uint8_t byte)
 {
     const char *text = m->cfg.stop_text;
@@ -216,6 +223,17 @@ static bool build_board(struct machine *m, struct error *e)
     return board_init(&m->board, &cfg, e);
 }
 
+static bool build_drives(struct machine *m, struct error *e)
+{
+    if (m->cfg.is_twin && drives_write_through(m->cfg.drive, m->cfg.drive_count))
+        return error_set(e, "-lockstep: the twin would write to the same disk: give -snapshot");
+    if (!(m->parent ? drives_fork(&m->drives, &m->parent->drives, e)
+                    : drives_open(&m->drives, m->cfg.drive, m->cfg.drive_count, e)))
+        return false;
+    drives_set_full(&m->drives, want_pause, m);
+    return true;
+}
+
 static void build_stats(struct machine *m)
 {
     stats_add(&m->stats, "icount", "instructions", &m->clock.icount);
@@ -227,6 +245,7 @@ static void build_stats(struct machine *m)
     if (m->jit)
         jit_register_stats(m->jit, &m->stats);
     mmu_register_stats(m->mmu, &m->stats);
+    drives_add_stats(&m->drives, &m->stats);
     host_mm_add_stats(m->mm, &m->stats);
     hostside_add_stats(m->hostside, &m->stats);
     if (m->inspector)
@@ -275,8 +294,8 @@ bool machine_build(struct machine *m, struct error *e)
     m->cpu_count = m->cfg.smp.sockets * m->cfg.smp.cores * m->cfg.smp.threads;
     m->turn_left = MACHINE_TURN_UNITS;
     m->has_firmware = m->cfg.bios != NULL;
-    if (!build_log(m, e) || !build_files(m, e) || !machine_build_memory(m, e) || !build_mmu(m, e) ||
-        !build_cpus(m, e) || !build_board(m, e) || !build_script(m, e))
+    if (!build_log(m, e) || !build_files(m, e) || !build_drives(m, e) || !machine_build_memory(m, e) ||
+        !build_mmu(m, e) || !build_cpus(m, e) || !build_board(m, e) || !build_script(m, e))
         return false;
     if (m->cfg.mirror_every) {
         m->inspector = inspector_open(m, m->cfg.mmu, e);
@@ -310,6 +329,7 @@ void machine_destroy(struct machine *m)
     inspector_close(m->inspector);
     script_free(m->script);
     board_fini(&m->board);
+    drives_close(&m->drives);
     for (unsigned k = 0; m->cpu && k < m->cpu_count; k++)
         vcpu_destroy(m->cpu[k]);
     free(m->cpu);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MACHINE_VERSION 4
+#define MACHINE_VERSION 5
 
 static uint64_t model_digest(const struct cpu_model *model)
 {
@@ -125,6 +125,7 @@ static void guest_state_save(const struct machine *m, struct snap_writer *w)
 {
     small_state_save(m, w);
     mem_save(m->mem, w);
+    drives_save(&m->drives, w);
     if (m->has_firmware)
         firmware_save(&m->firmware, w);
     smram_save(m, w);
@@ -182,6 +183,7 @@ bool machine_load(struct machine *m, const char *path, struct error *e)
         caches_drop(m);
         small_state_load(m, r);
         mem_load(m->mem, r);
+        drives_load(&m->drives, r);
         if (m->has_firmware)
             firmware_load(&m->firmware, r);
         smram_load(m, r);

@@ -9,6 +9,7 @@
 
 #include "core/topology.h"
 #include "core/types.h"
+#include "frontends/machine/drives.h"
 #include "frontends/machine/error.h"
 
 #include <stdio.h>
@@ -43,6 +44,10 @@ struct machine_config {
     const char *kernel, *initrd, *append,
         *cpu;                 /* paths and strings, borrowed for the machine's life; initrd, append, cpu may be NULL */
     const char *input_script; /* path or NULL */
+    struct drive_config drive[DRIVES_MAX]; /* each with its place (drives_place()) */
+    unsigned drive_count;
+    const char *boot_order, *boot_once; /* letters a, c, d, n, for the firmware; or NULL; borrowed */
+    bool boot_menu;
     bool debug_exit, debug_console;
     uint16_t debug_exit_base;
     unsigned debug_exit_size;

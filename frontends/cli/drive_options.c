@@ -1,0 +1,198 @@
+#include "frontends/cli/drive_options.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Cuts the next KEY=VALUE off *at, in place: a comma ends it, two stand for one. NULL at the end. */
+static char *next_property(char **at)
+{
+    char *from = *at, *to = *at, *start = *at;
+    if (!from || !*from)
+        return NULL;
+    for (; *from; from++) {
+        if (*from == ',' && from[1] != ',')
+            break;
+        from += *from == ',';
+        *to++ = *from;
+    }
+    *at = *from ? from + 1 : NULL;
+    *to = 0;
+    return start;
+}
+
+static bool is_on_off(const char *value, bool *on)
+{
+    *on = !strcmp(value, "on");
+    return *on || !strcmp(value, "off");
+}
+
+static bool interface_parse(const char *value, enum drive_interface *out)
+{
+    for (enum drive_interface i = 0; i < DRIVE_INTERFACES; i++)
+        if (!strcmp(value, drive_interface_name(i))) {
+            *out = i;
+            return true;
+        }
+    return false;
+}
+
+static bool format_parse(const char *value, enum block_format *out, struct error *e)
+{
+    if (!strcmp(value, "raw"))
+        *out = BLOCK_FORMAT_RAW;
+    else if (!strcmp(value, "gzip"))
+        *out = BLOCK_FORMAT_GZIP;
+    else
+        return error_set(
+            e,
+            "-drive format=%s: raw and gzip are read here; serve others with qemu-nbd (file=nbd+unix:///?socket=PATH)",
+            value);
+    return true;
+}
+
+static bool index_parse(const char *value, uint32_t *out)
+{
+    char *end;
+    unsigned long n = strtoul(value, &end, 10);
+    *out = (uint32_t)n;
+    return isdigit((unsigned char)*value) && !*end && n < DRIVES_MAX;
+}
+
+/* What QEMU's users give and what makes no difference here. */
+static bool is_harmless(const char *key)
+{
+    static const char *const keys[] = {"cache", "aio", "discard", "detect-zeroes", "werror", "rerror", "copy-on-read"};
+    for (size_t k = 0; k < ARRAY_LEN(keys); k++)
+        if (!strcmp(key, keys[k]))
+            return true;
+    return false;
+}
+
+/* bus= and unit= together are another spelling of index=. */
+struct ide_place {
+    uint32_t bus, unit;
+    bool given;
+};
+
+static bool property(struct drive_config *d, struct ide_place *place, const char *key, char *value, struct error *e)
+{
+    bool ok = true;
+    if (!strcmp(key, "file"))
+        d->file = value;
+    else if (!strcmp(key, "id"))
+        d->id = value;
+    else if (!strcmp(key, "serial"))
+        d->serial = value;
+    else if (!strcmp(key, "format"))
+        return format_parse(value, &d->format, e);
+    else if (!strcmp(key, "if"))
+        ok = interface_parse(value, &d->interface);
+    else if (!strcmp(key, "media"))
+        ok = (d->is_cdrom = !strcmp(value, "cdrom")) || !strcmp(value, "disk");
+    else if (!strcmp(key, "index"))
+        ok = index_parse(value, &d->index);
+    else if (!strcmp(key, "bus"))
+        ok = place->given = index_parse(value, &place->bus);
+    else if (!strcmp(key, "unit"))
+        ok = place->given = index_parse(value, &place->unit);
+    else if (!strcmp(key, "snapshot"))
+        ok = is_on_off(value, &d->snapshot);
+    else if (!strcmp(key, "readonly") || !strcmp(key, "read-only"))
+        ok = is_on_off(value, &d->read_only);
+    else if (!is_harmless(key))
+        return error_set(e,
+                         "-drive %s=%s: unknown property; known: file, format, if, media, index, bus, unit, snapshot, "
+                         "readonly, id, serial",
+                         key, value);
+    return ok || error_set(e, "-drive %s=%s: not a value of '%s'", key, value, key);
+}
+
+static bool drive_check(const struct drive_config *d, struct error *e)
+{
+    if (d->is_cdrom && d->interface != DRIVE_IDE && d->interface != DRIVE_NONE)
+        return error_set(e, "-drive if=%s,media=cdrom: CD drives are on the IDE bus (if=ide)",
+                         drive_interface_name(d->interface));
+    if (!d->file && !d->is_cdrom && d->interface != DRIVE_FLOPPY)
+        return error_set(e, "-drive: file=IMAGE is missing");
+    return true;
+}
+
+static bool drive_add(struct machine_config *m, const struct drive_config *d, struct error *e)
+{
+    if (m->drive_count == DRIVES_MAX)
+        return error_set(e, "-drive: more than %d drives", DRIVES_MAX);
+    if (!drive_check(d, e))
+        return false;
+    m->drive[m->drive_count++] = *d;
+    return true;
+}
+
+bool drive_option_parse(struct machine_config *m, char *text, struct error *e)
+{
+    struct drive_config d = {.index = DRIVE_INDEX_NONE};
+    struct ide_place place = {0};
+    for (char *p; (p = next_property(&text));) {
+        char *value = strchr(p, '=');
+        if (!value)
+            return error_set(e, "-drive: '%s': expected KEY=VALUE", p);
+        *value++ = 0;
+        if (!property(&d, &place, p, value, e))
+            return false;
+    }
+    if (place.given)
+        d.index = d.interface == DRIVE_IDE ? 2 * place.bus + place.unit : place.unit;
+    d.file = d.file && *d.file ? d.file : NULL;
+    return drive_add(m, &d, e);
+}
+
+bool drive_option_short(struct machine_config *m, const char *name, const char *file, struct error *e)
+{
+    struct drive_config d = {.file = file, .index = DRIVE_INDEX_NONE};
+    if (!strncmp(name, "hd", 2)) {
+        d.index = (uint32_t)(name[2] - 'a');
+    } else if (!strncmp(name, "fd", 2)) {
+        d.interface = DRIVE_FLOPPY;
+        d.index = (uint32_t)(name[2] - 'a');
+    } else {
+        d.is_cdrom = true;
+        d.index = 2;
+    }
+    return drive_add(m, &d, e);
+}
+
+static bool is_order(const char *letters)
+{
+    return *letters && letters[strspn(letters, "acdn")] == 0;
+}
+
+bool boot_option_parse(struct machine_config *m, char *text, struct error *e)
+{
+    for (char *p; (p = next_property(&text));) {
+        char *value = strchr(p, '=');
+        bool on, ok;
+        if (value)
+            *value++ = 0;
+        if (!value || !strcmp(p, "order"))
+            ok = is_order(m->boot_order = value ? value : p);
+        else if (!strcmp(p, "once"))
+            ok = is_order(m->boot_once = value);
+        else if (!strcmp(p, "menu"))
+            ok = is_on_off(value, &m->boot_menu);
+        else
+            ok = !strcmp(p, "strict") && is_on_off(value, &on);
+        if (!ok)
+            return error_set(
+                e,
+                "-boot %s%s%s: expected order=LETTERS or once=LETTERS (a floppy, c disk, d CD, n network), menu=on|off",
+                p, value ? "=" : "", value ? value : "");
+    }
+    return true;
+}
+
+bool drive_options_finish(struct machine_config *m, bool snapshot, struct error *e)
+{
+    for (unsigned k = 0; k < m->drive_count && snapshot; k++)
+        m->drive[k].snapshot = true;
+    return drives_place(m->drive, m->drive_count, e);
+}
