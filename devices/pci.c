@@ -6,6 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#define ROM_ENABLE 1u
+#define ROM_MIN    0x800u
+#define ROM_MAX    (16u << 20)
+
 /* ---- Little-endian fields of config space ---- */
 
 static uint32_t get_le(const uint8_t *p, unsigned size)
@@ -78,6 +82,11 @@ static struct bus *bus_of(const struct pci_device *d, const struct pci_bar *bar)
     return bar->kind == PCI_BAR_IO ? d->bus->io : d->bus->mmio;
 }
 
+static unsigned bar_register(unsigned n)
+{
+    return n == PCI_ROM ? PCI_ROM_BAR : PCI_BAR0 + 4 * n;
+}
+
 /* Where the guest wants the BAR now, or PCI_UNMAPPED. */
 static uint64_t wanted_address(const struct pci_device *d, unsigned n)
 {
@@ -85,7 +94,9 @@ static uint64_t wanted_address(const struct pci_device *d, unsigned n)
     uint16_t need = bar->kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
     if (bar->kind == PCI_BAR_NONE || !(pci_device_read16(d, PCI_COMMAND) & need))
         return PCI_UNMAPPED;
-    uint64_t base = pci_device_read32(d, PCI_BAR0 + 4 * n), limit = bar->kind == PCI_BAR_IO ? 0x10000 : 1ull << 32;
+    uint64_t base = pci_device_read32(d, bar_register(n)), limit = bar->kind == PCI_BAR_IO ? 0x10000 : 1ull << 32;
+    if (bar->kind == PCI_BAR_ROM && !(base & ROM_ENABLE))
+        return PCI_UNMAPPED;
     if (bar->kind == PCI_BAR_MEM64) {
         base |= (uint64_t)pci_device_read32(d, PCI_BAR0 + 4 * n + 4) << 32;
         limit = 1ull << 52;
@@ -119,9 +130,9 @@ static void map_bar(struct pci_device *d, unsigned n, uint64_t address)
 static void update_maps(struct pci_bus *b)
 {
     for (unsigned pass = 0; pass < 2; pass++) {
-        for (unsigned i = 0; i < ARRAY_LEN(b->device) * PCI_BARS; i++) {
-            struct pci_device *d = b->device[i / PCI_BARS];
-            unsigned n = i % PCI_BARS;
+        for (unsigned i = 0; i < ARRAY_LEN(b->device) * (PCI_ROM + 1); i++) {
+            struct pci_device *d = b->device[i / (PCI_ROM + 1)];
+            unsigned n = i % (PCI_ROM + 1);
             uint64_t address = d ? wanted_address(d, n) : PCI_UNMAPPED;
             if (!d || d->bar[n].mapped == address)
                 continue;
@@ -195,7 +206,8 @@ static bool touches(unsigned offset, unsigned size, unsigned from, unsigned len)
 
 static void config_changed(struct pci_device *d, unsigned offset, unsigned size)
 {
-    if (touches(offset, size, PCI_COMMAND, 2) || touches(offset, size, PCI_BAR0, 4 * PCI_BARS)) {
+    if (touches(offset, size, PCI_COMMAND, 2) || touches(offset, size, PCI_BAR0, 4 * PCI_BARS) ||
+        touches(offset, size, PCI_ROM_BAR, 4)) {
         update_maps(d->bus);
         update_intx(d);
     }
@@ -260,7 +272,7 @@ void pci_device_init(struct pci_device *d, const char *name, const struct pci_id
     if (id->interrupt_pin)
         pci_device_preset(d, PCI_INTERRUPT_LINE, 1, 0, 0xff);
     d->clears[PCI_STATUS + 1] = 0xf9;
-    for (unsigned n = 0; n < PCI_BARS; n++)
+    for (unsigned n = 0; n <= PCI_ROM; n++)
         d->bar[n].mapped = PCI_UNMAPPED;
 }
 
@@ -286,6 +298,34 @@ unsigned pci_device_add_capability(struct pci_device *d, uint8_t id, unsigned le
     return at;
 }
 
+static uint64_t rom_read(void *dev, const struct bus_txn *t)
+{
+    const struct pci_rom *rom = dev;
+    uint64_t v = 0;
+    for (unsigned i = 0; i < t->size; i++) {
+        uint64_t at = t->offset + i;
+        v |= (uint64_t)(at < rom->len ? rom->bytes[at] : 0xff) << (8 * i);
+    }
+    return v;
+}
+
+static void rom_write(void *dev, const struct bus_txn *t, uint64_t value)
+{
+}
+
+static const struct bus_ops rom_bus_ops = {rom_read, rom_write};
+
+void pci_device_add_rom(struct pci_device *d, const void *bytes, size_t len)
+{
+    uint32_t size = ROM_MIN;
+    while (size < len && size < ROM_MAX)
+        size *= 2;
+    d->rom = (struct pci_rom){bytes, len < size ? len : size};
+    d->bar[PCI_ROM] = (struct pci_bar){
+        .kind = PCI_BAR_ROM, .size = size, .ops = &rom_bus_ops, .dev = &d->rom, .mapped = PCI_UNMAPPED};
+    pci_device_preset(d, PCI_ROM_BAR, 4, 0, ~(size - 1) | ROM_ENABLE);
+}
+
 bool pci_bus_attach(struct pci_bus *b, uint8_t devfn, struct pci_device *d)
 {
     if (b->device[devfn])
@@ -299,7 +339,7 @@ bool pci_bus_attach(struct pci_bus *b, uint8_t devfn, struct pci_device *d)
 void pci_bus_detach(struct pci_device *d)
 {
     pci_device_set_intx(d, false);
-    for (unsigned n = 0; n < PCI_BARS; n++)
+    for (unsigned n = 0; n <= PCI_ROM; n++)
         unmap_bar(d, &d->bar[n]);
     d->bus->device[d->devfn] = NULL;
     d->bus = NULL;

@@ -16,11 +16,13 @@ struct snap_reader;
 
 #define PCI_CONFIG_BYTES 256
 #define PCI_BARS         6
+#define PCI_ROM          PCI_BARS /* the expansion ROM's place in pci_device.bar */
 #define PCI_UNMAPPED     UINT64_MAX
 
 #define PCI_COMMAND        0x04
 #define PCI_STATUS         0x06
 #define PCI_BAR0           0x10
+#define PCI_ROM_BAR        0x30
 #define PCI_INTERRUPT_LINE 0x3c
 #define PCI_INTERRUPT_PIN  0x3d
 
@@ -37,7 +39,13 @@ struct snap_reader;
 #define PCI_CAP_VENDOR   0x09
 #define PCI_CAP_MSIX     0x11
 
-enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64 /* takes the next BAR too */ };
+enum pci_bar_kind {
+    PCI_BAR_NONE,
+    PCI_BAR_IO,
+    PCI_BAR_MEM32,
+    PCI_BAR_MEM64, /* takes the next BAR too */
+    PCI_BAR_ROM    /* the expansion ROM: has an enable bit of its own */
+};
 
 struct pci_bar {
     enum pci_bar_kind kind;
@@ -46,6 +54,12 @@ struct pci_bar {
     const struct bus_ops *ops;
     void *dev;
     uint64_t mapped; /* address on the bus now, or PCI_UNMAPPED */
+};
+
+/* The bytes of an expansion ROM; behind them it reads as ones. */
+struct pci_rom {
+    const uint8_t *bytes; /* borrowed */
+    size_t len;
 };
 
 struct pci_identity {
@@ -67,7 +81,8 @@ struct pci_device {
     uint8_t initial[PCI_CONFIG_BYTES];  /* config after reset */
     uint8_t writable[PCI_CONFIG_BYTES]; /* bits that a write sets */
     uint8_t clears[PCI_CONFIG_BYTES];   /* bits that a write of 1 clears */
-    struct pci_bar bar[PCI_BARS];
+    struct pci_bar bar[PCI_BARS + 1];   /* PCI_ROM is the last */
+    struct pci_rom rom;
     bool intx;             /* level that the device asserts */
     unsigned cap_end;      /* first byte behind the capabilities that were added */
     unsigned msi;          /* offset of the MSI capability, or 0 */
@@ -106,6 +121,8 @@ void pci_bus_set_msi(struct pci_bus *b, void (*msi)(void *ctx, uint64_t address,
 /* What firmware does before it starts a system: gives each BAR that has no address one, I/O from `io` up and memory
  * from `memory_end` (exclusive) down, turns the decoders on, and names the 8259 input of each function's INTx. */
 void pci_bus_assign(struct pci_bus *b, uint16_t io, uint32_t memory_end, const uint8_t irq[4]);
+/* An expansion ROM (an option ROM for the firmware): `bytes` are borrowed for the device's life; at most 16 MiB. */
+void pci_device_add_rom(struct pci_device *d, const void *bytes, size_t len);
 /* False if the slot is taken. */
 bool pci_bus_attach(struct pci_bus *b, uint8_t devfn, struct pci_device *d);
 void pci_bus_detach(struct pci_device *d);

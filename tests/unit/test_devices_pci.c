@@ -106,6 +106,32 @@ static void cfg_wr(struct rig *g, unsigned devfn, unsigned offset, unsigned size
     bus_write(&g->io, 0xcfc + (offset & 3), size, v, 0);
 }
 
+START_TEST(expansion_rom_is_seen_while_both_its_enables_are_set)
+{
+    struct rig g;
+    uint8_t rom[3000];
+    rig_init(&g);
+    for (unsigned i = 0; i < sizeof rom; i++)
+        rom[i] = (uint8_t)(i * 7);
+    pci_device_init(&g.card, "card", &(struct pci_identity){.vendor = 0x1234, .device = 0x5678});
+    pci_device_add_rom(&g.card, rom, sizeof rom);
+    ck_assert(pci_bus_attach(&g.host.bus, 3 << 3, &g.card));
+    cfg_wr(&g, 3 << 3, PCI_ROM_BAR, 4, 0xfffffffe);
+    ck_assert_uint_eq(cfg_rd(&g, 3 << 3, PCI_ROM_BAR, 4), 0xfffff000);
+    cfg_wr(&g, 3 << 3, PCI_ROM_BAR, 4, 0xfe000001);
+    ck_assert_uint_eq(bus_read(&g.mmio, 0xfe000000, 4, 0), 0xffffffff);
+    cfg_wr(&g, 3 << 3, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    ck_assert_uint_eq(bus_read(&g.mmio, 0xfe000000, 4, 0), 0x150e0700);
+    ck_assert_uint_eq(bus_read(&g.mmio, 0xfe000000 + 2998, 4, 0), 0xffff0000u | rom[2999] << 8 | rom[2998]);
+    bus_write(&g.mmio, 0xfe000000, 4, 0, 0);
+    ck_assert_uint_eq(bus_read(&g.mmio, 0xfe000000, 1, 0), 0);
+    ck_assert_uint_eq(bus_read(&g.mmio, 0xfe000001, 1, 0), 7);
+    cfg_wr(&g, 3 << 3, PCI_ROM_BAR, 4, 0xfe000000);
+    ck_assert_uint_eq(bus_read(&g.mmio, 0xfe000000, 4, 0), 0xffffffff);
+    rig_fini(&g);
+}
+END_TEST
+
 START_TEST(chipset_functions_are_found_where_systems_expect_them)
 {
     struct rig g;
@@ -336,6 +362,7 @@ static Suite *suite(void)
 {
     Suite *s = suite_create("pci");
     TCase *t = tcase_create("pci");
+    tcase_add_test(t, expansion_rom_is_seen_while_both_its_enables_are_set);
     tcase_add_test(t, chipset_functions_are_found_where_systems_expect_them);
     tcase_add_test(t, address_register_is_written_by_dwords_only);
     tcase_add_test(t, byte_access_at_cf9_is_the_reset_register);
