@@ -5,6 +5,7 @@
  * a copy of its first instructions is run instead, so that an event due at an instant is taken at the first boundary at
  * or after it in every engine, however the code is cut into blocks.
  */
+#include "cpu/run.h"
 #include "core/bus.h"
 #include "core/clock.h"
 #include "cpu/breakpoint.h"
@@ -167,6 +168,23 @@ static struct block *find_block(struct vcpu *v)
     return likely(b != NULL) ? b : look_up_block(v);
 }
 
+struct block *vcpu_known_block(struct vcpu *v)
+{
+    if (has_code_limit(v))
+        return NULL;
+    struct block *b = jump_find(v, v->rip);
+    v->gpr[REG_IP] = v->rip;
+    if (likely(b != NULL))
+        return b;
+    uint64_t lin = fetch_linear(v, v->rip);
+    const struct tlb_fetch_entry *e = tlb_lookup_fetch(v->mv, lin);
+    b = e ? code_cache_find_any(v->code, e->gpa | (lin & PAGE_MASK), block_mode(v)) : NULL;
+    if (!b || b->page2 != BLOCK_NO_PAGE)
+        return NULL;
+    jump_note(v, lin, b);
+    return b;
+}
+
 /* ---- running blocks ---- */
 
 /* Without going on to other blocks. */
@@ -199,16 +217,6 @@ static void chain_block(struct block *from, unsigned slot, struct block *to)
     if (slot < 2 && from->mode & (MODE_CODE64 | MODE_FLAT) && to->page2 == BLOCK_NO_PAGE &&
         from->page2 == BLOCK_NO_PAGE && from->mode == to->mode && from->gpa >> PAGE_SHIFT == to->gpa >> PAGE_SHIFT)
         from->next[slot] = to;
-}
-
-/* True if something asks for a look at events before the next block: attention, HLT, a shadow, an interrupt that may be
- * taken now because IF was just set, TF or RF. */
-static inline bool wants_boundary(const struct vcpu *v)
-{
-    return unlikely(v->attn | v->activity | v->int_shadow | v->bp_exec | v->intr_pin | v->nmi_pending |
-                    (v->rflags & (FLAG_TF | FLAG_RF))) &&
-           (v->attn || v->activity || v->int_shadow || v->bp_exec || v->nmi_pending ||
-            v->rflags & (FLAG_TF | FLAG_RF | FLAG_IF));
 }
 
 /* Where execution goes on after b: through a chain, or by a look-up that makes one. */
@@ -254,7 +262,7 @@ static void run_blocks(struct vcpu *v, uint64_t end)
             return;
         }
         if (v->jit && run_compiled(v, b, end)) {
-            if (wants_boundary(v) || clock_now(v->clock) >= end)
+            if (vcpu_wants_boundary(v) || clock_now(v->clock) >= end)
                 return;
             b = find_block(v);
             continue;
@@ -267,7 +275,7 @@ static void run_blocks(struct vcpu *v, uint64_t end)
         v->synced = 0;
         v->stats.blocks++;
         b->insn->fn(v, b->insn);
-        if (wants_boundary(v) || clock_now(v->clock) >= end || unlikely(v->uncached != NULL))
+        if (vcpu_wants_boundary(v) || clock_now(v->clock) >= end || unlikely(v->uncached != NULL))
             return;
         b = next_block(v, (struct block *)(uintptr_t)v->block, epoch);
     }
@@ -334,7 +342,7 @@ static void run_blocks_debug(struct vcpu *v, uint64_t end)
 {
     for (;;) {
         debug_run_block(v, end - clock_now(v->clock));
-        if (wants_boundary(v) || clock_now(v->clock) >= end || v->uncached)
+        if (vcpu_wants_boundary(v) || clock_now(v->clock) >= end || v->uncached)
             return;
         if (debug_stops(v)) {
             v->attn |= ATTN_STOP;

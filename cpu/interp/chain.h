@@ -6,8 +6,8 @@
  * what is to be done. So a chain changes no boundary, only who arrives there. It is open between chain_open() and
  * chain_close(): while the run loop runs whole blocks.
  *
- * Only near branches and the ends of blocks that were cut may chain: they change nothing of what wants_boundary() looks
- * at, and it was clear when the block began.
+ * Only near branches and the ends of blocks that were cut may chain: they change nothing of what vcpu_wants_boundary()
+ * looks at, and it was clear when the block began.
  */
 #ifndef CPU_INTERP_CHAIN_H
 #define CPU_INTERP_CHAIN_H

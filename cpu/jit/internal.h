@@ -204,8 +204,8 @@ struct jit {
         struct jit_slot *slot; /* NULL: none pending */
     } link;
     struct {
-        uint64_t regions, blocks, bytes, entries, links, slow, slow_tlb, slow_handler, slow_jump, handled, resets,
-            refused;
+        uint64_t regions, blocks, bytes, entries, continued, links, slow, slow_tlb, slow_handler, slow_jump, handled,
+            resets, refused;
     } stats;
 };
 

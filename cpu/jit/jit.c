@@ -7,6 +7,7 @@
 #include "core/stats.h"
 #include "cpu/interp/chain.h"
 #include "cpu/jit/internal.h"
+#include "cpu/run.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -57,6 +58,7 @@ void jit_register_stats(struct jit *j, struct stats *s)
     stats_add(s, "jit.blocks", "blocks", &j->stats.blocks);
     stats_add(s, "jit.bytes", "bytes", &j->stats.bytes);
     stats_add(s, "jit.entries", "entries", &j->stats.entries);
+    stats_add(s, "jit.continued", "entries", &j->stats.continued);
     stats_add(s, "jit.links", "links", &j->stats.links);
     stats_add(s, "jit.slow", "instructions", &j->stats.slow);
     stats_add(s, "jit.slow_tlb", "instructions", &j->stats.slow_tlb);
@@ -242,6 +244,32 @@ static const void *leave(struct jit_frame *f)
     return NULL;
 }
 
+/*
+ * v is exact at a boundary: on into the compiled code of the block there, as jit_run() would, unless something asks for
+ * the run loop. Vectors and x87 state are in v: who wants them in the host's registers loads them.
+ */
+static const void *go_on(struct vcpu *v, struct jit_frame *f)
+{
+    struct jit *j = f->jit;
+    uint64_t now = clock_now(v->clock);
+    if (vcpu_wants_boundary(v) || now >= f->end)
+        return leave(f);
+    struct block *b = vcpu_known_block(v);
+    if (!b || !jit_has_code(j, b))
+        return leave(f);
+    f->budget = (int64_t)(f->end - now);
+    f->bias = 0;
+    f->page = v->rip - (b->gpa & PAGE_MASK);
+    f->tlb = (uint64_t)(uintptr_t)v->mv->cur_data;
+    f->stamp = jit_stamp(j, v);
+    f->vec = VEC_NONE;
+    f->x87 = 0;
+    jit_flags_from_vcpu(v, f);
+    jump_note(j, v->rip, f->stamp, (const uint8_t *)b->native - JIT_FAR_LEN);
+    j->stats.continued++;
+    return b->native;
+}
+
 /* The frame after a handler: what it may have changed. */
 static void frame_refresh(struct vcpu *v, struct jit_frame *f)
 {
@@ -307,12 +335,11 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
     v->rep_budget = (uint64_t)f->budget + f->bias + 1;
     count_slow(f->jit, s);
     step[0] = *s->insn;
-    memset(&step[1], 0, sizeof step[1]);
     step[1].fn = op_resume;
     v->jit_resumed = false;
     step[0].fn(v, step);
     if (!v->jit_resumed)
-        return leave(f);
+        return go_on(v, f);
     f->budget -= (int64_t)(v->clock->extra - extra);
     if (must_leave(v, f)) {
         clock_at_head(v, f, b);
