@@ -207,7 +207,14 @@ struct jit {
         uint64_t regions, blocks, bytes, entries, continued, links, slow, slow_tlb, slow_handler, slow_jump, handled,
             resets, refused;
     } stats;
+    struct jit_form_count *forms; /* by row of the table */
 };
+
+/* ---- count.c ---- */
+
+void jit_counts_init(struct jit *j);
+void jit_counts_fini(struct jit *j);
+void jit_count_slow(struct jit *j, const struct jit_slow *s);
 
 /* Is there compiled code of the block, made since the last reset? */
 static inline bool jit_has_code(const struct jit *j, const struct block *b)

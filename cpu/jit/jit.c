@@ -34,6 +34,7 @@ struct jit *jit_create(const struct jit_config *cfg)
     j->heat = cfg->heat ? cfg->heat : JIT_HEAT_DEFAULT;
     j->generation = 1;
     j->host_gates = jit_host_gates();
+    jit_counts_init(j);
     if (jit_arena_init(&j->arena, size, size) || !jit_make_thunks(j)) {
         log_emit(cfg->log, LOG_JIT, "no memory for code: %s; the interpreter runs everything", strerror(errno));
         jit_destroy(j);
@@ -49,6 +50,7 @@ void jit_destroy(struct jit *j)
     if (!j)
         return;
     jit_arena_fini(&j->arena);
+    jit_counts_fini(j);
     free(j);
 }
 
@@ -301,19 +303,6 @@ static bool must_leave(const struct vcpu *v, const struct jit_frame *f)
            (f->vec == VEC_YMM && (!(v->cr4 & CR4_OSXSAVE) || ~v->xcr0 & 6)) || (f->x87 && !jit_x87_usable(v));
 }
 
-/* Why: compiled code never does it; a jump, call or return whose target is not in the table, or its stack not in the
- * TLB; an access that missed the TLB. */
-static void count_slow(struct jit *j, const struct jit_slow *s)
-{
-    j->stats.slow++;
-    if (s->by_handler)
-        j->stats.slow_handler++;
-    else if (s->insn->flags & INSN_ENDS)
-        j->stats.slow_jump++;
-    else
-        j->stats.slow_tlb++;
-}
-
 const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
 {
     const struct jit_slow *s = jit_data(&f->jit->arena, rec);
@@ -333,7 +322,7 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
     v->gpr[REG_IP] = f->page + (b->gpa & PAGE_MASK);
     v->block = b;
     v->rep_budget = (uint64_t)f->budget + f->bias + 1;
-    count_slow(f->jit, s);
+    jit_count_slow(f->jit, s);
     step[0] = *s->insn;
     step[1].fn = op_resume;
     v->jit_resumed = false;

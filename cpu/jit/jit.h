@@ -57,6 +57,10 @@ static inline void jit_print_last(const struct jit *j, const struct code_cache *
 {
     (void)j, (void)c, (void)out;
 }
+static inline void jit_print_forms(const struct jit *j, FILE *out)
+{
+    (void)j, (void)out;
+}
 static inline bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end)
 {
     (void)j, (void)v, (void)b, (void)end;
@@ -79,6 +83,9 @@ bool jit_warm(struct jit *j, struct vcpu *v, struct block *b);
  * return v is exact at a boundary. False: nothing was run, the interpreter must run the block. May leave by
  * longjmp to v->fault_jmp like a handler. */
 bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end);
+
+/* Which instruction forms the handlers did for compiled code most often, a line each. j may be NULL. */
+void jit_print_forms(const struct jit *j, FILE *out);
 
 /* The blocks at which compiled code was entered last, with their guest code as far as it is still in the cache. j may
  * be NULL. */

@@ -1,6 +1,7 @@
 /*
  * What a person is told about a machine: how it ended, where it stands, what it counted.
  */
+#include "cpu/jit/jit.h"
 #include "frontends/machine/machine.h"
 
 #include <inttypes.h>
@@ -145,6 +146,7 @@ void machine_print_report(const struct machine *m, FILE *out)
 void machine_print_stats(const struct machine *m, FILE *out)
 {
     stats_print(&m->stats, out);
+    jit_print_forms(m->jit, out);
 }
 
 void machine_print_trace(const struct machine *m, FILE *out)
