@@ -271,16 +271,6 @@ uint32_t tr_recipe(struct tr *t, struct jit_recipe r)
     return at;
 }
 
-static uint32_t source_bit(unsigned src)
-{
-    return src < 16 ? 1u << src : 0;
-}
-
-static uint32_t recipe_sources(const struct jit_recipe *r)
-{
-    return source_bit(r->a) | source_bit(r->b);
-}
-
 /* A guest register into a slot of the frame, if it is among `lost`: those that are written before anyone looks. */
 static void store_source(struct tr *t, uint32_t lost, unsigned *src, int slot, unsigned name)
 {
@@ -290,31 +280,55 @@ static void store_source(struct tr *t, uint32_t lost, unsigned *src, int slot, u
     *src = name;
 }
 
-static void commit_base(struct tr *t, uint32_t lost)
+/* The operands of the pending recipe that are among `lost` into the frame. */
+static void spill_base(struct tr *t, uint32_t lost)
 {
-    t->image = false;
-    struct jit_recipe r = t->base;
-    unsigned a = r.a, b = r.b;
+    unsigned a = t->base.a, b = t->base.b;
+    bool same = a == b && a < 16;
     store_source(t, lost, &a, FRAME(m1), SRC_M1);
-    if (r.b == r.a && r.a < 16)
+    if (same)
         b = a;
     else
         store_source(t, lost, &b, FRAME(m2), SRC_M2);
-    r.a = (uint8_t)a;
-    r.b = (uint8_t)b;
-    emit_store_imm(&t->e, FRAME(recipe), tr_recipe(t, r)); /* and overlay = 0 */
+    if (a != t->base.a || b != t->base.b)
+        t->base_rec = 0;
+    t->base.a = (uint8_t)a;
+    t->base.b = (uint8_t)b;
+}
+
+static void spill_overlay(struct tr *t, uint32_t lost)
+{
+    unsigned a = t->overlay.a;
+    store_source(t, lost, &a, FRAME(m3), SRC_M3);
+    if (a != t->overlay.a)
+        t->overlay_rec = 0;
+    t->overlay.a = (uint8_t)a;
+}
+
+static bool in_frame(const struct jit_recipe *r)
+{
+    return r->a >= 16 && r->b >= 16;
+}
+
+static void commit_base(struct tr *t, uint32_t lost)
+{
+    t->image = false;
+    spill_base(t, lost);
+    emit_store_imm(&t->e, FRAME(recipe), tr_recipe(t, t->base)); /* and overlay = 0 */
     t->flags = BASE_FRAME;
+    t->known = in_frame(&t->base);
+    t->known_base = t->base;
+    t->known_overlay.kind = RECIPE_NONE;
 }
 
 static void commit_overlay(struct tr *t, uint32_t lost)
 {
     t->image = false;
-    struct jit_recipe r = t->overlay;
-    unsigned a = r.a;
-    store_source(t, lost, &a, FRAME(m3), SRC_M3);
-    r.a = (uint8_t)a;
+    spill_overlay(t, lost);
     emit_rm(&t->e, (struct how){.size = 4}, OPC(0xc7), 0, op_frame(FRAME(overlay)));
-    e32(&t->e, tr_recipe(t, r));
+    e32(&t->e, tr_recipe(t, t->overlay));
+    t->known = t->known && in_frame(&t->overlay);
+    t->known_overlay = t->overlay;
     t->overlay.kind = RECIPE_NONE;
 }
 
@@ -349,9 +363,10 @@ void tr_begin(struct tr *t, uint32_t writes, bool kills)
 {
     if (kills || t->flags == BASE_DEAD)
         return;
-    if ((t->flags == BASE_RECIPE && recipe_sources(&t->base) & writes) ||
-        (t->overlay.kind && recipe_sources(&t->overlay) & writes))
-        tr_commit_sources(t);
+    if (t->flags == BASE_RECIPE)
+        spill_base(t, writes);
+    if (t->overlay.kind)
+        spill_overlay(t, writes);
 }
 
 static void forget_pending(struct tr *t)
@@ -359,7 +374,7 @@ static void forget_pending(struct tr *t)
     t->overlay.kind = RECIPE_NONE;
     t->base_rec = t->overlay_rec = 0;
     t->partial = PARTIAL_NONE;
-    t->image = false;
+    t->image = t->known = false;
 }
 
 /* Bits that the host's processor may leave otherwise than the interpreter defines them. */
@@ -492,9 +507,9 @@ void tr_set_partial(struct tr *t, enum partial_kind kind, unsigned mask, unsigne
 
 /* ---- the host's flags from a recipe ---- */
 
-static bool can_redo_base(const struct tr *t)
+static bool can_redo_base(const struct jit_recipe *r)
 {
-    switch (t->base.kind) {
+    switch (r->kind) {
     case RECIPE_SUB:
     case RECIPE_SUBR:
     case RECIPE_ADD:
@@ -502,7 +517,7 @@ static bool can_redo_base(const struct tr *t)
     case RECIPE_LOGIC:
     case RECIPE_AND:
     case RECIPE_NEGR:
-        return t->base.a != SRC_IMM;
+        return r->a != SRC_IMM;
     default:
         return false;
     }
@@ -510,7 +525,13 @@ static bool can_redo_base(const struct tr *t)
 
 static bool can_redo(const struct tr *t)
 {
-    return t->flags == BASE_RECIPE && !t->partial && can_redo_base(t);
+    return t->flags == BASE_RECIPE && !t->partial && can_redo_base(&t->base);
+}
+
+/* The frame has an image (of a handler) or a recipe that is known here. */
+static bool can_redo_known(const struct tr *t)
+{
+    return t->flags == BASE_FRAME && t->known && !t->partial && !t->overlay.kind && can_redo_base(&t->known_base);
 }
 
 bool tr_can_have_host(const struct tr *t, unsigned mask)
@@ -527,11 +548,10 @@ static struct opnd source_operand(unsigned src)
                            : tr_gpr(src);
 }
 
-/* r15 op= b of the base recipe; `n`: the ALU's number, 8 for TEST. */
-static void redo_alu(struct tr *t, unsigned n)
+/* r15 op= b of the recipe; `n`: the ALU's number, 8 for TEST. */
+static void redo_alu(struct tr *t, const struct jit_recipe *r, unsigned n)
 {
     struct emit *e = &t->e;
-    const struct jit_recipe *r = &t->base;
     unsigned wide = r->size != 1;
     struct how w = {.size = r->size, .reg_byte = !wide, .rm_byte = !wide};
     if (r->b != SRC_IMM) { /* TEST has one direction, which does not matter */
@@ -547,29 +567,28 @@ static void redo_alu(struct tr *t, unsigned n)
         e32(e, (uint32_t)r->imm);
 }
 
-static void redo_base(struct tr *t)
+static void redo_base(struct tr *t, const struct jit_recipe *r)
 {
-    const struct jit_recipe *r = &t->base;
     struct how w = {.size = r->size, .reg_byte = r->size == 1, .rm_byte = r->size == 1};
     unsigned wide = r->size != 1;
     emit_rm(&t->e, (struct how){.size = 8}, OPC(0x8b), H_R15, source_operand(r->a));
     switch (r->kind) {
     case RECIPE_SUBR:
-        redo_alu(t, 0);
-        redo_alu(t, 5);
+        redo_alu(t, r, 0);
+        redo_alu(t, r, 5);
         break;
     case RECIPE_ADDR:
-        redo_alu(t, 5);
-        redo_alu(t, 0);
+        redo_alu(t, r, 5);
+        redo_alu(t, r, 0);
         break;
     case RECIPE_SUB:
-        redo_alu(t, 5);
+        redo_alu(t, r, 5);
         break;
     case RECIPE_ADD:
-        redo_alu(t, 0);
+        redo_alu(t, r, 0);
         break;
     case RECIPE_AND:
-        redo_alu(t, 8);
+        redo_alu(t, r, 8);
         break;
     case RECIPE_LOGIC:
         emit_rm(&t->e, w, OPC((uint8_t)(0x84 | wide)), H_R15, op_reg(H_R15));
@@ -581,9 +600,8 @@ static void redo_base(struct tr *t)
     }
 }
 
-static void redo_overlay(struct tr *t)
+static void redo_overlay(struct tr *t, const struct jit_recipe *r)
 {
-    const struct jit_recipe *r = &t->overlay;
     bool down = r->kind == RECIPE_DEC || r->kind == RECIPE_DECR;
     emit_rm(&t->e, (struct how){.size = 8}, OPC(0x8b), H_R15, source_operand(r->a));
     if (r->kind == RECIPE_INCR || r->kind == RECIPE_DECR)
@@ -592,18 +610,35 @@ static void redo_overlay(struct tr *t)
             op_reg(H_R15));
 }
 
+static void redo(struct tr *t, const struct jit_recipe *base, const struct jit_recipe *overlay)
+{
+    redo_base(t, base);
+    if (overlay->kind)
+        redo_overlay(t, overlay);
+    t->host = true;
+    t->undefined = 0;
+}
+
 bool tr_need_host(struct tr *t, unsigned mask)
 {
     if (t->host)
         return !(t->undefined & mask);
     if (!can_redo(t))
         return false;
-    redo_base(t);
-    if (t->overlay.kind)
-        redo_overlay(t);
-    t->host = true;
-    t->undefined = 0;
+    redo(t, &t->base, &t->overlay);
     return true;
+}
+
+/* The known recipe once more, but for an image that a handler left in its place. */
+static void redo_known(struct tr *t)
+{
+    emit_op64(&t->e, 0x83, 7, op_frame(FRAME(recipe))); /* cmp qword: recipe and overlay */
+    e8(&t->e, 0);
+    tr_jump_cold(t, emit_jcc(&t->e, CC_Z), COLD_IMAGE, 0, 0);
+    unsigned cold = t->ncold - 1;
+    redo(t, &t->known_base, &t->known_overlay);
+    if (!t->e.full)
+        t->cold[cold].back = t->e.p;
 }
 
 /* To the handler if the frame has no image. */
@@ -619,6 +654,10 @@ static void unless_image(struct tr *t, uint32_t rec)
 /* The host's flags from the frame's image, if that is what it has; else the handler. */
 static void host_from_frame(struct tr *t, uint32_t rec)
 {
+    if (!t->image && can_redo_known(t)) {
+        redo_known(t);
+        return;
+    }
     unless_image(t, rec);
     jit_emit_image_flags(&t->e);
     t->host = true;
@@ -661,6 +700,10 @@ bool tr_carry(struct tr *t, uint32_t rec)
     if (can_redo(t)) {
         tr_clobber(t);
         return tr_need_host(t, FLAG_CF);
+    }
+    if (!t->image && can_redo_known(t)) {
+        redo_known(t);
+        return true;
     }
     unless_image(t, rec);
     carry_from(t, FRAME(flags), 8);

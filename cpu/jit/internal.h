@@ -269,10 +269,10 @@ struct tr_mark {
 
 struct tr_cold {
     uint8_t *at; /* the jump that leads here, or NULL */
-    enum { COLD_SLOW, COLD_BUDGET, COLD_NOVEC, COLD_NOX87, COLD_UNLINKED, COLD_PARTIAL } kind;
+    enum { COLD_SLOW, COLD_BUDGET, COLD_NOVEC, COLD_NOX87, COLD_UNLINKED, COLD_PARTIAL, COLD_IMAGE } kind;
     uint32_t n; /* slow record, block number, or slot */
     int32_t target;
-    uint8_t *back; /* COLD_PARTIAL */
+    uint8_t *back; /* COLD_PARTIAL, COLD_IMAGE */
 };
 
 struct tr {
@@ -307,6 +307,8 @@ struct tr {
     uint32_t base_rec, overlay_rec;  /* their offsets once they have one */
     enum partial_kind partial;       /* on top of them */
     bool image;                      /* if BASE_FRAME: the frame has an image, no recipe */
+    bool known;                      /* if BASE_FRAME: it has these, whose operands are in it, or an image */
+    struct jit_recipe known_base, known_overlay;
 };
 
 /* Host register of a guest one, or -1: in the frame. */

@@ -102,6 +102,7 @@ void tr_handler(struct tr *t, const struct insn *i)
     t->note = NULL;
     t->partial = PARTIAL_NONE;
     t->image = true;
+    t->known = false;
     t->host = true;
     t->undefined = 0;
 }

@@ -105,7 +105,7 @@ static void head(struct tr *t, unsigned number)
     t->base_rec = t->overlay_rec = 0;
     t->note = NULL;
     t->partial = PARTIAL_NONE;
-    t->image = false;
+    t->image = t->known = false;
     t->host = false;
 }
 
@@ -240,6 +240,10 @@ static void emit_cold(struct tr *t)
         case COLD_PARTIAL: /* behind the handler, whose flags are the host's */
             tr_resume(t, c->n);
             tr_store_partial(t, (enum partial_kind)c->target);
+            emit_jmp_to(&t->e, c->back);
+            break;
+        case COLD_IMAGE:
+            jit_emit_image_flags(&t->e);
             emit_jmp_to(&t->e, c->back);
             break;
         }
