@@ -20,6 +20,7 @@
     X(IN_ASM, "in_asm", "guest code as it is decoded")                                                                 \
     X(JIT, "jit", "guest code as it is compiled")                                                                      \
     X(IOPORT, "ioport", "accesses to ports and MMIO that no device claims")                                            \
+    X(FIRMWARE, "firmware", "what firmware says at port 0x402")                                                        \
     X(RESET, "cpu_reset", "processor state before a reset")
 
 enum log_channel {

@@ -34,7 +34,7 @@ static void define_routing(struct aml *a, const char *name, const uint8_t irq[4]
 static void define_prt(struct aml *a)
 {
     static const uint8_t gsi[4] = {LAYOUT_GSI_PIRQ, LAYOUT_GSI_PIRQ + 1, LAYOUT_GSI_PIRQ + 2, LAYOUT_GSI_PIRQ + 3};
-    static const uint8_t isa[4] = {LAYOUT_IRQ_PIRQ_A, LAYOUT_IRQ_PIRQ_B, LAYOUT_IRQ_PIRQ_A, LAYOUT_IRQ_PIRQ_B};
+    static const uint8_t isa[4] = {LAYOUT_IRQ_PIRQ_A, LAYOUT_IRQ_PIRQ_A, LAYOUT_IRQ_PIRQ_C, LAYOUT_IRQ_PIRQ_C};
     define_routing(a, "PRTA", gsi);
     define_routing(a, "PRTP", isa);
     size_t method = aml_method(a, "_PRT", 0);

@@ -9,7 +9,7 @@
 #define HEADER_LEN 36
 #define FADT_LEN   244 /* revision 3 */
 #define FACS_LEN   64
-#define RSDP_LEN   36
+#define RSDP_LEN   ACPI_RSDP_LEN
 #define IMAGE_CAP  LAYOUT_ACPI_TABLES_SIZE
 
 /* The image while it grows. Tables are appended; addresses are base plus offset. */
@@ -18,6 +18,7 @@ struct builder {
     uint8_t *buf;
     size_t len;
     bool overflow;
+    struct acpi_image *image; /* where pointers and checksums are noted */
 };
 
 static void put(uint8_t *p, uint64_t v, unsigned size)
@@ -44,6 +45,26 @@ static uint32_t address(const struct builder *b, size_t offset)
     return (uint32_t)(b->cfg->base + offset);
 }
 
+/* Writes the address of `offset` at `at`. */
+static void put_address(struct builder *b, size_t at, size_t offset, uint8_t size)
+{
+    struct acpi_image *m = b->image;
+    put(b->buf + at, address(b, offset), size);
+    if (m->pointers < ACPI_POINTERS_MAX)
+        m->pointer[m->pointers++] = (struct acpi_pointer){(uint32_t)at, size};
+    else
+        b->overflow = true;
+}
+
+static void note_sum(struct builder *b, size_t at, size_t start, size_t len)
+{
+    struct acpi_image *m = b->image;
+    if (m->sums < ACPI_SUMS_MAX)
+        m->sum[m->sums++] = (struct acpi_sum){(uint32_t)at, (uint32_t)start, (uint32_t)len};
+    else
+        b->overflow = true;
+}
+
 static uint8_t checksum(const uint8_t *p, size_t n)
 {
     uint8_t sum = 0;
@@ -66,6 +87,7 @@ static void seal(struct builder *b, size_t at, size_t len, const char *signature
     put(t + 32, 1, 4);
     t[9] = 0;
     t[9] = checksum(t, len);
+    note_sum(b, at + 9, at, len);
 }
 
 /* A generic address structure for a port range of `bytes`. */
@@ -137,8 +159,8 @@ static size_t build_fadt(struct builder *b, size_t facs, size_t dsdt)
         return 0;
     uint8_t *t = b->buf + at;
     uint16_t boot = BOOT_LEGACY | (b->cfg->keyboard ? BOOT_8042 : 0) | (b->cfg->vga ? 0 : BOOT_NO_VGA);
-    put(t + 36, address(b, facs), 4);
-    put(t + 40, address(b, dsdt), 4);
+    put_address(b, at + 36, facs, 4);
+    put_address(b, at + 40, dsdt, 4);
     t[45] = 1; /* desktop */
     put(t + 46, LAYOUT_IRQ_SCI, 2);
     put(t + 48, LAYOUT_SMI_PORT, 4);
@@ -152,7 +174,7 @@ static size_t build_fadt(struct builder *b, size_t facs, size_t dsdt)
     put(t + 112, FLAG_WBINVD | FLAG_C1 | FLAG_NO_SLEEP_BUTTON | FLAG_NO_FIXED_RTC | FLAG_RESET_REGISTER, 4);
     put_port(t + 116, LAYOUT_RESET_PORT, 1, 1);
     t[128] = LAYOUT_RESET_VALUE;
-    put(t + 140, address(b, dsdt), 8);
+    put_address(b, at + 140, dsdt, 8);
     seal(b, at, FADT_LEN, "FACP", 3);
     return at;
 }
@@ -239,7 +261,7 @@ static size_t build_root(struct builder *b, const size_t *table, unsigned count,
     if (b->overflow)
         return 0;
     for (unsigned i = 0; i < count; i++)
-        put(b->buf + at + HEADER_LEN + (size_t)i * entry, address(b, table[i]), entry);
+        put_address(b, at + HEADER_LEN + (size_t)i * entry, table[i], (uint8_t)entry);
     seal(b, at, len, entry == 4 ? "RSDT" : "XSDT", 1);
     return at;
 }
@@ -250,19 +272,21 @@ static void fill_rsdp(struct builder *b, size_t rsdt, size_t xsdt)
     memcpy(p, "RSD PTR ", 8);
     memcpy(p + 9, "UMBRA ", 6);
     p[15] = 2;
-    put(p + 16, address(b, rsdt), 4);
+    put_address(b, 16, rsdt, 4);
     put(p + 20, RSDP_LEN, 4);
-    put(p + 24, address(b, xsdt), 8);
+    put_address(b, 24, xsdt, 8);
     p[8] = checksum(p, 20);
     p[32] = checksum(p, RSDP_LEN);
+    note_sum(b, 8, 0, 20);
+    note_sum(b, 32, 0, RSDP_LEN);
 }
 
 bool acpi_tables_build(const struct acpi_tables_config *cfg, struct acpi_image *image)
 {
-    struct builder b = {.cfg = cfg, .buf = calloc(1, IMAGE_CAP)};
+    struct builder b = {.cfg = cfg, .buf = calloc(1, IMAGE_CAP), .image = image};
     size_t table[2];
     unsigned count = 0;
-    *image = (struct acpi_image){NULL, 0};
+    *image = (struct acpi_image){0};
     if (!b.buf)
         return false;
     reserve(&b, RSDP_LEN, 16);
@@ -275,12 +299,13 @@ bool acpi_tables_build(const struct acpi_tables_config *cfg, struct acpi_image *
         return false;
     }
     fill_rsdp(&b, rsdt, xsdt);
-    *image = (struct acpi_image){b.buf, b.len};
+    image->bytes = b.buf;
+    image->len = b.len;
     return true;
 }
 
 void acpi_image_fini(struct acpi_image *image)
 {
     free(image->bytes);
-    *image = (struct acpi_image){NULL, 0};
+    *image = (struct acpi_image){0};
 }

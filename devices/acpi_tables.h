@@ -21,9 +21,28 @@ struct acpi_tables_config {
     bool vga;
 };
 
+#define ACPI_RSDP_LEN     36
+#define ACPI_POINTERS_MAX 32
+#define ACPI_SUMS_MAX     16
+
+/* A field of the image that holds an address in it, for those who move it (acpi_loader.h). */
+struct acpi_pointer {
+    uint32_t offset;
+    uint8_t size; /* bytes */
+};
+
+/* A checksum byte and what it covers. */
+struct acpi_sum {
+    uint32_t offset, start, len;
+};
+
 struct acpi_image {
     uint8_t *bytes; /* owned */
     size_t len;
+    struct acpi_pointer pointer[ACPI_POINTERS_MAX];
+    unsigned pointers;
+    struct acpi_sum sum[ACPI_SUMS_MAX];
+    unsigned sums;
 };
 
 /* False when memory is short. */

@@ -33,6 +33,7 @@
 #define LAYOUT_COM3_PORT          0x3e8
 #define LAYOUT_COM4_PORT          0x2e8
 #define LAYOUT_COM_PORTS          8
+#define LAYOUT_FIRMWARE_LOG_PORT  0x402 /* firmware_log_bus_ops */
 #define LAYOUT_FW_CFG_PORT        0x510 /* fw_cfg_bus_ops */
 #define LAYOUT_FW_CFG_PORTS       2
 #define LAYOUT_FW_CFG_DMA_PORT    0x514 /* fw_cfg_dma_bus_ops */
@@ -52,6 +53,7 @@
 #define LAYOUT_ACPI_TABLES_SIZE 0x00010000u
 #define LAYOUT_LOW_RAM_MAX      0xc0000000u /* RAM beyond this goes above 4 GiB */
 #define LAYOUT_PCI_MMIO         0xc0000000u /* window for BARs */
+#define LAYOUT_PCI_MMIO_LOW     0x80000000u /* where it begins with firmware, if RAM ends there or below */
 #define LAYOUT_PCI_MMIO_END     0xfebfffffu /* last byte of it */
 #define LAYOUT_IOAPIC           0xfec00000u /* ioapic_bus_ops */
 #define LAYOUT_IOAPIC_SIZE      0x1000u
@@ -67,8 +69,8 @@
 #define LAYOUT_IRQ_RTC      8
 #define LAYOUT_IRQ_SCI      9 /* level, active high */
 #define LAYOUT_IRQ_FPU      13
-#define LAYOUT_IRQ_PIRQ_A   10 /* where firmware routes PIRQA and PIRQC on the 8259 */
-#define LAYOUT_IRQ_PIRQ_B   11 /* PIRQB and PIRQD */
+#define LAYOUT_IRQ_PIRQ_A   10 /* where firmware (SeaBIOS and OVMF too) routes PIRQA and PIRQB on the 8259 */
+#define LAYOUT_IRQ_PIRQ_C   11 /* PIRQC and PIRQD */
 #define LAYOUT_GSI_PIT      2
 #define LAYOUT_GSI_PIRQ     16      /* PIRQA..PIRQD are IOAPIC pins 16..19 */
 #define LAYOUT_ELCR_BOOT    0x0e00u /* IRQ 9, 10 and 11 level-triggered, as firmware leaves ELCR */

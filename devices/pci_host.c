@@ -156,7 +156,12 @@ static void make_bridge(struct pci_host *h)
 {
     struct pci_device *d = &h->bridge;
     pci_device_init(d, "i440fx",
-                    &(struct pci_identity){.vendor = 0x8086, .device = 0x1237, .class_code = 0x060000, .revision = 2});
+                    &(struct pci_identity){.vendor = 0x8086,
+                                           .device = 0x1237,
+                                           .subsystem_vendor = 0x1af4, /* by which firmware knows the virtual board */
+                                           .subsystem = 0x1100,
+                                           .class_code = 0x060000,
+                                           .revision = 2});
     pci_device_preset(d, PCI_COMMAND, 2, 0x0006, 0x0140); /* memory and bus mastering are fixed */
     pci_device_preset(d, BRIDGE_PAM0, 1, 0, 0xf0);
     for (unsigned i = 1; i < PCI_HOST_PAMS; i++)

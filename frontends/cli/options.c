@@ -144,6 +144,7 @@ static bool opt_nographic(struct options *o, const char *name, const char *arg, 
 {
     if (!o->serial_given)
         o->serial.kind = SINK_STDIO;
+    o->machine.serial_console = true;
     return true;
 }
 
@@ -701,8 +702,10 @@ static bool options_check(struct options *o, struct error *e)
         return error_set(e,
                          "-bios %s: firmware finds its own kernel; give either -bios, or -kernel, -initrd and -append",
                          o->machine.bios);
-    if (!o->machine.kernel && !o->machine.bios)
-        return error_set(e, "nothing to boot: give -kernel FILE or -bios FILE (-help lists the options)");
+    if (!o->machine.kernel && !o->machine.bios && !o->machine.drive_count)
+        return error_set(e,
+                         "nothing to boot: give -kernel FILE, -bios FILE, or a drive such as -hda IMAGE or -cdrom ISO "
+                         "(-help lists the options)");
     return true;
 }
 

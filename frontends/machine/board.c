@@ -158,6 +158,7 @@ static void init_system(struct board *b)
     const struct device_sink sink = {debug_tx, b};
     debug_console_init(&b->debug_console, &sink);
     debug_exit_init(&b->debug_exit, on_debug_exit, b);
+    firmware_log_init(&b->firmware_log, c->log);
 }
 
 static bool init_fw_cfg(struct board *b)
@@ -222,7 +223,10 @@ static bool place_debug(struct board *b, struct error *e)
         c->ports, LAYOUT_DEBUG_CONSOLE_PORT, 1, &debug_console_bus_ops, &b->debug_console, "debug console"};
     const struct placement leave = {c->ports,       c->debug_exit_base, c->debug_exit_size, &debug_exit_bus_ops,
                                     &b->debug_exit, "isa-debug-exit"};
-    return (!c->debug_console || place(&console, e)) && (!c->debug_exit || place(&leave, e));
+    const struct placement log = {c->ports,         LAYOUT_FIRMWARE_LOG_PORT, 1, &firmware_log_bus_ops,
+                                  &b->firmware_log, "firmware's log"};
+    return (!c->debug_console || place(&console, e)) && (!c->debug_exit || place(&leave, e)) &&
+           (!c->firmware || place(&log, e));
 }
 
 /* ---- life ---- */
@@ -231,8 +235,8 @@ static bool place_debug(struct board *b, struct error *e)
  * PCI interrupt routing. */
 static void firmware_state(struct board *b)
 {
-    static const uint8_t pirq[ISA_IRQ_PIRQS] = {LAYOUT_IRQ_PIRQ_A, LAYOUT_IRQ_PIRQ_B, LAYOUT_IRQ_PIRQ_A,
-                                                LAYOUT_IRQ_PIRQ_B};
+    static const uint8_t pirq[ISA_IRQ_PIRQS] = {LAYOUT_IRQ_PIRQ_A, LAYOUT_IRQ_PIRQ_A, LAYOUT_IRQ_PIRQ_C,
+                                                LAYOUT_IRQ_PIRQ_C};
     rtc_cmos_set_memory(&b->rtc, b->cfg.low_ram, b->cfg.high_ram);
     if (b->cfg.firmware)
         return;
@@ -257,6 +261,11 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
         return error_set(e, "out of memory");
     if (!place_all(b, e) || !place_debug(b, e))
         return false;
+    if (cfg->firmware) {
+        if (!board_offer_firmware(b))
+            return error_set(e, "out of memory");
+        board_fill_cmos(b);
+    }
     firmware_state(b);
     return true;
 }
@@ -288,6 +297,8 @@ void board_reset(struct board *b)
     pci_host_reset(&b->pci);
     fpu_error_reset(&b->fpu_error);
     fw_cfg_reset(&b->fw_cfg);
+    if (b->cfg.firmware)
+        board_set_boot_order(b, b->cfg.boot_order); /* once is over */
     firmware_state(b);
 }
 

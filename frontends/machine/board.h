@@ -12,6 +12,7 @@
 #include "devices/acpi_tables.h"
 #include "devices/debug_console.h"
 #include "devices/debug_exit.h"
+#include "devices/firmware_log.h"
 #include "devices/fpu_error.h"
 #include "devices/fw_cfg.h"
 #include "devices/ioapic.h"
@@ -51,6 +52,9 @@ struct board_config {
     void (*set_a20)(void *ctx, bool enabled);
     /* The machine starts with firmware, which finds devices as they are after power-on. */
     bool firmware;
+    const char *boot_order, *boot_once; /* letters; boot_once may be NULL. Of firmware alone, as what follows. */
+    bool boot_menu;
+    bool serial_console; /* firmware's own output and input go to COM1 */
     void (*pam_changed)(void *ctx, const uint8_t *pam, uint8_t smram);
     void *pam_ctx;
 };
@@ -75,6 +79,7 @@ struct board {
     struct fw_cfg fw_cfg;
     struct debug_exit debug_exit;
     struct debug_console debug_console;
+    struct firmware_log firmware_log;
 };
 
 /* Must not move afterwards. The vCPUs exist and get their interrupt sockets. */
@@ -82,6 +87,11 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
 void board_fini(struct board *b);
 /* Devices to the state that firmware would leave. */
 void board_reset(struct board *b);
+/* frontends/machine/board_firmware.c: fw_cfg's files, and CMOS, for firmware. False when memory is short. */
+bool board_offer_firmware(struct board *b);
+void board_fill_cmos(struct board *b);
+/* Letters as of -boot order=. */
+void board_set_boot_order(struct board *b, const char *letters);
 /* Writes the ACPI and MP tables, and what a BIOS data area says of base memory, into guest memory; *rsdp is ACPI's root
  * pointer's gpa. */
 bool board_install_tables(struct board *b, uint64_t *rsdp);

@@ -2,11 +2,13 @@
 
 #include "core/digest.h"
 #include "core/snapshot.h"
+#include "frontends/machine/firmware_find.h"
 #include "frontends/machine/machine.h"
 #include "mmu/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PAM_READ  1 /* reads go to RAM */
 #define PAM_WRITE 2 /* writes go to RAM */
@@ -43,8 +45,19 @@ static bool is_hidden(const struct firmware *f, unsigned k)
 
 /* ---- the image ---- */
 
+/* QEMU's -bios takes a bare name, too. */
+static bool is_distribution_name(const char *path)
+{
+    return !strchr(path, '/') && access(path, R_OK);
+}
+
 bool firmware_open(struct firmware *f, const char *path, struct error *e)
 {
+    struct error none;
+    if (!path && !firmware_find(FIRMWARE_SEABIOS, f->path, sizeof f->path, e))
+        return false;
+    if (!path || (is_distribution_name(path) && firmware_find(path, f->path, sizeof f->path, &none)))
+        path = f->path;
     if (!file_read(&f->image, path, e))
         return false;
     if (!f->image.len || f->image.len % FIRMWARE_UNIT || f->image.len > FIRMWARE_MAX)

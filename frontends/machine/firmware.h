@@ -26,11 +26,12 @@ struct snap_reader;
 struct firmware {
     struct machine *m;
     struct file image;
+    char path[512];
     hva_t hva;                   /* of the ROM's memory, in the machine's host_mm */
     uint8_t state[PAM_SEGMENTS]; /* PAM_READ and PAM_WRITE of each segment */
 };
 
-/* Reads and checks the image. */
+/* Reads and checks the image; `path` is NULL for SeaBIOS, and may be the name of firmware that the distribution has. */
 bool firmware_open(struct firmware *f, const char *path, struct error *e);
 void firmware_close(struct firmware *f);
 /* The machine has its mem and its RAM: makes the ROM's slots and those of the segments. */

@@ -215,6 +215,10 @@ static bool build_board(struct machine *m, struct error *e)
                                .debug_tx = debug_tx,
                                .set_a20 = set_a20,
                                .firmware = m->has_firmware,
+                               .boot_order = m->cfg.boot_order ? m->cfg.boot_order : "cad",
+                               .boot_once = m->cfg.boot_once,
+                               .boot_menu = m->cfg.boot_menu,
+                               .serial_console = m->cfg.serial_console,
                                .pam_changed = pam_changed,
                                .pam_ctx = m};
     mem_hook(m->mem, &cfg.memory);
@@ -293,7 +297,7 @@ bool machine_build(struct machine *m, struct error *e)
         m->cfg.smp = topology_flat(1);
     m->cpu_count = m->cfg.smp.sockets * m->cfg.smp.cores * m->cfg.smp.threads;
     m->turn_left = MACHINE_TURN_UNITS;
-    m->has_firmware = m->cfg.bios != NULL;
+    m->has_firmware = m->cfg.bios || !m->cfg.kernel;
     if (!build_log(m, e) || !build_files(m, e) || !build_drives(m, e) || !machine_build_memory(m, e) ||
         !build_mmu(m, e) || !build_cpus(m, e) || !build_board(m, e) || !build_script(m, e))
         return false;

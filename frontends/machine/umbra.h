@@ -39,8 +39,10 @@ struct machine_config {
     uint64_t ram_bytes;      /* a multiple of 1 MiB, at least 2 MiB */
     struct cpu_topology smp; /* all zero: one processor; at most MACHINE_CPUS_MAX */
     enum machine_mmu mmu;
-    bool mmu_unsync;  /* MACHINE_MMU_SHADOW: translations may be as old as the guest's last flush; not coherent */
-    const char *bios; /* path of a raw ROM image that starts the machine instead of a kernel, or NULL; borrowed */
+    bool mmu_unsync; /* MACHINE_MMU_SHADOW: translations may be as old as the guest's last flush; not coherent */
+    /* Path of a raw ROM image that starts the machine, or the name of one of the distribution's (firmware_find());
+     * NULL: the kernel, or SeaBIOS if there is none. Borrowed. */
+    const char *bios;
     const char *kernel, *initrd, *append,
         *cpu;                 /* paths and strings, borrowed for the machine's life; initrd, append, cpu may be NULL */
     const char *input_script; /* path or NULL */
@@ -48,6 +50,7 @@ struct machine_config {
     unsigned drive_count;
     const char *boot_order, *boot_once; /* letters a, c, d, n, for the firmware; or NULL; borrowed */
     bool boot_menu;
+    bool serial_console; /* firmware's screen and keyboard are COM1 as well */
     bool debug_exit, debug_console;
     uint16_t debug_exit_base;
     unsigned debug_exit_size;
