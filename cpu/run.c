@@ -170,7 +170,7 @@ static struct block *find_block(struct vcpu *v)
 
 struct block *vcpu_known_block(struct vcpu *v)
 {
-    if (has_code_limit(v))
+    if (has_code_limit(v) || (!(v->mode & MODE_CODE64) && v->rip >> 32))
         return NULL;
     struct block *b = jump_find(v, v->rip);
     v->gpr[REG_IP] = v->rip;

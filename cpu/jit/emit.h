@@ -246,7 +246,7 @@ static inline void emit_imm(struct emit *e, unsigned reg, uint64_t imm)
 
 /* ---- jumps: rel32, patched when the target is known ---- */
 
-enum { CC_O, CC_NO, CC_C, CC_NC, CC_Z, CC_NZ, CC_BE, CC_A, CC_S };
+enum { CC_O, CC_NO, CC_C, CC_NC, CC_Z, CC_NZ, CC_BE, CC_A, CC_S, CC_LE = 14 };
 
 static inline uint8_t *emit_jcc(struct emit *e, unsigned cc)
 {

@@ -326,6 +326,8 @@ unsigned tr_is_vector(const struct tr *t, const struct insn *i); /* enum vec_lev
 
 /* Goes on at an offset of the running page (translate.c). Flags are committed. */
 void tr_edge(struct tr *t, int32_t offset);
+/* Goes on behind i, the last instruction of the block. Commits flags. */
+void tr_go_behind(struct tr *t, const struct insn *i);
 /* r14 = guest address at an offset from the running page. */
 void tr_rip_at(struct tr *t, int32_t offset);
 /* jcc there, if it is a block of the region. */
@@ -441,6 +443,12 @@ bool tr_vector_sets_flags(const struct insn *i);
 uint32_t tr_vector_implied_writes(const struct insn *i);
 /* r14 (host address) must be aligned to `size` bytes. */
 void tr_check_aligned(struct tr *t, unsigned size, uint32_t rec);
+
+/* ---- system.c ---- */
+
+bool tr_system(struct tr *t, const struct insn *i);
+/* Does i end its block though execution goes on behind it? */
+bool tr_system_falls_through(const struct insn *i);
 
 /* ---- x87.c ---- */
 

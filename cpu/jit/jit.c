@@ -257,7 +257,7 @@ static const void *go_on(struct vcpu *v, struct jit_frame *f)
     if (vcpu_wants_boundary(v) || now >= f->end)
         return leave(f);
     struct block *b = vcpu_known_block(v);
-    if (!b || !jit_has_code(j, b))
+    if (!b || !jit_has_code(j, b) || unlikely(!is_page_whole(v, b)))
         return leave(f);
     f->budget = (int64_t)(f->end - now);
     f->bias = 0;

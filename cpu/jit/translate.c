@@ -16,7 +16,7 @@ static void successors(const struct block *b, int32_t next[2])
     int64_t behind = (int64_t)(b->gpa & PAGE_MASK) + last->off + last->len;
     bool jumps = last->op == OP_JCC || last->op == OP_JMP;
     next[0] = next[1] = -1;
-    if (!(last->flags & INSN_ENDS) || last->op == OP_JCC)
+    if (!(last->flags & INSN_ENDS) || last->op == OP_JCC || tr_system_falls_through(last))
         next[0] = behind < (int64_t)PAGE_SIZE ? (int32_t)behind : -1;
     if (jumps && last->enc == ENC_D && tr_branch_is_native(b->mode, last)) {
         int64_t target = behind + (int64_t)last->imm;
@@ -162,6 +162,20 @@ void tr_edge(struct tr *t, int32_t offset)
     tr_jump_cold(t, NULL, COLD_UNLINKED, slot, offset);
 }
 
+void tr_go_behind(struct tr *t, const struct insn *i)
+{
+    int32_t behind = page_offset(t) + i->off + i->len;
+    tr_commit(t);
+    tr_x87_commit(t);
+    if (behind < (int32_t)PAGE_SIZE) {
+        tr_edge(t, behind);
+    } else { /* into the next page: the run loop knows how */
+        tr_rip_at(t, behind);
+        emit_imm(&t->e, H_R15, 0);
+        emit_jmp_to(&t->e, t->j->thunk_exit - t->e.exec);
+    }
+}
+
 /* ---- cold code ---- */
 
 static void cold_budget(struct tr *t, const struct tr_cold *c)
@@ -258,7 +272,8 @@ static void insn(struct tr *t, const struct insn *i)
     if (i->flags & INSN_ENDS)
         tr_x87_commit(t);
     bool offered = i->fn == interp_bind(i, t->mode);
-    if (offered && (tr_integer(t, i) || tr_stack(t, i) || tr_control(t, i) || tr_vector(t, i) || tr_x87(t, i)))
+    if (offered &&
+        (tr_integer(t, i) || tr_stack(t, i) || tr_control(t, i) || tr_system(t, i) || tr_vector(t, i) || tr_x87(t, i)))
         return;
     tr_handler(t, i);
 }
@@ -279,16 +294,7 @@ static void body(struct tr *t, unsigned number)
     const struct insn *last = &t->b->insn[t->b->n - 1];
     if (last->flags & INSN_ENDS)
         return;
-    tr_commit(t);
-    tr_x87_commit(t);
-    int32_t behind = page_offset(t) + last->off + last->len;
-    if (behind < (int32_t)PAGE_SIZE) {
-        tr_edge(t, behind);
-    } else { /* into the next page: the run loop knows how */
-        tr_rip_at(t, behind);
-        emit_imm(&t->e, H_R15, 0);
-        emit_jmp_to(&t->e, t->j->thunk_exit - t->e.exec);
-    }
+    tr_go_behind(t, last);
 }
 
 /* Code that was written through one mapping is about to be run through another: SDM volume 3, 8.1.3. Of the

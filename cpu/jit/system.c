@@ -1,0 +1,249 @@
+/*
+ * What kernels do all the time: STI, CLI, PUSHF, SWAPGS, STAC, CLAC, and RDTSC. The common case is done as it stands;
+ * whatever asks for a look at events, changes more, or faults, the handler does.
+ */
+#include "core/clock.h"
+#include "cpu/cpuid.h"
+#include "cpu/jit/integer.h"
+
+#define V(field)   ((int)offsetof(struct vcpu, field))
+#define MV(field)  ((int)offsetof(struct mmu_vcpu, field))
+#define GS_BASE    ((int)(offsetof(struct vcpu, seg_base) + 8 * (size_t)SEG_GS))
+#define GS_HIDDEN  ((int)(offsetof(struct vcpu, seg) + SEG_GS * sizeof(struct segment) + offsetof(struct segment, base)))
+#define DATA(mode) (MV(data) + 8 * (int)(mode))
+
+/* Pins and requests are looked at together. */
+_Static_assert(sizeof(bool) == 1 && offsetof(struct vcpu, nmi_pending) == offsetof(struct vcpu, intr_pin) + 1 &&
+                   offsetof(struct vcpu, sipi_pending) == offsetof(struct vcpu, intr_pin) + 3,
+               "one doubleword");
+
+static struct maddr at(unsigned base, int disp)
+{
+    return (struct maddr){(int)base, -1, 0, disp};
+}
+
+/* op dword [r14 + disp], imm32 with the opcode's digit. */
+static void op32_imm(struct tr *t, unsigned op, unsigned digit, int disp, uint32_t imm)
+{
+    emit_maddr(&t->e, 4, op, digit, at(H_R14, disp));
+    e32(&t->e, imm);
+}
+
+static void slow_if(struct tr *t, unsigned cc, uint32_t rec)
+{
+    tr_jump_cold(t, emit_jcc(&t->e, cc), COLD_SLOW, rec, 0);
+}
+
+/* r14 = the vCPU, if it is at CPL 0; else the handler. */
+static void need_cpl0(struct tr *t, uint32_t rec)
+{
+    emit_load(&t->e, H_R14, FRAME(v));
+    if (!(t->mode & MODE_USER)) { /* it may be 1 or 2 */
+        op32_imm(t, 0x81, 7, V(cpl), 0);
+        slow_if(t, CC_NZ, rec);
+    }
+    tr_clobber(t);
+}
+
+static bool sti(struct tr *t, const struct insn *i)
+{
+    if (t->mode & MODE_USER)
+        return false;
+    uint32_t rec = tr_slow(t, i);
+    need_cpl0(t, rec);
+    op32_imm(t, 0x81, 7, V(intr_pin), 0); /* cmp: nothing waits for the window that opens */
+    slow_if(t, CC_NZ, rec);
+    op32_imm(t, 0x81, 1, V(rflags), FLAG_IF); /* or */
+    return true;
+}
+
+static bool cli(struct tr *t, const struct insn *i)
+{
+    if (t->mode & MODE_USER)
+        return false;
+    uint32_t rec = tr_slow(t, i);
+    need_cpl0(t, rec);
+    op32_imm(t, 0x81, 4, V(rflags), ~(uint32_t)FLAG_IF); /* and */
+    tr_resume(t, rec);
+    return true;
+}
+
+static bool swapgs(struct tr *t, const struct insn *i)
+{
+    struct emit *e = &t->e;
+    if (!t->wide || t->mode & MODE_USER)
+        return false;
+    uint32_t rec = tr_slow(t, i);
+    need_cpl0(t, rec);
+    emit_maddr(e, 8, 0x8b, H_R15, at(H_R14, V(msr.kernel_gs_base)));
+    emit_store(e, H_R15, FRAME(tmp));
+    emit_maddr(e, 8, 0x8b, H_R15, at(H_R14, GS_HIDDEN));
+    emit_maddr(e, 8, 0x89, H_R15, at(H_R14, V(msr.kernel_gs_base)));
+    emit_load(e, H_R15, FRAME(tmp));
+    emit_maddr(e, 8, 0x89, H_R15, at(H_R14, GS_HIDDEN));
+    emit_maddr(e, 8, 0x89, H_R15, at(H_R14, GS_BASE));
+    tr_resume(t, rec);
+    return true;
+}
+
+/* As mmu_vcpu_set_mode() would: at CPL 0 AC decides which data table is the current one, if SMAP is on. */
+static bool set_ac(struct tr *t, const struct insn *i)
+{
+    struct emit *e = &t->e;
+    bool ac = i->op == OP_STAC;
+    if (t->mode & MODE_USER || !cpu_has(t->v, CPU_FEATURE_SMAP))
+        return false;
+    uint32_t rec = tr_slow(t, i);
+    need_cpl0(t, rec);
+    emit_maddr(e, 8, 0x8b, H_R15, at(H_R14, V(mv)));
+    emit_maddr(e, 4, 0x80, 7, at(H_R15, MV(data_bypass))); /* cmp byte */
+    e8(e, 0);
+    slow_if(t, CC_NZ, rec);
+    op32_imm(t, 0x81, ac ? 1 : 4, V(rflags), ac ? FLAG_AC : ~(uint32_t)FLAG_AC);
+    emit_maddr(e, 4, 0xc6, 0, at(H_R15, MV(regs.ac))); /* mov byte */
+    e8(e, ac);
+    emit_maddr(e, 8, 0x8b, H_R14, at(H_R15, DATA(TLB_SUPER)));
+    if (ac) {
+        emit_maddr(e, 4, 0xf7, 0, at(H_R15, MV(regs.cr4))); /* test */
+        e32(e, CR4_SMAP);
+        emit_maddr(e, 8, 0x8b, H_R14, at(H_R15, DATA(TLB_SUPER_AC)));
+        uint8_t *on = emit_jcc(e, CC_NZ);
+        emit_maddr(e, 8, 0x8b, H_R14, at(H_R15, DATA(TLB_SUPER)));
+        patch_jump(e, on, e->p);
+    }
+    emit_maddr(e, 8, 0x89, H_R14, at(H_R15, MV(cur_data)));
+    emit_store(e, H_R14, FRAME(tlb));
+    return true;
+}
+
+/* The image of RFLAGS that PUSHF pushes, to frame.tmp; arithmetic flags are an image in the frame. */
+static void flags_image_to_tmp(struct tr *t)
+{
+    struct emit *e = &t->e;
+    struct how w = {.size = 4};
+    emit_rm(e, w, OPC(0x8b), H_R15, op_frame(FRAME(flags)));
+    emit_mov(e, H_R14, H_R15);
+    emit_rm(e, w, OPC(0xc1), 5, op_reg(H_R15)); /* shr: LAHF's byte */
+    e8(e, 8);
+    emit_rm(e, w, OPC(0x81), 4, op_reg(H_R15));
+    e32(e, FLAGS_ARITH & 0xff);
+    emit_rm(e, w, OPC(0x81), 4, op_reg(H_R14)); /* OF is bit 0 */
+    e32(e, 1);
+    emit_rm(e, w, OPC(0xc1), 4, op_reg(H_R14));
+    e8(e, 11);
+    emit_rm(e, w, OPC(0x0b), H_R15, op_reg(H_R14));
+    emit_load(e, H_R14, FRAME(v));
+    emit_maddr(e, 4, 0x8b, H_R14, at(H_R14, V(rflags)));
+    emit_rm(e, w, OPC(0x81), 4, op_reg(H_R14));
+    e32(e, ~(uint32_t)(FLAG_VM | FLAG_RF));
+    emit_rm(e, w, OPC(0x0b), H_R15, op_reg(H_R14));
+    emit_store(e, H_R15, FRAME(tmp));
+}
+
+static bool pushf(struct tr *t, const struct insn *i)
+{
+    struct emit *e = &t->e;
+    if (!t->wide || i->opsize != 8)
+        return false;
+    if (tr_can_have_host(t, FLAGS_ARITH)) {
+        tr_need_host(t, FLAGS_ARITH);
+        tr_set_flags_image(t);
+    } else if (t->flags == BASE_DEAD || !tr_can_restore(t)) {
+        return false;
+    }
+    uint32_t rec = tr_slow(t, i);
+    if (!t->image) {
+        emit_op64(e, 0x83, 7, op_frame(FRAME(recipe))); /* cmp qword: recipe and overlay */
+        e8(e, 0);
+        slow_if(t, CC_NZ, rec);
+    }
+    flags_image_to_tmp(t);
+    tr_clobber(t);
+    tr_stack_check(t, -8, 8, true, rec);
+    emit_load(e, H_R15, FRAME(tmp));
+    emit_op64(e, 0x89, H_R15, op_r14());
+    tr_stack_adjust(t, -8);
+    tr_resume(t, rec);
+    return true;
+}
+
+#define X(id, units) UNITS_##id = units,
+enum { CLOCK_SURCHARGES(X) };
+#undef X
+
+/* r14 = clock_now() at this instruction; its surcharge is added. */
+static void read_clock(struct tr *t, const struct insn *i, uint32_t rec)
+{
+    struct emit *e = &t->e;
+    emit_op64(e, 0x83, 7, op_frame(FRAME(budget))); /* cmp: with the surcharge there must be something left */
+    e8(e, UNITS_RDTSC);
+    slow_if(t, CC_LE, rec);
+    emit_load(e, H_R14, FRAME(v));
+    emit_maddr(e, 8, 0x8b, H_R15, at(H_R14, V(clock)));
+    emit_maddr(e, 8, 0x83, 0, at(H_R15, (int)offsetof(struct vclock, extra))); /* add */
+    e8(e, UNITS_RDTSC);
+    emit_maddr(e, 8, 0x8b, H_R15, at(H_R14, V(msr.tsc_adjust)));
+    emit_load(e, H_R14, FRAME(end));
+    emit_op64(e, 0x2b, H_R14, op_frame(FRAME(budget))); /* a positive budget is not biased */
+    emit_op64(e, 0x83, 5, op_frame(FRAME(budget)));
+    e8(e, UNITS_RDTSC);
+    emit_lea(e, 8, H_R14, (struct maddr){H_R14, H_R15, 0, (int32_t)i->idx - (int32_t)t->b->n});
+    tr_clobber(t);
+}
+
+static bool rdtsc(struct tr *t, const struct insn *i)
+{
+    struct emit *e = &t->e;
+    if (!(t->mode & MODE_PE) || t->mode & MODE_VM)
+        return false;
+    tr_begin(t, tr_bit(REG_RAX) | tr_bit(REG_RDX), false);
+    uint32_t rec = tr_slow(t, i);
+    if (t->mode & MODE_USER) {
+        emit_load(e, H_R14, FRAME(v));
+        op32_imm(t, 0xf7, 0, V(cr4), CR4_TSD); /* test */
+        slow_if(t, CC_NZ, rec);
+    } else {
+        need_cpl0(t, rec);
+    }
+    read_clock(t, i, rec);
+    emit_rm(e, (struct how){.size = 4}, OPC(0x8b), H_RAX, op_reg(H_R14));
+    emit_mov(e, H_RDX, H_R14);
+    emit_op64(e, 0xc1, 5, op_reg(H_RDX)); /* shr */
+    e8(e, 32);
+    return true;
+}
+
+bool tr_system_falls_through(const struct insn *i)
+{
+    return i->op == OP_STI || i->op == OP_STAC || i->op == OP_CLAC || i->op == OP_RDTSC;
+}
+
+static bool emit_system(struct tr *t, const struct insn *i)
+{
+    switch (i->op) {
+    case OP_STI:
+        return sti(t, i);
+    case OP_CLI:
+        return cli(t, i);
+    case OP_SWAPGS:
+        return swapgs(t, i);
+    case OP_STAC:
+    case OP_CLAC:
+        return set_ac(t, i);
+    case OP_PUSHF:
+        return pushf(t, i);
+    case OP_RDTSC:
+        return rdtsc(t, i);
+    default:
+        return false;
+    }
+}
+
+bool tr_system(struct tr *t, const struct insn *i)
+{
+    if (!emit_system(t, i))
+        return false;
+    if (i->flags & INSN_ENDS)
+        tr_go_behind(t, i);
+    return true;
+}
