@@ -42,6 +42,9 @@
 #define LAYOUT_ACPI_PM_PORTS      64
 #define LAYOUT_PCI_CONFIG_PORT    0xcf8 /* pci_host_bus_ops; a byte access at 0xcf9 is passed on to reset_cf9 */
 #define LAYOUT_PCI_CONFIG_PORTS   8
+#define LAYOUT_VGA_MONO_PORT      0x3b0  /* vga_mono_bus_ops */
+#define LAYOUT_VGA_PORT           0x3c0  /* vga_ports_bus_ops */
+#define LAYOUT_VGA_DISPI_PORT     0x1ce  /* vga_dispi_bus_ops */
 #define LAYOUT_PCI_IO             0xc000 /* where BARs of ports begin */
 
 /* ---- Guest-physical memory ---- */
@@ -49,6 +52,10 @@
 #define LAYOUT_BDA_BASE_MEMORY  0x00000413u /* KiB below it */
 #define LAYOUT_EBDA             0x0009fc00u /* one KiB; the MP floating pointer is in it */
 #define LAYOUT_MP_POINTER       0x0009fc10u
+#define LAYOUT_BDA_VIDEO_MODE   0x00000449u /* then columns, as a word */
+#define LAYOUT_BDA_CRTC_PORT    0x00000463u
+#define LAYOUT_BDA_ROWS         0x00000484u /* less one; then a character's height, as a word */
+#define LAYOUT_VGA_WINDOW       0x000a0000u /* vga_window_bus_ops */
 #define LAYOUT_ACPI_TABLES      0x000e0000u /* RSDP first, the MP table last; reserved in the memory map */
 #define LAYOUT_ACPI_TABLES_SIZE 0x00010000u
 #define LAYOUT_LOW_RAM_MAX      0xc0000000u /* RAM beyond this goes above 4 GiB */
@@ -79,6 +86,7 @@
 #define LAYOUT_PCI_HOST_DEVFN 0x00
 #define LAYOUT_PCI_ISA_DEVFN  0x08
 #define LAYOUT_PCI_PM_DEVFN   0x0b
+#define LAYOUT_PCI_VGA_DEVFN  0x10
 
 /* ---- ACPI fixed values ---- */
 #define LAYOUT_ACPI_ENABLE  0xf1

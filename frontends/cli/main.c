@@ -7,6 +7,7 @@
 #include "frontends/cli/options.h"
 #include "frontends/debugger/debugger.h"
 #include "frontends/gdbstub/gdbstub.h"
+#include "frontends/machine/screen.h"
 #include "frontends/machine/symbols.h"
 #include "frontends/machine/umbra.h"
 
@@ -21,6 +22,7 @@
 
 static void print_end(const struct machine *m, const struct options *o, const struct console *c, enum machine_exit why)
 {
+    struct error e;
     if (why == MACHINE_STOPPED && c->timed_out)
         log_error("stopped: wall-clock timeout of %g s", o->timeout);
     else if (why == MACHINE_STOPPED && c->caught_signal)
@@ -34,6 +36,10 @@ static void print_end(const struct machine *m, const struct options *o, const st
         machine_print_trace(m, o->machine.log_out);
     if (o->stats)
         machine_print_stats(m, stderr);
+    if (o->screendump && !machine_screendump(m, o->screendump, &e))
+        log_error("%s", e.text);
+    if (o->screentext && !machine_screentext_write(m, o->screentext, &e))
+        log_error("%s", e.text);
     if (o->digest)
         fprintf(stderr, "digest %016" PRIx64 " icount %" PRIu64 "\n", machine_digest(m), machine_icount(m));
 }

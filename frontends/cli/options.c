@@ -533,8 +533,20 @@ static bool opt_machine(struct options *o, const char *name, const char *arg, st
 
 static bool opt_vga(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    static const char *const ok[] = {"std", "none", NULL};
-    return ignored_if(name, arg, ok, e);
+    o->machine.no_vga = !strcmp(arg, "none");
+    return o->machine.no_vga || !strcmp(arg, "std") || bad_value(name, arg, "std or none", e);
+}
+
+static bool opt_screendump(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->screendump = arg;
+    return true;
+}
+
+static bool opt_screentext(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->screentext = arg;
+    return true;
 }
 
 static bool opt_net(struct options *o, const char *name, const char *arg, struct error *e)
@@ -583,6 +595,9 @@ static const struct option_row rows[] = {
     {"debugcon", "stdio|file:F|null", opt_debugcon, "where port 0xe9 goes"},
     {"nographic", NULL, opt_nographic, "no screen; COM1 on the terminal (Ctrl-A x leaves)"},
     {"display", "none", opt_display, "no screen"},
+    {"vga", "std|none", opt_vga, "display adapter (default std: VGA and VBE, 16 MiB)"},
+    {"screendump", "FILE", opt_screendump, "write the screen as a PNG file at the end"},
+    {"screentext", "FILE", opt_screentext, "write the text on the screen at the end"},
     {"monitor", "none", opt_monitor, "no monitor"},
     {"device", "isa-debug-exit,iobase=P,iosize=N", opt_device, "exit port: status (2 * value + 1) & 255"},
     {"no-reboot", NULL, opt_no_reboot, "exit instead of resetting"},
@@ -618,7 +633,6 @@ static const struct option_row rows[] = {
     {"no-user-config", NULL, opt_ignored, NULL},
     {"machine", "TYPE", opt_machine, NULL},
     {"M", "TYPE", opt_machine, NULL},
-    {"vga", "TYPE", opt_vga, NULL},
     {"net", "TYPE", opt_net, NULL},
     {"nic", "TYPE", opt_net, NULL},
 };

@@ -20,7 +20,8 @@ struct options {
     struct sink_spec serial, debugcon;
     bool serial_given, snapshot;
     bool stats, digest, help, version, perf_map;
-    const char *log_path; /* -D */
+    const char *log_path;                /* -D */
+    const char *screendump, *screentext; /* files for the screen at the end, or NULL */
     const char *loadvm, *pause_save;
     double timeout;                     /* wall seconds; 0: none */
     bool debug;                         /* umbra debug ... */

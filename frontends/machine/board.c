@@ -161,6 +161,23 @@ static void init_system(struct board *b)
     firmware_log_init(&b->firmware_log, c->log);
 }
 
+static bool init_vga(struct board *b, struct error *e)
+{
+    const struct board_config *c = &b->cfg;
+    if (!c->vga)
+        return true;
+    const struct vga_config cfg = {.clock = c->clock,
+                                   .vram = c->vram,
+                                   .mapping_changed = c->vram_changed,
+                                   .ctx = c->ctx,
+                                   .rom = c->vga_rom,
+                                   .rom_len = c->vga_rom_len,
+                                   .log = c->log};
+    vga_init(&b->vga, &cfg);
+    return pci_bus_attach(&b->pci.bus, LAYOUT_PCI_VGA_DEVFN, &b->vga.pci) ||
+           error_set(e, "PCI slot 2, the display adapter's, is taken");
+}
+
 static bool init_fw_cfg(struct board *b)
 {
     const struct board_config *c = &b->cfg;
@@ -216,6 +233,21 @@ static bool place_all(struct board *b, struct error *e)
     return true;
 }
 
+static bool place_vga(struct board *b, struct error *e)
+{
+    struct bus *io = b->cfg.ports;
+    const struct placement all[] = {
+        {io, LAYOUT_VGA_MONO_PORT, VGA_MONO_PORTS, &vga_mono_bus_ops, &b->vga, "VGA"},
+        {io, LAYOUT_VGA_PORT, VGA_PORTS, &vga_ports_bus_ops, &b->vga, "VGA"},
+        {io, LAYOUT_VGA_DISPI_PORT, VGA_DISPI_PORTS, &vga_dispi_bus_ops, &b->vga, "VBE"},
+        {b->cfg.mmio, LAYOUT_VGA_WINDOW, VGA_WINDOW_BYTES, &vga_window_bus_ops, &b->vga, "VGA window"},
+    };
+    for (size_t k = 0; b->cfg.vga && k < ARRAY_LEN(all); k++)
+        if (!place(&all[k], e))
+            return false;
+    return true;
+}
+
 static bool place_debug(struct board *b, struct error *e)
 {
     const struct board_config *c = &b->cfg;
@@ -232,14 +264,16 @@ static bool place_debug(struct board *b, struct error *e)
 /* ---- life ---- */
 
 /* Memory sizes in CMOS; and, unless there is firmware to do it, what it would leave behind: virtual wire interrupts,
- * PCI interrupt routing. */
-static void firmware_state(struct board *b)
+ * PCI interrupt routing. inherits: memory is a running machine's already. */
+static void firmware_state(struct board *b, bool inherits)
 {
     static const uint8_t pirq[ISA_IRQ_PIRQS] = {LAYOUT_IRQ_PIRQ_A, LAYOUT_IRQ_PIRQ_A, LAYOUT_IRQ_PIRQ_C,
                                                 LAYOUT_IRQ_PIRQ_C};
     rtc_cmos_set_memory(&b->rtc, b->cfg.low_ram, b->cfg.high_ram);
     if (b->cfg.firmware)
         return;
+    if (b->cfg.vga && !inherits)
+        vga_set_text_mode(&b->vga, b->cfg.vga_font);
     for (unsigned k = 0; k < b->cfg.cpu_count; k++)
         vcpu_firmware_mtrrs(b->cfg.cpus[k], LAYOUT_PCI_MMIO);
     lapic_set_virtual_wire(&b->lapics);
@@ -259,14 +293,14 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
     init_system(b);
     if (!init_fw_cfg(b))
         return error_set(e, "out of memory");
-    if (!place_all(b, e) || !place_debug(b, e))
+    if (!init_vga(b, e) || !place_all(b, e) || !place_vga(b, e) || !place_debug(b, e))
         return false;
     if (cfg->firmware) {
         if (!board_offer_firmware(b))
             return error_set(e, "out of memory");
         board_fill_cmos(b);
     }
-    firmware_state(b);
+    firmware_state(b, b->cfg.forked);
     return true;
 }
 
@@ -275,6 +309,8 @@ void board_fini(struct board *b)
     if (!b->built)
         return;
     uart16550_fini(&b->com1);
+    if (b->cfg.vga)
+        vga_fini(&b->vga);
     fw_cfg_fini(&b->fw_cfg);
     pci_host_fini(&b->pci);
     lapic_set_fini(&b->lapics);
@@ -299,7 +335,11 @@ void board_reset(struct board *b)
     fw_cfg_reset(&b->fw_cfg);
     if (b->cfg.firmware)
         board_set_boot_order(b, b->cfg.boot_order); /* once is over */
-    firmware_state(b);
+    if (b->cfg.vga) {
+        vga_reset(&b->vga);
+        pci_device_reset(&b->vga.pci);
+    }
+    firmware_state(b, false);
 }
 
 static bool poke(const struct board *b, gpa_t gpa, const void *bytes, size_t len)
@@ -323,11 +363,21 @@ static bool install_mp_tables(const struct board *b, gpa_t at)
            poke(b, LAYOUT_MP_POINTER, pointer, sizeof pointer);
 }
 
+/* Mode 3: 80 columns and 25 rows of characters of 16 lines. */
+static bool install_video_data(const struct board *b)
+{
+    static const uint8_t mode[3] = {3, 80, 0}, crtc[2] = {0xd4, 0x03}, rows[3] = {24, 16, 0};
+    return poke(b, LAYOUT_BDA_VIDEO_MODE, mode, sizeof mode) && poke(b, LAYOUT_BDA_CRTC_PORT, crtc, sizeof crtc) &&
+           poke(b, LAYOUT_BDA_ROWS, rows, sizeof rows);
+}
+
 /* What a BIOS would have left of itself: base memory ends at the extended BIOS data area, which has one KiB. */
 static bool install_bios_data(const struct board *b)
 {
     const uint8_t ebda[2] = {(uint8_t)(LAYOUT_EBDA >> 4), LAYOUT_EBDA >> 12};
     const uint8_t base[2] = {(uint8_t)(LAYOUT_EBDA >> 10), LAYOUT_EBDA >> 18}, kib = 1;
+    if (b->cfg.vga && !install_video_data(b))
+        return false;
     return poke(b, LAYOUT_BDA_EBDA, ebda, 2) && poke(b, LAYOUT_BDA_BASE_MEMORY, base, 2) &&
            poke(b, LAYOUT_EBDA, &kib, 1);
 }
@@ -341,7 +391,7 @@ bool board_install_tables(struct board *b, uint64_t *rsdp)
                                      .pci_window = LAYOUT_PCI_MMIO,
                                      .com_ports = 1,
                                      .keyboard = false,
-                                     .vga = false};
+                                     .vga = c->vga};
     struct acpi_image image;
     if (!acpi_tables_build(&cfg, &image))
         return false;
@@ -375,6 +425,8 @@ void board_save(const struct board *b, struct snap_writer *w)
     pci_host_save(&b->pci, w);
     fpu_error_save(&b->fpu_error, w);
     fw_cfg_save(&b->fw_cfg, w);
+    if (b->cfg.vga)
+        vga_save(&b->vga, w);
 }
 
 void board_load(struct board *b, struct snap_reader *r)
@@ -394,4 +446,6 @@ void board_load(struct board *b, struct snap_reader *r)
     pci_host_load(&b->pci, r);
     fpu_error_load(&b->fpu_error, r);
     fw_cfg_load(&b->fw_cfg, r);
+    if (b->cfg.vga)
+        vga_load(&b->vga, r);
 }

@@ -26,6 +26,7 @@
 #include "devices/reset_cf9.h"
 #include "devices/rtc_cmos.h"
 #include "devices/uart16550.h"
+#include "devices/vga.h"
 #include "frontends/machine/error.h"
 
 struct board_config {
@@ -55,6 +56,15 @@ struct board_config {
     const char *boot_order, *boot_once; /* letters; boot_once may be NULL. Of firmware alone, as what follows. */
     bool boot_menu;
     bool serial_console; /* firmware's own output and input go to COM1 */
+    /* The display adapter, its memory, and what it may map; without firmware it starts in text mode, with this font
+     * (256 glyphs of 16 bytes, or NULL). */
+    bool vga;
+    struct guest_memory vram;
+    void (*vram_changed)(void *ctx);
+    const uint8_t *vga_font;
+    bool forked;            /* memory is that of a machine that runs: it is left alone until a reset */
+    const uint8_t *vga_rom; /* expansion ROM; borrowed, may be NULL */
+    size_t vga_rom_len;
     void (*pam_changed)(void *ctx, const uint8_t *pam, uint8_t smram);
     void *pam_ctx;
 };
@@ -80,6 +90,7 @@ struct board {
     struct debug_exit debug_exit;
     struct debug_console debug_console;
     struct firmware_log firmware_log;
+    struct vga vga; /* if cfg.vga */
 };
 
 /* Must not move afterwards. The vCPUs exist and get their interrupt sockets. */

@@ -29,6 +29,7 @@ struct boot_env {
     const struct e820_entry *e820;
     unsigned e820_count;
     uint64_t low_ram_end; /* end of the RAM below 4 GiB that loaders may use (ACPI tables begin there) */
+    bool vga;             /* there is a display adapter, in text mode 3 */
     uint64_t rsdp;        /* gpa of the ACPI RSDP */
     uint8_t rng_seed[32]; /* handed to Linux; fixed by default */
 };

@@ -38,6 +38,11 @@
 #define HDR_PREF_ADDRESS   0x258
 #define HDR_INIT_SIZE      0x260
 #define HDR_END            0x268
+#define BP_VIDEO_MODE      0x06
+#define BP_VIDEO_COLUMNS   0x07
+#define BP_VIDEO_LINES     0x0e
+#define BP_VIDEO_IS_VGA    0x0f
+#define BP_VIDEO_POINTS    0x10
 #define BP_ACPI_RSDP       0x70
 #define BP_E820_COUNT      0x1e8
 #define BP_E820_TABLE      0x2d0
@@ -199,6 +204,16 @@ static void e820_fill(const struct boot_env *env, uint8_t *params)
     }
 }
 
+/* Text mode 3: 80x25 characters of 16 lines. */
+static void screen_fill(uint8_t *params)
+{
+    params[BP_VIDEO_MODE] = 3;
+    params[BP_VIDEO_COLUMNS] = 80;
+    params[BP_VIDEO_LINES] = 25;
+    params[BP_VIDEO_IS_VGA] = 1;
+    params[BP_VIDEO_POINTS] = 16;
+}
+
 static bool params_place(const struct boot_env *env, const struct linux_image *img, struct error *e)
 {
     uint8_t params[4096] = {0};
@@ -213,6 +228,8 @@ static bool params_place(const struct boot_env *env, const struct linux_image *i
     params[HDR_HEAP_END + 1] = 0xfe;
     put64(params + BP_ACPI_RSDP, env->rsdp);
     e820_fill(env, params);
+    if (env->vga)
+        screen_fill(params);
     return initrd_place(env, img, params, e) && cmdline_place(env, img, params, e) && seed_place(env, params, e) &&
            boot_poke(env, PARAMS_GPA, params, sizeof params, "boot parameters", e);
 }

@@ -173,6 +173,18 @@ static bool module_place(const struct boot_env *env, uint8_t *info, struct error
     return boot_poke(env, at, env->initrd->data, env->initrd->len, "module", e);
 }
 
+/* Text: 80x25 cells of two bytes. */
+static void framebuffer_fill(uint8_t *info)
+{
+    put32(info, le32(info) | 1u << 12);
+    put32(info + 88, 0xb8000);
+    put32(info + 96, 160);
+    put32(info + 100, 80);
+    put32(info + 104, 25);
+    info[108] = 16;
+    info[109] = 2;
+}
+
 static bool info_place(const struct boot_env *env, struct error *e)
 {
     uint8_t info[INFO_SIZE] = {0};
@@ -186,6 +198,8 @@ static bool info_place(const struct boot_env *env, struct error *e)
     put32(info + 44, mmap_fill(env, info));
     put32(info + 48, INFO_GPA + MMAP_OFF);
     put32(info + 64, INFO_GPA + NAME_OFF);
+    if (env->vga)
+        framebuffer_fill(info);
     memcpy(info + NAME_OFF, "umbra", 6);
     memcpy(info + CMDLINE_OFF, env->cmdline, len + 1);
     const uint64_t gdt[4] = {0, 0, 0x00cf9b000000ffffull, 0x00cf93000000ffffull};

@@ -20,6 +20,8 @@
 #include "frontends/machine/script.h"
 #include "frontends/machine/smram.h"
 #include "frontends/machine/umbra.h"
+#include "frontends/machine/vga_rom.h"
+#include "frontends/machine/vram.h"
 #include "mmu/mmu.h"
 
 #define AUDIT_FULL_EVENTS  1000
@@ -59,12 +61,15 @@ struct machine {
     bool has_firmware;
     struct firmware firmware; /* if so; a forked machine has the parent's image */
     struct smram smram;
+    struct vram vram;    /* unless cfg.no_vga */
+    struct file vga_rom; /* may be empty; a forked machine has the parent's */
     struct script *script;
     struct machine *parent; /* of a forked machine: pool, kernel and initrd are the parent's */
     unsigned forks;         /* children that exist */
     size_t marker_matched;  /* bytes of stop_text that the output ends with */
     bool marker_seen;
     struct debug *debug;         /* attached, or NULL */
+    struct screen *screen;       /* the picture that follows it, or NULL */
     struct lockstep *lockstep;   /* it runs beside a twin; or NULL */
     struct inspector *inspector; /* of -audit-mirror, or NULL */
     struct file kernel, initrd;

@@ -44,7 +44,8 @@ static bool reserve(struct machine *m, struct error *e)
     m->high_hva = m->high_ram ? host_mm_mmap_anon(m->mm, m->high_ram, HOST_READ | HOST_WRITE) : 0;
     if (m->cfg.mmu == MACHINE_MMU_EPT)
         m->apic_hva = host_mm_mmap_anon(m->mm, PAGE_SIZE, HOST_READ | HOST_WRITE);
-    if (!m->low_hva || (m->high_ram && !m->high_hva))
+    m->vram.hva = m->cfg.no_vga ? 0 : host_mm_mmap_anon(m->mm, VGA_VRAM_BYTES, HOST_READ | HOST_WRITE);
+    if (!m->low_hva || (m->high_ram && !m->high_hva) || (!m->cfg.no_vga && !m->vram.hva))
         return error_set(e, "cannot reserve %llu MiB of guest memory", (unsigned long long)(m->cfg.ram_bytes >> 20));
     return true;
 }
@@ -83,7 +84,8 @@ static bool slots_copy(struct machine *m, const struct mem *from, struct error *
 static bool own_host_memory(struct machine *m, struct error *e)
 {
     char why[128] = "";
-    uint64_t frames = (m->cfg.ram_bytes + m->firmware.image.len) / PAGE_SIZE + SPARE_FRAMES;
+    uint64_t frames =
+        (m->cfg.ram_bytes + m->firmware.image.len + (m->cfg.no_vga ? 0 : VGA_VRAM_BYTES)) / PAGE_SIZE + SPARE_FRAMES;
     m->pool = frame_pool_create(frames * (1 + m->cfg.max_forks), why, sizeof why);
     if (!m->pool)
         return error_set(e, "no memory for the guest: %s", why);
@@ -97,6 +99,7 @@ static bool forked_host_memory(struct machine *m, struct error *e)
     if (m->has_firmware)
         firmware_fork(&m->firmware, m, &m->parent->firmware);
     m->smram = m->parent->smram;
+    m->vram = m->parent->vram;
     m->low_hva = m->parent->low_hva;
     m->high_hva = m->parent->high_hva;
     m->mm = host_mm_fork(m->parent->mm);

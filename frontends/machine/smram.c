@@ -32,10 +32,12 @@ void smram_update(struct machine *m)
     if (shown == m->smram.shown)
         return;
     m->smram.shown = shown;
+    if (!shown)
+        mem_slot_delete(m->mem, 0, BASE);
+    if (!m->cfg.no_vga) /* its window is at the same place */
+        vram_update(m);
     if (shown)
         bad = mem_slot_add(m->mem, 0, BASE, LEN, m->low_hva + BASE, MEMSLOT_RAM);
-    else
-        mem_slot_delete(m->mem, 0, BASE);
     if (bad)
         log_error("SMRAM: %s", memslot_error_text(bad));
 }

@@ -219,9 +219,16 @@ static bool build_board(struct machine *m, struct error *e)
                                .boot_once = m->cfg.boot_once,
                                .boot_menu = m->cfg.boot_menu,
                                .serial_console = m->cfg.serial_console,
+                               .vga = !m->cfg.no_vga,
+                               .forked = m->parent != NULL,
+                               .vram_changed = vram_update,
+                               .vga_font = vga_rom_font(&m->vga_rom, 16),
+                               .vga_rom = m->vga_rom.data,
+                               .vga_rom_len = m->vga_rom.len,
                                .pam_changed = pam_changed,
                                .pam_ctx = m};
     mem_hook(m->mem, &cfg.memory);
+    vram_hook(m, &cfg.vram);
     if (m->has_firmware && !firmware_build(&m->firmware, e))
         return false;
     return board_init(&m->board, &cfg, e);
@@ -264,8 +271,11 @@ static bool build_files(struct machine *m, struct error *e)
     if (m->parent) {
         m->kernel = m->parent->kernel;
         m->initrd = m->parent->initrd;
+        m->vga_rom = m->parent->vga_rom;
         return true;
     }
+    if (!m->cfg.no_vga && !vga_rom_find(&m->vga_rom) && !m->cfg.is_twin)
+        fprintf(stderr, "umbra: note: no VGA BIOS was found (Debian: package seabios); characters have no shapes\n");
     if (m->has_firmware)
         return firmware_open(&m->firmware, m->cfg.bios, e);
     if (!file_read(&m->kernel, m->cfg.kernel, e))
@@ -350,6 +360,7 @@ void machine_destroy(struct machine *m)
             frame_pool_destroy(m->pool);
         file_free(&m->kernel);
         file_free(&m->initrd);
+        file_free(&m->vga_rom);
         firmware_close(&m->firmware);
     }
     bus_fini(&m->ports);
@@ -376,7 +387,8 @@ bool machine_boot(struct machine *m, struct error *e)
                            .cmdline = m->cfg.append ? m->cfg.append : "",
                            .e820 = m->e820,
                            .e820_count = m->e820_count,
-                           .low_ram_end = m->low_ram};
+                           .low_ram_end = m->low_ram,
+                           .vga = !m->cfg.no_vga};
     memcpy(env.rng_seed, rng_seed, sizeof env.rng_seed);
     if (!board_install_tables(&m->board, &env.rsdp))
         return error_set(e, "the ACPI tables do not fit into memory");

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MACHINE_VERSION 5
+#define MACHINE_VERSION 6
 
 static uint64_t model_digest(const struct cpu_model *model)
 {
@@ -36,6 +36,7 @@ static void config_save(const struct machine *m, struct snap_writer *w)
     snap_put_u32(w, m->cfg.smp.cores);
     snap_put_u32(w, m->cfg.smp.threads);
     snap_put_u64(w, m->cfg.debug_exit ? m->cfg.debug_exit_base : 0);
+    snap_put_u8(w, !m->cfg.no_vga);
     snap_end(w);
 }
 
@@ -47,6 +48,7 @@ static void config_load(struct machine *m, struct snap_reader *r)
     const struct cpu_topology *here = &m->cfg.smp;
     uint32_t sockets = snap_get_u32(r), cores = snap_get_u32(r), threads = snap_get_u32(r);
     uint64_t exit_base = snap_get_u64(r);
+    bool vga = snap_get_u8(r) != 0;
     if (ram != m->cfg.ram_bytes)
         snap_fail(r, "it was made with -m %lluM, this machine has %lluM", (unsigned long long)(ram >> 20),
                   (unsigned long long)(m->cfg.ram_bytes >> 20));
@@ -59,6 +61,8 @@ static void config_load(struct machine *m, struct snap_reader *r)
             sockets, cores, threads, here->sockets, here->cores, here->threads);
     else if (exit_base != (m->cfg.debug_exit ? m->cfg.debug_exit_base : 0))
         snap_fail(r, "it was made with another -device isa-debug-exit");
+    else if (vga == m->cfg.no_vga)
+        snap_fail(r, "it was made with -vga %s", vga ? "std" : "none");
     else if (model != model_digest(m->model))
         snap_fail(r, "it was made with another -cpu");
 }
@@ -129,6 +133,8 @@ static void guest_state_save(const struct machine *m, struct snap_writer *w)
     if (m->has_firmware)
         firmware_save(&m->firmware, w);
     smram_save(m, w);
+    if (!m->cfg.no_vga)
+        vram_save(m, w);
 }
 
 bool machine_save(struct machine *m, const char *path, struct error *e)
@@ -187,6 +193,8 @@ bool machine_load(struct machine *m, const char *path, struct error *e)
         if (m->has_firmware)
             firmware_load(&m->firmware, r);
         smram_load(m, r);
+        if (!m->cfg.no_vga)
+            vram_load(m, r);
         script_section_load(m, r);
     }
     const char *bad = snap_reader_error(r);

@@ -55,6 +55,7 @@ struct machine_config {
     uint16_t debug_exit_base;
     unsigned debug_exit_size;
     bool no_reboot;
+    bool no_vga;            /* no display adapter */
     int64_t rtc_base;       /* seconds since 1970; MACHINE_RTC_DEFAULT for the fixed default */
     const char *log_list;   /* -d, or NULL */
     FILE *log_out;          /* borrowed */
