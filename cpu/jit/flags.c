@@ -167,6 +167,12 @@ static bool sets_all(const struct insn *i)
         return true;
     case OP_BSF:
     case OP_BSR:
+    case OP_ANDN:
+    case OP_BLSR:
+    case OP_BLSMSK:
+    case OP_BLSI:
+    case OP_BZHI:
+    case OP_BEXTR:
         return true;
     case OP_SHL:
     case OP_SHR:
@@ -194,6 +200,13 @@ static bool is_plain(const struct insn *i)
     case OP_CWD:
     case OP_BSWAP:
     case OP_XCHG:
+    case OP_MULX:
+    case OP_RORX:
+    case OP_SHLX:
+    case OP_SHRX:
+    case OP_SARX:
+    case OP_PEXT:
+    case OP_PDEP:
         return !(i->flags & INSN_DISP64);
     default:
         return false;

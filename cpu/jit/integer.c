@@ -184,13 +184,15 @@ static bool neg_not(struct tr *t, const struct insn *i)
 /* ---- flags as operands: SETcc, CMOVcc ---- */
 
 /* What both begin with: the memory operand at [r14] (checked for writing or reading), then the host's flags. False:
- * nothing was emitted. *rec: record to resume behind the instruction, or 0. */
-static bool condition_begin(struct tr *t, const struct insn *i, unsigned size, bool write, uint32_t *rec)
+ * nothing was emitted. writes: as for tr_begin(). *rec: record to resume behind the instruction, or 0. */
+static bool condition_begin(struct tr *t, const struct insn *i, unsigned size, bool write, uint32_t writes,
+                            uint32_t *rec)
 {
     unsigned mask = insn_form(i)->read;
     bool mem = !(i->flags & INSN_RM_REG), have = tr_can_have_host(t, mask);
     if (((mem || !have) && !tr_can_restore(t)) || (mem && !tr_has_ea(t, i)))
         return false;
+    tr_begin(t, writes, false);
     *rec = mem || !have ? tr_slow(t, i) : 0;
     if (mem) {
         tr_ea(t, i);
@@ -208,9 +210,8 @@ static bool setcc(struct tr *t, const struct insn *i)
 {
     bool mem = !(i->flags & INSN_RM_REG);
     uint32_t rec;
-    if (!condition_begin(t, i, 1, true, &rec))
+    if (!condition_begin(t, i, 1, true, mem ? 0 : tr_bit(i->rm), &rec))
         return false;
-    tr_begin(t, mem ? 0 : tr_bit(i->rm), false);
     emit_rm(&t->e, (struct how){.size = 1, .rm_byte = !mem}, OPC_0F((uint8_t)(0x90 | i->cc)), 0,
             mem ? op_r14() : tr_gpr(i->rm));
     if (rec)
@@ -222,9 +223,8 @@ static bool cmov(struct tr *t, const struct insn *i)
 {
     bool mem = !(i->flags & INSN_RM_REG);
     uint32_t rec;
-    if (!condition_begin(t, i, i->opsize, false, &rec))
+    if (!condition_begin(t, i, i->opsize, false, tr_bit(i->reg), &rec))
         return false;
-    tr_begin(t, tr_bit(i->reg), false);
     unsigned reg = tr_reg_in(t, i->reg);
     emit_rm(&t->e, how_of(i), OPC_0F((uint8_t)(0x40 | i->cc)), reg, mem ? op_reg(H_R14) : tr_gpr(i->rm));
     tr_reg_out(t, i->reg, reg);
@@ -338,6 +338,22 @@ bool tr_integer(struct tr *t, const struct insn *i)
     case OP_TZCNT:
     case OP_LZCNT:
         return tr_count(t, i);
+    case OP_ANDN:
+    case OP_BLSR:
+    case OP_BLSMSK:
+    case OP_BLSI:
+    case OP_BZHI:
+    case OP_BEXTR:
+    case OP_PEXT:
+    case OP_PDEP:
+    case OP_MULX:
+    case OP_RORX:
+    case OP_SHLX:
+    case OP_SHRX:
+    case OP_SARX:
+        return tr_bmi(t, i);
+    case OP_MOVBE:
+        return tr_movbe(t, i);
     case OP_STC:
     case OP_CLC:
     case OP_CMC:

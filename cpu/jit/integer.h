@@ -68,6 +68,8 @@ bool tr_div(struct tr *t, const struct insn *i);
 bool tr_bit_test(struct tr *t, const struct insn *i);
 bool tr_scan(struct tr *t, const struct insn *i);
 bool tr_count(struct tr *t, const struct insn *i);
+bool tr_bmi(struct tr *t, const struct insn *i);
+bool tr_movbe(struct tr *t, const struct insn *i);
 bool tr_exchange(struct tr *t, const struct insn *i);
 
 #endif

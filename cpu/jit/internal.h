@@ -349,7 +349,8 @@ void jit_perf_map_thunks(const struct jit *j);
 /* ---- flags.c ---- */
 
 /* i is about to be emitted. writes: guest registers that it writes (bits); kills: it sets all flags without looking,
- * and cannot fault. Commits what would be lost. */
+ * and cannot fault. Operands of what is pending that would be lost move to the frame: before anything of the
+ * instruction that can go to its handler, which comes back behind it. */
 void tr_begin(struct tr *t, uint32_t writes, bool kills);
 /* Commits flags to the frame if they are not there. */
 void tr_commit(struct tr *t);

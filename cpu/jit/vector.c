@@ -31,7 +31,8 @@ uint64_t jit_host_gates(void)
     __get_cpuid_count(7, 0, &eax, &ebx7, &ecx7, &edx7);
     gates |= gate_if(ecx & 1, GATE_SSE3) | gate_if(ecx >> 1 & 1, GATE_PCLMUL) | gate_if(ecx >> 9 & 1, GATE_SSSE3) |
              gate_if(ecx >> 19 & 1, GATE_SSE41) | gate_if(ecx >> 20 & 1, GATE_SSE42) |
-             gate_if(ecx >> 25 & 1, GATE_AES) | gate_if(ebx7 >> 29 & 1, GATE_SHA) | gate_if(ecx7 >> 8 & 1, GATE_GFNI);
+             gate_if(ecx >> 25 & 1, GATE_AES) | gate_if(ecx >> 22 & 1, GATE_MOVBE) | gate_if(ebx7 >> 3 & 1, GATE_BMI1) |
+             gate_if(ebx7 >> 8 & 1, GATE_BMI2) | gate_if(ebx7 >> 29 & 1, GATE_SHA) | gate_if(ecx7 >> 8 & 1, GATE_GFNI);
     if (ecx >> 28 & 1 && host_keeps_ymm(ecx))
         gates |= 1ull << GATE_AVX | gate_if(ecx >> 12 & 1, GATE_FMA) | gate_if(ecx >> 29 & 1, GATE_F16C) |
                  gate_if(ebx7 >> 5 & 1, GATE_AVX2);
