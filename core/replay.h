@@ -9,7 +9,7 @@
 
 #include "core/types.h"
 
-enum input_source { INPUT_SERIAL0, INPUT_SERIAL1, INPUT_KEYBOARD, INPUT_CONTROL, INPUT_SOURCE_COUNT };
+enum input_source { INPUT_SERIAL0, INPUT_SERIAL1, INPUT_KEYBOARD, INPUT_CONTROL, INPUT_NET, INPUT_SOURCE_COUNT };
 
 typedef void input_fn(void *opaque, const uint8_t *bytes, size_t len);
 

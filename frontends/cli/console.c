@@ -1,3 +1,5 @@
+#define _GNU_SOURCE 1 /* ppoll */
+
 #include "frontends/cli/console.h"
 
 #include <errno.h>
@@ -8,7 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CTRL_A 1
+#define CTRL_A   1
+#define WAIT_FDS 256
+#define WAIT_NS  100000000ull /* a wait is never longer: signals and the time-out are looked at */
 
 /* A signal handler has no other way to speak: the one piece of file-scope state, written by it alone. */
 static volatile sig_atomic_t signal_seen;
@@ -132,10 +136,14 @@ static bool host_is_live(void *ctx)
 
 static uint64_t host_wait(void *ctx, uint64_t ns)
 {
+    struct console *c = ctx;
+    struct pollfd fds[WAIT_FDS] = {{.fd = c->reads_stdin ? STDIN_FILENO : -1, .events = POLLIN}};
     double start = monotonic_seconds();
-    uint64_t ms = ns / 1000000 + 1;
     fflush(stdout);
-    stdin_ready(ms > 100 ? 100 : (int)ms);
+    nfds_t count = 1 + machine_pollfds(c->machine, fds + 1, WAIT_FDS - 1, &ns);
+    ns = ns < WAIT_NS ? ns : WAIT_NS;
+    const struct timespec limit = {.tv_nsec = (long)ns};
+    ppoll(fds, count, &limit, NULL);
     return (uint64_t)((monotonic_seconds() - start) * 1e9);
 }
 

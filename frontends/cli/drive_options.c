@@ -1,25 +1,10 @@
 #include "frontends/cli/drive_options.h"
 
+#include "frontends/cli/properties.h"
+
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Cuts the next KEY=VALUE off *at, in place: a comma ends it, two stand for one. NULL at the end. */
-static char *next_property(char **at)
-{
-    char *from = *at, *to = *at, *start = *at;
-    if (!from || !*from)
-        return NULL;
-    for (; *from; from++) {
-        if (*from == ',' && from[1] != ',')
-            break;
-        from += *from == ',';
-        *to++ = *from;
-    }
-    *at = *from ? from + 1 : NULL;
-    *to = 0;
-    return start;
-}
 
 static bool is_on_off(const char *value, bool *on)
 {
@@ -132,7 +117,7 @@ bool drive_option_parse(struct machine_config *m, char *text, struct error *e)
 {
     struct drive_config d = {.index = DRIVE_INDEX_NONE};
     struct ide_place place = {0};
-    for (char *p; (p = next_property(&text));) {
+    for (char *p; (p = property_next(&text));) {
         char *value = strchr(p, '=');
         if (!value)
             return error_set(e, "-drive: '%s': expected KEY=VALUE", p);
@@ -168,7 +153,7 @@ static bool is_order(const char *letters)
 
 bool boot_option_parse(struct machine_config *m, char *text, struct error *e)
 {
-    for (char *p; (p = next_property(&text));) {
+    for (char *p; (p = property_next(&text));) {
         char *value = strchr(p, '=');
         bool on, ok;
         if (value)

@@ -1,6 +1,7 @@
 #include "frontends/cli/options.h"
 
 #include "core/log.h"
+#include "frontends/cli/device_options.h"
 #include "frontends/cli/drive_options.h"
 #include "frontends/cli/smp.h"
 
@@ -176,7 +177,17 @@ static bool opt_device(struct options *o, const char *name, const char *arg, str
     size_t n = strcspn(copy, ",");
     if (n == sizeof exit_name - 1 && !strncmp(copy, exit_name, n))
         return debug_exit_parse(o, copy + n + (copy[n] == ','), e);
-    return error_set(e, "-device %s: unknown device; known: isa-debug-exit", arg);
+    return device_option_parse(&o->machine, (char *)(uintptr_t)arg, e);
+}
+
+static bool opt_netdev(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return netdev_option_parse(&o->machine, (char *)(uintptr_t)arg, e);
+}
+
+static bool opt_nic(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return nic_option_parse(&o->machine, (char *)(uintptr_t)arg, e);
 }
 
 /* What is parsed in place is an argument of the process: it may be changed, and it stays. */
@@ -599,7 +610,13 @@ static const struct option_row rows[] = {
     {"screendump", "FILE", opt_screendump, "write the screen as a PNG file at the end"},
     {"screentext", "FILE", opt_screentext, "write the text on the screen at the end"},
     {"monitor", "none", opt_monitor, "no monitor"},
-    {"device", "isa-debug-exit,iobase=P,iosize=N", opt_device, "exit port: status (2 * value + 1) & 255"},
+    {"device", "KIND[,KEY=VALUE]...", opt_device,
+     "isa-debug-exit,iobase=P,iosize=N (exit port: status (2 * value + 1) & 255), or a PCI card: "
+     "virtio-blk-pci,drive=ID; virtio-net-pci,netdev=ID; virtio-rng-pci"},
+    {"netdev", "user,id=ID[,hostfwd=F][,...]", opt_netdev,
+     "a user-mode network; hostfwd=tcp:[ADDR]:PORT-[ADDR]:PORT, net=, host=, dns=, dhcpstart=, restrict=on, tftp=, "
+     "bootfile="},
+    {"nic", "none|user[,model=KIND][,mac=M][,...]", opt_nic, "a network card with a network of its own (default none)"},
     {"no-reboot", NULL, opt_no_reboot, "exit instead of resetting"},
     {"rtc", "base=T", opt_rtc, "clock at power-on (default 2020-01-01)"},
     {"input-script", "FILE", opt_input_script,
@@ -634,7 +651,6 @@ static const struct option_row rows[] = {
     {"machine", "TYPE", opt_machine, NULL},
     {"M", "TYPE", opt_machine, NULL},
     {"net", "TYPE", opt_net, NULL},
-    {"nic", "TYPE", opt_net, NULL},
 };
 
 void options_print_help(FILE *out)

@@ -283,6 +283,23 @@ static void firmware_state(struct board *b, bool inherits)
     pci_bus_assign(&b->pci.bus, LAYOUT_PCI_IO, LAYOUT_PCI_MMIO_END + 1, pirq);
 }
 
+static bool init_cards(struct board *b, struct error *e)
+{
+    const struct board_config *c = &b->cfg;
+    const struct cards_config cfg = {.bus = &b->pci.bus,
+                                     .memory = c->memory,
+                                     .clock = c->clock,
+                                     .log = c->log,
+                                     .device = c->device,
+                                     .count = c->device_count,
+                                     .drives = c->drives,
+                                     .seed = c->seed,
+                                     .connect = c->net_connect,
+                                     .connect_ctx = c->net_ctx};
+    input_set_sink(c->input, INPUT_NET, cards_receive, &b->cards);
+    return cards_init(&b->cards, &cfg, e);
+}
+
 bool board_init(struct board *b, const struct board_config *cfg, struct error *e)
 {
     b->cfg = *cfg;
@@ -293,7 +310,7 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
     init_system(b);
     if (!init_fw_cfg(b))
         return error_set(e, "out of memory");
-    if (!init_vga(b, e) || !place_all(b, e) || !place_vga(b, e) || !place_debug(b, e))
+    if (!init_vga(b, e) || !place_all(b, e) || !place_vga(b, e) || !place_debug(b, e) || !init_cards(b, e))
         return false;
     if (cfg->firmware) {
         if (!board_offer_firmware(b))
@@ -308,6 +325,7 @@ void board_fini(struct board *b)
 {
     if (!b->built)
         return;
+    cards_fini(&b->cards);
     uart16550_fini(&b->com1);
     if (b->cfg.vga)
         vga_fini(&b->vga);
@@ -339,6 +357,7 @@ void board_reset(struct board *b)
         vga_reset(&b->vga);
         pci_device_reset(&b->vga.pci);
     }
+    cards_reset(&b->cards);
     firmware_state(b, false);
 }
 
@@ -427,6 +446,7 @@ void board_save(const struct board *b, struct snap_writer *w)
     fw_cfg_save(&b->fw_cfg, w);
     if (b->cfg.vga)
         vga_save(&b->vga, w);
+    cards_save(&b->cards, w);
 }
 
 void board_load(struct board *b, struct snap_reader *r)
@@ -448,4 +468,5 @@ void board_load(struct board *b, struct snap_reader *r)
     fw_cfg_load(&b->fw_cfg, r);
     if (b->cfg.vga)
         vga_load(&b->vga, r);
+    cards_load(&b->cards, r);
 }

@@ -27,6 +27,7 @@
 #include "devices/rtc_cmos.h"
 #include "devices/uart16550.h"
 #include "devices/vga.h"
+#include "frontends/machine/cards.h"
 #include "frontends/machine/error.h"
 
 struct board_config {
@@ -39,7 +40,13 @@ struct board_config {
     unsigned cpu_count;
     struct cpu_topology topology;
     uint64_t low_ram, high_ram;
-    int64_t rtc_base; /* seconds since 1970 */
+    int64_t rtc_base;                   /* seconds since 1970 */
+    const struct device_config *device; /* cards; borrowed */
+    unsigned device_count;
+    struct drives *drives;
+    uint64_t seed; /* of entropy devices */
+    bool (*net_connect)(void *ctx, const char *netdev, unsigned port, struct nic_wire *wire);
+    void *net_ctx;
     bool debug_console, debug_exit;
     uint16_t debug_exit_base;
     unsigned debug_exit_size;
@@ -91,6 +98,7 @@ struct board {
     struct debug_console debug_console;
     struct firmware_log firmware_log;
     struct vga vga; /* if cfg.vga */
+    struct cards cards;
 };
 
 /* Must not move afterwards. The vCPUs exist and get their interrupt sockets. */

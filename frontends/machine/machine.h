@@ -17,6 +17,7 @@
 #include "frontends/machine/boot.h"
 #include "frontends/machine/file.h"
 #include "frontends/machine/firmware.h"
+#include "frontends/machine/net.h"
 #include "frontends/machine/script.h"
 #include "frontends/machine/smram.h"
 #include "frontends/machine/umbra.h"
@@ -26,6 +27,8 @@
 
 #define AUDIT_FULL_EVENTS  1000
 #define MACHINE_TURN_UNITS 20000ull /* of one vCPU before the next has its turn (design section 6) */
+
+#define MACHINE_NET_UNITS 100000ull /* from what the guest sends to a look at the sockets */
 
 /* What something inside an instruction asks for; acted on at the next boundary. */
 struct machine_requests {
@@ -57,6 +60,7 @@ struct machine {
     struct vcpu **cpu; /* cpu_count of them */
     unsigned cpu_count;
     struct drives drives;
+    struct net *net; /* or NULL */
     struct board board;
     bool has_firmware;
     struct firmware firmware; /* if so; a forked machine has the parent's image */

@@ -153,6 +153,7 @@ static bool check_poll(struct machine *m, enum machine_exit *why)
     if (now < m->next_poll)
         return true;
     m->next_poll = now + MACHINE_POLL_UNITS;
+    net_service(m->net);
     if (!m->cfg.host.poll || !m->cfg.host.poll(m->cfg.host.ctx))
         return true;
     *why = MACHINE_STOPPED;
@@ -184,7 +185,12 @@ static bool all_idle(const struct machine *m)
 
 static bool is_live(const struct machine *m)
 {
-    return m->cfg.host.is_live && m->cfg.host.is_live(m->cfg.host.ctx);
+    return m->net || (m->cfg.host.is_live && m->cfg.host.is_live(m->cfg.host.ctx));
+}
+
+unsigned machine_pollfds(struct machine *m, struct pollfd *fds, unsigned max, uint64_t *ns)
+{
+    return net_pollfds(m->net, fds, max, ns);
 }
 
 static uint64_t idle_deadline(const struct machine *m)
@@ -216,6 +222,7 @@ static bool idle(struct machine *m, enum machine_exit *why)
     if (is_live(m)) {
         uint64_t slept = m->cfg.host.wait(m->cfg.host.ctx, when == CLOCK_NEVER ? UINT64_MAX : when - now);
         clock_skip_to(&m->clock, min_u64(when, now + slept));
+        net_service(m->net);
         m->next_poll = 0;
         return true;
     }

@@ -203,6 +203,12 @@ static bool build_board(struct machine *m, struct error *e)
                                .low_ram = m->low_ram,
                                .high_ram = m->high_ram,
                                .rtc_base = rtc_base(m),
+                               .device = m->cfg.device,
+                               .device_count = m->cfg.device_count,
+                               .drives = &m->drives,
+                               .seed = RNG_SEED64,
+                               .net_connect = net_connect,
+                               .net_ctx = m->net,
                                .debug_console = m->cfg.debug_console,
                                .debug_exit = m->cfg.debug_exit,
                                .debug_exit_base = m->cfg.debug_exit_base,
@@ -243,6 +249,39 @@ static bool build_drives(struct machine *m, struct error *e)
         return false;
     drives_set_full(&m->drives, want_pause, m);
     return true;
+}
+
+static void net_input(void *ctx, const uint8_t *bytes, size_t len)
+{
+    struct machine *m = ctx;
+    m->input_bytes += len - 1;
+    input_post(&m->input, INPUT_NET, m->clock.icount, bytes, len);
+}
+
+/* Answers are likely: the sockets are looked at soon. */
+static void net_sent(void *ctx)
+{
+    struct machine *m = ctx;
+    uint64_t soon = clock_now(&m->clock) + MACHINE_NET_UNITS;
+    if (m->next_poll > soon)
+        m->next_poll = soon;
+}
+
+static bool build_net(struct machine *m, struct error *e)
+{
+    struct net_config cfg = {.netdev = m->cfg.netdev,
+                             .count = m->cfg.netdev_count,
+                             .clock = &m->clock,
+                             .log = &m->log,
+                             .input = net_input,
+                             .sent = net_sent,
+                             .ctx = m};
+    if (!cfg.count)
+        return true;
+    if (m->parent || m->cfg.is_twin)
+        return error_set(e, "-netdev: a machine with a network has no forks and no twin");
+    m->net = net_open(&cfg, e);
+    return m->net != NULL;
 }
 
 static void build_stats(struct machine *m)
@@ -308,8 +347,9 @@ bool machine_build(struct machine *m, struct error *e)
     m->cpu_count = m->cfg.smp.sockets * m->cfg.smp.cores * m->cfg.smp.threads;
     m->turn_left = MACHINE_TURN_UNITS;
     m->has_firmware = m->cfg.bios || !m->cfg.kernel;
-    if (!build_log(m, e) || !build_files(m, e) || !build_drives(m, e) || !machine_build_memory(m, e) ||
-        !build_mmu(m, e) || !build_cpus(m, e) || !build_board(m, e) || !build_script(m, e))
+    if (!build_log(m, e) || !build_files(m, e) || !build_drives(m, e) || !build_net(m, e) ||
+        !machine_build_memory(m, e) || !build_mmu(m, e) || !build_cpus(m, e) || !build_board(m, e) ||
+        !build_script(m, e))
         return false;
     if (m->cfg.mirror_every) {
         m->inspector = inspector_open(m, m->cfg.mmu, e);
@@ -343,6 +383,7 @@ void machine_destroy(struct machine *m)
     inspector_close(m->inspector);
     script_free(m->script);
     board_fini(&m->board);
+    net_close(m->net);
     drives_close(&m->drives);
     for (unsigned k = 0; m->cpu && k < m->cpu_count; k++)
         vcpu_destroy(m->cpu[k]);

@@ -9,9 +9,11 @@
 
 #include "core/topology.h"
 #include "core/types.h"
+#include "frontends/machine/device_config.h"
 #include "frontends/machine/drives.h"
 #include "frontends/machine/error.h"
 
+#include <poll.h>
 #include <stdio.h>
 
 #define MACHINE_CPUS_MAX 16
@@ -51,6 +53,10 @@ struct machine_config {
     const char *boot_order, *boot_once; /* letters a, c, d, n, for the firmware; or NULL; borrowed */
     bool boot_menu;
     bool serial_console; /* firmware's screen and keyboard are COM1 as well */
+    struct device_config device[DEVICES_MAX];
+    unsigned device_count;
+    struct netdev_config netdev[NETDEVS_MAX];
+    unsigned netdev_count;
     bool debug_exit, debug_console;
     uint16_t debug_exit_base;
     unsigned debug_exit_size;
@@ -137,6 +143,9 @@ uint64_t machine_icount(const struct machine *m);
 uint64_t machine_vtime(const struct machine *m);
 /* Digest of the whole state: RAM, registers, devices. */
 uint64_t machine_digest(const struct machine *m);
+/* What the machine itself waits for, beside the front end: for machine_host.wait(). Returns how many were put, at most
+ * `max`, and lowers *ns to what it should wait at most. */
+unsigned machine_pollfds(struct machine *m, struct pollfd *fds, unsigned max, uint64_t *ns);
 /* Bytes for the serial port, at the present position. */
 void machine_serial_input(struct machine *m, const void *bytes, size_t len);
 

@@ -1,0 +1,40 @@
+/*
+ * What `-device`, `-netdev` and `-nic` ask for, in the order of the command line.
+ */
+#ifndef FRONTENDS_MACHINE_DEVICE_CONFIG_H
+#define FRONTENDS_MACHINE_DEVICE_CONFIG_H
+
+#include "core/types.h"
+
+#define DEVICES_MAX  16
+#define NETDEVS_MAX  8
+#define FORWARDS_MAX 16
+#define SLOT_ANY     0
+
+enum device_kind { DEVICE_VIRTIO_BLK, DEVICE_VIRTIO_NET, DEVICE_VIRTIO_RNG, DEVICE_VIRTIO_SERIAL, DEVICE_E1000 };
+
+/* A PCI card. Strings are borrowed for the machine's life. */
+struct device_config {
+    enum device_kind kind;
+    unsigned slot; /* 1..31, or SLOT_ANY */
+    const char *drive, *netdev, *serial, *port;
+    bool has_mac, modern_only;
+    uint8_t mac[6];
+};
+
+struct netdev_forward {
+    bool udp;
+    uint32_t host_address, guest_address; /* 0: any; the first that the guest is given */
+    uint16_t host_port, guest_port;
+};
+
+/* A user-mode network. Addresses are in host byte order; 0: the default. */
+struct netdev_config {
+    const char *id, *hostname, *tftp, *bootfile, *domain;
+    uint32_t net, mask, host, dns, dhcp_start;
+    bool restricted, no_ipv6;
+    struct netdev_forward forward[FORWARDS_MAX];
+    unsigned forwards;
+};
+
+#endif
