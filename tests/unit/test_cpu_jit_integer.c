@@ -276,8 +276,9 @@ static void start(struct cpu_rig *rig, const struct scene *s, uint64_t seed, con
 
 static void run(struct cpu_rig *r)
 {
-    for (unsigned n = 0; n < 40 && r->v->activity == VCPU_RUNNING; n++)
-        vcpu_run(r->v, 500);
+    uint64_t end = clock_now(&r->clock) + 20000;
+    while (r->v->activity == VCPU_RUNNING && clock_now(&r->clock) < end)
+        vcpu_run(r->v, end - clock_now(&r->clock));
 }
 
 static void describe(const uint8_t *code, unsigned len, unsigned mode, char *at)
@@ -316,6 +317,7 @@ static void compare(struct cpu_rig *a, struct cpu_rig *b, const struct scene *s,
     uint8_t code[PROGRAM_BYTES];
     char text[PROGRAM_INSNS * 100 + 100];
     s->open(a);
+    vcpu_refresh(a->v);
     unsigned mode = a->v->mode, len = make_program(r, mode, code);
     int n = snprintf(text, sizeof text, "%s: ", s->name);
     describe(code, len, mode, text + n);
