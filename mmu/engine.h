@@ -47,7 +47,9 @@ struct tlb_set {
 
 struct mmu_stats {
     uint64_t tlb_misses, faults_injected, guest_walks, shadow_faults, fills, zaps, tracked_writes, root_switches,
-        root_misses, tlb_flushes, tlb_drops, sp_created, sp_zapped, mmio_faults, retries, write_protects, large_fills,
+        root_misses, tlb_flushes, tlb_drops, sp_created, sp_zapped, mmio_faults, retries, write_protects,
+        large_fills,    /* leaves above 4 KiB */
+        gigantic_fills, /* of them those of 1 GiB */
         stale_reports;
 };
 

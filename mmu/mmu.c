@@ -352,6 +352,7 @@ void mmu_register_stats(struct mmu *mmu, struct stats *s)
         {"mmu.shadow_faults", "faults", &c->shadow_faults},
         {"mmu.fills", "fills", &c->fills},
         {"mmu.large_fills", "fills", &c->large_fills},
+        {"mmu.gigantic_fills", "fills", &c->gigantic_fills},
         {"mmu.zaps", "sptes", &c->zaps},
         {"mmu.tracked_writes", "writes", &c->tracked_writes},
         {"mmu.write_protects", "gfns", &c->write_protects},

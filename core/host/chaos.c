@@ -11,12 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BURST       8  /* pages of one swap or migrate event, at most */
-#define SPAN        16 /* pages of one mprotect or dontneed event, at most */
-#define COW_PAGES   64 /* of a partial fork: what its child can hold back at most */
-#define COW_WHOLE   64 /* one cow event in so many forks all */
-#define SCAN_PAGES  64 /* of one ksm or age event */
-#define NS_A_SECOND 1000000000ull
+#define BURST         8  /* pages of one swap or migrate event, at most */
+#define SPAN          16 /* pages of one mprotect or dontneed event, at most */
+#define COW_PAGES     64 /* of a partial fork: what its child can hold back at most */
+#define COW_WHOLE     64 /* one cow event in so many forks all */
+#define SCAN_PAGES    64 /* of one ksm or age event */
+#define REJOIN_ONE_IN 2  /* huge events of an mm with gigantic pages */
+#define NS_A_SECOND   1000000000ull
 
 struct host_chaos {
     struct host_mm *mm;
@@ -371,6 +372,9 @@ static bool do_huge(struct host_chaos *c)
     struct target t;
     if (!pick(c, &t))
         return false;
+    /* What a split of a gigantic page has left is put together again, sometimes: nothing need be copied for that. */
+    if (c->mm->fault_level == HPTE_LEVEL_MAX && draw_below(c, REJOIN_ONE_IN) == 0 && host_mm_rejoin(c->mm, t.hva))
+        return true;
     return host_mm_split(c->mm, t.hva) == HOST_OK || host_mm_collapse(c->mm, t.hva) == HOST_OK;
 }
 

@@ -22,11 +22,11 @@ static hpte_t share(struct host_mm *mm, hpte_t *e)
     return *e & ~(hpte_t)(HPTE_ACCESSED | HPTE_AGE_MASK);
 }
 
-static void copy_huge_marks(struct host_mm *parent, struct host_mm *child, hva_t start, hva_t end)
+static void copy_levels(struct host_mm *parent, struct host_mm *child, hva_t start, hva_t end)
 {
     for (hva_t at = hpte_next(&child->hptes, start, end); at < end;) {
         struct hpte_chunk *c = hpte_chunk_at(&child->hptes, at);
-        c->huge = hpte_chunk_at(&parent->hptes, at)->huge;
+        c->level = hpte_chunk_at(&parent->hptes, at)->level;
         at = hpte_next(&child->hptes, hpte_chunk_start(at) + HPTE_CHUNK_SIZE, end);
     }
 }
@@ -39,7 +39,7 @@ static void copy_range(struct host_mm *parent, struct host_mm *child, hva_t star
     notify_invalidate_range_start(&range);
     for_each_hpte(&parent->hptes, hva, start, end)
         hpte_set(&child->hptes, hva, share(parent, hpte_lookup(&parent->hptes, hva)));
-    copy_huge_marks(parent, child, start, end);
+    copy_levels(parent, child, start, end);
     notify_invalidate_range_end(&range);
 }
 
@@ -80,7 +80,7 @@ static struct host_mm *fork_locked(struct host_mm *mm, hva_t start, hva_t end)
         return NULL;
     if (mm->swap)
         host_mm_set_swap(child, mm->swap);
-    child->huge_faults = mm->huge_faults;
+    child->fault_level = mm->fault_level;
     copy_vmas(mm, child, start, end);
     host_mm_set_limit(child, mm->limit);
     mm->counters.forks++;

@@ -15,11 +15,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define HUGE_FRAMES 512u
-#define HUGE_SIZE   (HUGE_FRAMES * PAGE_SIZE)
-#define WORD_BITS   64u
-#define HUGE_WORDS  (HUGE_FRAMES / WORD_BITS)
-#define FRAMES_MAX  ((uint64_t)1 << 34) /* 64 TiB: keeps every size computation far from overflow */
+#define HUGE_SIZE  (FRAMES_HUGE * PAGE_SIZE)
+#define WORD_BITS  64u
+#define HUGE_WORDS (FRAMES_HUGE / WORD_BITS)
+#define FRAMES_MAX ((uint64_t)1 << 34) /* 64 TiB: keeps every size computation far from overflow */
 
 struct frame_pool {
     int fd;
@@ -71,7 +70,7 @@ static bool map_file(struct frame_pool *p)
 
 static bool make_tables(struct frame_pool *p)
 {
-    p->words = (p->frames + HUGE_FRAMES - 1) / HUGE_FRAMES * HUGE_WORDS;
+    p->words = (p->frames + FRAMES_HUGE - 1) / FRAMES_HUGE * HUGE_WORDS;
     p->taken = map_zeroed(p->words * sizeof *p->taken);
     p->accessed = map_zeroed(p->words * sizeof *p->accessed);
     p->refs = map_zeroed(p->frames * sizeof *p->refs);
@@ -177,33 +176,33 @@ pfn_t frame_pool_alloc(struct frame_pool *p)
     return pfn;
 }
 
-static bool run_is_free(const struct frame_pool *p, uint64_t word)
+static bool run_is_free(const struct frame_pool *p, uint64_t word, uint64_t words)
 {
-    for (unsigned i = 0; i < HUGE_WORDS; i++)
+    for (uint64_t i = 0; i < words; i++)
         if (p->taken[word + i])
             return false;
     return true;
 }
 
-static pfn_t take_run(struct frame_pool *p)
+static pfn_t take_run(struct frame_pool *p, uint64_t words)
 {
-    uint64_t word = (p->low + HUGE_WORDS - 1) / HUGE_WORDS * HUGE_WORDS;
-    while (word < p->words && !run_is_free(p, word))
-        word += HUGE_WORDS;
-    if (word >= p->words)
+    uint64_t word = (p->low + words - 1) / words * words;
+    while (word + words <= p->words && !run_is_free(p, word, words))
+        word += words;
+    if (word + words > p->words)
         return PFN_NONE;
-    memset(&p->taken[word], 0xff, HUGE_WORDS * sizeof *p->taken);
+    memset(&p->taken[word], 0xff, words * sizeof *p->taken);
     return word * WORD_BITS;
 }
 
-pfn_t frame_pool_alloc_huge(struct frame_pool *p)
+pfn_t frame_pool_alloc_run(struct frame_pool *p, uint64_t frames)
 {
     pool_lock(p);
-    pfn_t first = take_run(p);
+    pfn_t first = take_run(p, frames / WORD_BITS);
     if (first != PFN_NONE) {
-        for (unsigned i = 0; i < HUGE_FRAMES; i++)
+        for (uint64_t i = 0; i < frames; i++)
             p->refs[first + i] = 1;
-        count_used(p, HUGE_FRAMES);
+        count_used(p, frames);
     }
     pool_unlock(p);
     return first;
@@ -251,9 +250,17 @@ void frame_pool_clear_accessed(struct frame_pool *p, pfn_t pfn)
 
 void frame_pool_mark_accessed(struct frame_pool *p, pfn_t first, uint64_t count)
 {
-    for (pfn_t pfn = first; pfn < first + count && pfn < p->frames; pfn++)
-        if (!frame_pool_is_accessed(p, pfn))
-            __atomic_fetch_or(&p->accessed[pfn / WORD_BITS], 1ull << (pfn % WORD_BITS), __ATOMIC_RELAXED);
+    pfn_t end = first + count < p->frames ? first + count : p->frames;
+    for (pfn_t pfn = first; pfn < end;) {
+        uint64_t *word = &p->accessed[pfn / WORD_BITS];
+        pfn_t next = (pfn | (WORD_BITS - 1)) + 1;
+        uint64_t bits = UINT64_MAX << (pfn % WORD_BITS);
+        if (next > end)
+            bits &= UINT64_MAX >> (next - end);
+        if ((__atomic_load_n(word, __ATOMIC_RELAXED) & bits) != bits)
+            __atomic_fetch_or(word, bits, __ATOMIC_RELAXED);
+        pfn = next;
+    }
 }
 
 /* Gives a run of frames that nobody holds any more back to the operating system. */
@@ -349,6 +356,22 @@ bool frame_pool_own(struct frame_pool *p, pfn_t pfn)
     return sole;
 }
 
+bool frame_pool_own_run(struct frame_pool *p, pfn_t first, uint64_t count)
+{
+    if (first >= p->frames || count > p->frames - first)
+        return false;
+    bool sole = true;
+    pool_lock(p);
+    for (uint64_t i = 0; sole && i < count; i++) {
+        require_held(p, first + i);
+        sole = p->refs[first + i] == 1;
+    }
+    for (uint64_t i = 0; sole && i < count; i++)
+        clear_tags(p, first + i);
+    pool_unlock(p);
+    return sole;
+}
+
 uint32_t frame_pool_refs(const struct frame_pool *p, pfn_t pfn)
 {
     if (pfn >= p->frames)
@@ -390,6 +413,13 @@ uint64_t frame_pool_peak(const struct frame_pool *p)
 uint64_t frame_pool_capacity(const struct frame_pool *p)
 {
     return p->frames;
+}
+
+/* What the system has put aside itself counts as data. Where it cannot say, so does everything. */
+bool frame_pool_is_untouched(const struct frame_pool *p, pfn_t pfn)
+{
+    off_t at = (off_t)(pfn * PAGE_SIZE), data = lseek(p->fd, at, SEEK_DATA);
+    return data < 0 ? errno == ENXIO : data >= at + (off_t)PAGE_SIZE;
 }
 
 uint64_t frame_pool_resident_bytes(const struct frame_pool *p)

@@ -2,8 +2,8 @@
  * The frame pool: host physical memory as one memfd, mapped once.
  *
  * A frame is 4 KiB of real memory at pool->base + pfn * 4096. Freeing one gives its memory back to the operating system
- * (hole punch), so a new frame always reads as zeros. A run of 512 aligned frames can be had for huge host pages. Not
- * thread safe by itself: the pool has its own lock, innermost of all (host_mm, MMU, pool).
+ * (hole punch), so a new frame always reads as zeros. Aligned runs of 512 and of 512 * 512 frames can be had for huge
+ * and gigantic host pages. The pool has its own lock, innermost of all (host_mm, MMU, pool).
  */
 #ifndef CORE_HOST_FRAME_POOL_H
 #define CORE_HOST_FRAME_POOL_H
@@ -18,8 +18,11 @@ void frame_pool_destroy(struct frame_pool *p);
 /* A zeroed frame with reference count 1, or PFN_NONE when the pool is full. Lowest free pfn first: never
  * address-dependent. */
 pfn_t frame_pool_alloc(struct frame_pool *p);
-/* 512 zeroed frames, aligned to 512, each with count 1; the first one's number or PFN_NONE. */
-pfn_t frame_pool_alloc_huge(struct frame_pool *p);
+#define FRAMES_HUGE     512u                        /* 2 MiB */
+#define FRAMES_GIGANTIC (FRAMES_HUGE * FRAMES_HUGE) /* 1 GiB */
+/* A run of zeroed frames, FRAMES_HUGE or FRAMES_GIGANTIC, aligned to its length, each with count 1; the first one's
+ * number or PFN_NONE. Takes no memory of the operating system until frames are touched. */
+pfn_t frame_pool_alloc_run(struct frame_pool *p, uint64_t frames);
 void frame_pool_get(struct frame_pool *p, pfn_t pfn);
 /* Drops a reference; the last one frees the frame and its memory. */
 void frame_pool_put(struct frame_pool *p, pfn_t pfn);
@@ -49,6 +52,8 @@ struct frame_tag frame_pool_tag(const struct frame_pool *p, pfn_t pfn, enum fram
 bool frame_pool_get_tagged(struct frame_pool *p, pfn_t pfn, enum frame_tag_kind kind, uint64_t id);
 /* Asked by the holder of a reference before it writes: true if that is the only one; the frame's tags are gone then. */
 bool frame_pool_own(struct frame_pool *p, pfn_t pfn);
+/* The same for a run: true, and the tags gone, if all of its frames have one reference; else nothing has changed. */
+bool frame_pool_own_run(struct frame_pool *p, pfn_t first, uint64_t count);
 
 /* A mark that the frame was used since it was last aged: set by who gives up a mapping of his own of it, whose accessed
  * state would otherwise be forgotten. Aging counts it as the host entry's own and takes it. The mark is of the frame,
@@ -63,6 +68,9 @@ uint64_t frame_pool_peak(const struct frame_pool *p);
 uint64_t frame_pool_capacity(const struct frame_pool *p);
 /* The shared frame of zeros: read-only memory, outside `used` and `capacity`. get and put on it do nothing. */
 pfn_t frame_pool_zero_frame(const struct frame_pool *p);
+/* True if the frame is known to hold zeros since nobody ever touched it: the operating system has no memory for it.
+ * Costs a system call; for who would touch it only to find that out. */
+bool frame_pool_is_untouched(const struct frame_pool *p, pfn_t pfn);
 /* Memory that the operating system holds for the pool's frames now, in bytes. */
 uint64_t frame_pool_resident_bytes(const struct frame_pool *p);
 

@@ -20,16 +20,16 @@ struct mirror_fetch {
 
 #define FRESH_BITS (HPTE_READ | HPTE_WRITE | HPTE_ACCESSED | HPTE_DIRTY | HPTE_SOFT_DIRTY)
 
-static void give(const struct host_mm *mm, hpte_t e, bool huge, struct gup_result *out)
+static void give(const struct host_mm *mm, hpte_t e, int level, struct gup_result *out)
 {
     pfn_t pfn = hpte_frame(e);
-    *out =
-        (struct gup_result){.pfn = pfn, .ptr = frame_pool_ptr(mm->pool, pfn), .writable = e & HPTE_WRITE, .huge = huge};
+    *out = (struct gup_result){
+        .pfn = pfn, .ptr = frame_pool_ptr(mm->pool, pfn), .writable = e & HPTE_WRITE, .level = level};
 }
 
 static void set_bits(struct hpte_chunk *c, unsigned i, hpte_t bits)
 {
-    if (!c->huge || !(bits & HPTE_DIRTY)) {
+    if (c->level == 1 || !(bits & HPTE_DIRTY)) {
         c->e[i] |= bits;
         return;
     }
@@ -48,7 +48,7 @@ static bool gup_present(struct host_mm *mm, hva_t hva, bool write, struct gup_re
     hpte_t bits = HPTE_ACCESSED | (write ? HPTE_DIRTY | HPTE_SOFT_DIRTY : 0);
     if ((c->e[i] & bits) != bits)
         set_bits(c, i, bits);
-    give(mm, c->e[i], c->huge, out);
+    give(mm, c->e[i], c->level, out);
     return true;
 }
 
@@ -203,7 +203,7 @@ void host_mm_gup_present(struct host_mm *mm, const hva_t *hva, unsigned n, struc
         hpte_t e = c ? c->e[hpte_index(hva[i])] : 0;
         out[i] = (struct gup_result){.pfn = PFN_NONE};
         if (hpte_has_frame(e) && (e & HPTE_READ))
-            give(mm, e, c->huge, &out[i]);
+            give(mm, e, c->level, &out[i]);
     }
     host_mm_unlock(mm);
 }

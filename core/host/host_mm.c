@@ -147,6 +147,7 @@ void host_mm_add_stats(const struct host_mm *mm, struct stats *stats)
     stats_add(stats, "host.reclaimed", "pages", &c->reclaimed);
     stats_add(stats, "host.limit_excess", "pages", &c->limit_excess);
     stats_add(stats, "host.huge_faults", "", &c->huge_faults);
+    stats_add(stats, "host.gigantic_faults", "", &c->gigantic_faults);
     stats_add(stats, "host.collapses", "", &c->collapses);
     stats_add(stats, "host.splits", "", &c->splits);
     stats_add(stats, "host.migrations", "", &c->migrations);

@@ -44,14 +44,15 @@ struct gup_result {
     pfn_t pfn;
     void *ptr;     /* the frame's bytes; valid until the next safe point */
     bool writable; /* the hpte allows writes now (a read gup may return a read-only frame) */
-    bool huge;     /* part of a present 2 MiB huge hpte */
+    int level;     /* of the mapping that it is part of: 1, or 2 of a huge (2 MiB), 3 of a gigantic page (1 GiB) */
 };
 
 /* A look at an hpte without any effect, for audit, digest and debugger. */
 struct hpte_info {
     enum hpte_state state;
     pfn_t pfn;
-    bool writable, accessed, dirty, huge;
+    int level; /* as in struct gup_result; 1 where nothing is */
+    bool writable, accessed, dirty;
     bool readable; /* false: present, but its VMA permits no access */
 };
 
@@ -66,27 +67,28 @@ struct host_mm_counters {
     uint64_t ranges;      /* invalidations fired */
     uint64_t change_ptes; /* change_pte fired */
 
-    uint64_t swap_outs;    /* hptes that went to the swap store */
-    uint64_t swap_shares;  /* of them those whose content was there already */
-    uint64_t swap_ins;     /* hptes that came back */
-    uint64_t swap_refused; /* swap-outs that the store had no room for */
-    uint64_t file_reads;   /* pages read from a mapped file */
-    uint64_t file_drops;   /* unwritten file pages that reclaim dropped */
-    uint64_t aged;         /* hptes whose accessed state was read and cleared */
-    uint64_t aged_young;   /* of them those that had been accessed */
-    uint64_t reclaims;     /* reclaim runs */
-    uint64_t reclaimed;    /* pages that they took out */
-    uint64_t limit_excess; /* most pages that were ever there above the limit */
-    uint64_t huge_faults;  /* write faults answered with a huge page */
-    uint64_t collapses;    /* 2 MiB ranges made huge */
-    uint64_t splits;       /* huge pages split */
-    uint64_t migrations;   /* frames moved */
-    uint64_t forks;        /* children made */
-    uint64_t soft_clears;  /* hptes whose soft-dirty bit was cleared */
-    uint64_t ksm_merges;   /* hptes re-pointed to a shared frame */
-    uint64_t ksm_zeros;    /* hptes re-pointed to the zero page */
-    uint64_t ksm_unmerges; /* merged hptes that got a frame of their own again */
-    uint64_t mirror_fills; /* hptes taken over from a mirror's source */
+    uint64_t swap_outs;       /* hptes that went to the swap store */
+    uint64_t swap_shares;     /* of them those whose content was there already */
+    uint64_t swap_ins;        /* hptes that came back */
+    uint64_t swap_refused;    /* swap-outs that the store had no room for */
+    uint64_t file_reads;      /* pages read from a mapped file */
+    uint64_t file_drops;      /* unwritten file pages that reclaim dropped */
+    uint64_t aged;            /* hptes whose accessed state was read and cleared */
+    uint64_t aged_young;      /* of them those that had been accessed */
+    uint64_t reclaims;        /* reclaim runs */
+    uint64_t reclaimed;       /* pages that they took out */
+    uint64_t limit_excess;    /* most pages that were ever there above the limit */
+    uint64_t huge_faults;     /* write faults answered with a huge page */
+    uint64_t gigantic_faults; /* with a gigantic one */
+    uint64_t collapses;       /* ranges made huge or gigantic */
+    uint64_t splits;          /* huge and gigantic pages split */
+    uint64_t migrations;      /* frames moved */
+    uint64_t forks;           /* children made */
+    uint64_t soft_clears;     /* hptes whose soft-dirty bit was cleared */
+    uint64_t ksm_merges;      /* hptes re-pointed to a shared frame */
+    uint64_t ksm_zeros;       /* hptes re-pointed to the zero page */
+    uint64_t ksm_unmerges;    /* merged hptes that got a frame of their own again */
+    uint64_t mirror_fills;    /* hptes taken over from a mirror's source */
 };
 
 struct host_mm *host_mm_create(struct frame_pool *pool); /* pool is borrowed; NULL when out of memory */

@@ -47,7 +47,7 @@ struct host_mm {
     bool reclaim_wanted;             /* atomic: over the limit since the last safe point */
     void (*reclaim_hook)(void *ctx); /* asks for a safe point; NULL: nobody */
     void *reclaim_ctx;
-    bool huge_faults;                   /* write faults may be answered with huge pages */
+    int fault_level;                    /* write faults may be answered with mappings of this level; 0: small ones */
     hva_t age_hand;                     /* where aging and reclaim go on */
     uint8_t (*peek_buffers)[PAGE_SIZE]; /* owned; PEEK_BUFFERS, made on first need */
     unsigned peek_next;
@@ -92,14 +92,17 @@ uint64_t host_mm_charge_locked(const struct host_mm *mm);
 
 /* huge.c */
 
-/* Splits the huge page that holds `hva`, if one does. */
+/* Splits the huge page that holds `hva`, if one does, down to small pages; the rest of a gigantic one becomes huge. */
 void host_mm_split_locked(struct host_mm *mm, hva_t hva);
 /* Splits the huge pages of which [start, end) covers only a part. */
 void host_mm_split_borders_locked(struct host_mm *mm, hva_t start, hva_t end);
-/* A write fault on an empty 2 MiB range: true if it was answered with a huge page. */
+/* Makes the GiB around `hva` one gigantic page if that takes no copy: its frames lie as a split has left them. */
+bool host_mm_rejoin(struct host_mm *mm, hva_t hva);
+/* A write fault on an empty aligned range: true if it was answered with a gigantic or huge page. */
 bool host_mm_huge_fault_locked(struct host_mm *mm, hva_t hva, const struct vma *v);
-/* A write fault on a write-protected huge page: makes all of it writable if no frame is shared, else splits it. True if
- * the page is writable now. Linux: do_huge_pmd_wp_page. */
+/* A write fault on a write-protected huge page: makes all of it writable if no frame is shared, else splits it. A
+ * gigantic one is split into huge ones first (Linux: wp_huge_pud). True if the page is writable now. Linux:
+ * do_huge_pmd_wp_page. */
 bool host_mm_huge_reuse_locked(struct host_mm *mm, hva_t hva);
 
 /* backing.c */

@@ -57,12 +57,16 @@ int host_mm_safe_point(struct host_mm *mm);
 
 /* ---- huge pages ---- */
 
-/* Write faults in wholly untouched 2 MiB ranges are answered with huge pages while frames and limit allow. */
-void host_mm_set_huge_faults(struct host_mm *mm, bool on);
+/* Write faults in wholly untouched aligned ranges of 2 MiB (level 2) or of 1 GiB and else 2 MiB (level 3) are answered
+ * with huge pages while frames and limit allow. 1: small pages only, as at first. A huge page takes frames, and memory
+ * only as they are touched. */
+void host_mm_set_huge_faults(struct host_mm *mm, int level);
 /* Makes the 2 MiB around `hva` one huge page. HOST_NOTHING: no frame in it, or huge already; HOST_NO_FRAMES: no aligned
  * run. */
 int host_mm_collapse(struct host_mm *mm, hva_t hva);
-/* HOST_NOTHING: not huge. */
+/* The same with the GiB around `hva` and one gigantic page. Nothing is copied where the frames lie as they should. */
+int host_mm_collapse_gigantic(struct host_mm *mm, hva_t hva);
+/* A gigantic page becomes 512 huge ones, a huge one 512 small ones. HOST_NOTHING: neither. */
 int host_mm_split(struct host_mm *mm, hva_t hva);
 
 /* ---- migration ---- */

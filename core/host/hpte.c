@@ -41,6 +41,7 @@ static struct hpte_chunk *chunk_obtain(struct hpte_table *t, hva_t hva)
     struct hpte_chunk **chunk = &(*dir)->chunk[i & (HPTE_DIR_SIZE - 1)];
     if (!*chunk) {
         *chunk = node_make(t, 1, sizeof **chunk);
+        (*chunk)->level = 1;
         (*dir)->used++;
     }
     return *chunk;
@@ -77,6 +78,16 @@ void hpte_set(struct hpte_table *t, hva_t hva, hpte_t e)
     *slot = none ? 0 : e;
     if (!c->used)
         chunk_drop(t, hva);
+}
+
+void hpte_fill(struct hpte_table *t, hva_t hva, pfn_t run, unsigned bits)
+{
+    struct hpte_chunk *c = chunk_obtain(t, hva);
+    for (unsigned i = 0; i < HPTE_CHUNK_PAGES; i++)
+        c->e[i] = hpte_make(HPTE_PRESENT, run + i, bits);
+    c->used = HPTE_CHUNK_PAGES;
+    c->level = HPTE_LEVEL_HUGE;
+    t->present += HPTE_CHUNK_PAGES;
 }
 
 /* The first hpte from `hva` on in its own chunk, or the chunk's end. */

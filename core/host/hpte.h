@@ -4,8 +4,9 @@
  * An hpte is one word: state, permissions, accessed and dirty, and above them the frame or the swap slot. Tables are
  * sparse: a chunk of 512 (2 MiB of hva, the unit of a huge page) exists while it holds at least one hpte that is not
  * none, so that work on a range costs what the range holds. A huge hpte is a chunk whose 512 words are alike in
- * permissions and map one aligned run of frames; whoever changes a part of it splits it first. A directory of two
- * levels finds the chunk: two loads for a lookup, and 16 GiB of emptiness skipped at a step.
+ * permissions and map one aligned run of frames; a gigantic one is 512 such chunks, an aligned GiB. Whoever changes a
+ * part of one splits it first. A directory of two levels finds the chunk: two loads for a lookup, and 16 GiB of
+ * emptiness skipped at a step.
  */
 #ifndef CORE_HOST_HPTE_H
 #define CORE_HOST_HPTE_H
@@ -32,13 +33,15 @@ typedef uint64_t hpte_t;
 #define HPTE_CHUNK_SHIFT 9
 #define HPTE_CHUNK_PAGES (1u << HPTE_CHUNK_SHIFT)
 #define HPTE_CHUNK_SIZE  (HPTE_CHUNK_PAGES * PAGE_SIZE)
+#define HPTE_LEVEL_HUGE  2
+#define HPTE_LEVEL_MAX   3  /* gigantic; writable ones are dirty throughout */
 #define HPTE_DIR_BITS    13 /* 47 - 21 = 2 x 13 */
 #define HPTE_DIR_SIZE    (1u << HPTE_DIR_BITS)
 
 struct hpte_chunk {
     hpte_t e[HPTE_CHUNK_PAGES];
     unsigned used;  /* hptes that are not none */
-    bool huge;      /* one 2 MiB mapping */
+    uint8_t level;  /* of the mapping that it is or is part of: 1 (small pages), 2 or 3 */
     uint32_t *sums; /* KSM's checksums of the last visit, 512; NULL until it came by */
 };
 
@@ -112,12 +115,37 @@ static inline hpte_t *hpte_lookup(const struct hpte_table *t, hva_t hva)
 
 /* Makes the chunk's table of checksums. */
 void hpte_sums_make(struct hpte_table *t, struct hpte_chunk *c);
+/* Makes an absent chunk map a run of frames, present with the given bits, as a huge page. */
+void hpte_fill(struct hpte_table *t, hva_t hva, pfn_t run, unsigned bits);
 /* Sets the hpte of a page below HVA_END and keeps the counts; makes and frees chunks as needed. */
 void hpte_set(struct hpte_table *t, hva_t hva, hpte_t e);
 /* The first page in [hva, end) whose hpte is not none; `end` if there is none. */
 hva_t hpte_next(const struct hpte_table *t, hva_t hva, hva_t end);
 /* Frees every chunk. Frames are the caller's. */
 void hpte_table_fini(struct hpte_table *t);
+
+/* Pages and bytes of a mapping of the level, and where the one around hva starts. */
+static inline uint64_t hpte_level_pages(int level)
+{
+    return 1ull << (HPTE_CHUNK_SHIFT * (level - 1));
+}
+
+static inline uint64_t hpte_level_size(int level)
+{
+    return hpte_level_pages(level) << PAGE_SHIFT;
+}
+
+static inline hva_t hpte_level_start(hva_t hva, int level)
+{
+    return hva & ~(hva_t)(hpte_level_size(level) - 1);
+}
+
+/* The level of the mapping that hva is part of; 1 where nothing is. */
+static inline int hpte_level_at(const struct hpte_table *t, hva_t hva)
+{
+    const struct hpte_chunk *c = hpte_chunk_at(t, hva);
+    return c ? c->level : 1;
+}
 
 static inline hva_t hpte_chunk_start(hva_t hva)
 {

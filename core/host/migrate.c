@@ -76,7 +76,7 @@ uint64_t host_mm_compact(struct host_mm *mm, uint64_t pages)
     for_each_hpte(&mm->hptes, hva, 0, HVA_END) {
         if (done == pages || !room)
             break;
-        if (check(mm, hva) || hpte_chunk_at(&mm->hptes, hva)->huge)
+        if (check(mm, hva) || hpte_level_at(&mm->hptes, hva) > 1)
             continue;
         if (hpte_frame(*hpte_lookup(&mm->hptes, hva)) < frame_pool_used(mm->pool))
             continue;

@@ -12,7 +12,7 @@
 struct hpte_info host_mm_peek(const struct host_mm *mm, hva_t hva)
 {
     struct host_mm *m = (struct host_mm *)(uintptr_t)mm;
-    struct hpte_info info = {.state = HPTE_NONE, .pfn = PFN_NONE};
+    struct hpte_info info = {.state = HPTE_NONE, .pfn = PFN_NONE, .level = 1};
     host_mm_lock(m);
     const struct hpte_chunk *c = hpte_chunk_at(&mm->hptes, hva);
     if (c) {
@@ -23,7 +23,7 @@ struct hpte_info host_mm_peek(const struct host_mm *mm, hva_t hva)
         info.writable = e & HPTE_WRITE;
         info.accessed = e & HPTE_ACCESSED;
         info.dirty = e & HPTE_DIRTY;
-        info.huge = c->huge;
+        info.level = c->level;
     }
     host_mm_unlock(m);
     return info;
@@ -46,6 +46,10 @@ static struct place find_place(const struct host_mm *mm, hva_t hva)
     enum hpte_state state = e ? hpte_state_of(*e) : HPTE_NONE;
     if (!v)
         return (struct place){.where = NOWHERE};
+    /* Most of a large mapping may never have been touched: looking at it must not give it memory. */
+    if (state == HPTE_PRESENT && hpte_level_at(&mm->hptes, hva) > 1 &&
+        frame_pool_is_untouched(mm->pool, hpte_frame(*e)))
+        return (struct place){.where = ZEROS};
     if (state == HPTE_PRESENT || state == HPTE_SWAPPED)
         return (struct place){.where = state == HPTE_PRESENT ? FRAME : SLOT, .frame_or_slot = hpte_frame(*e)};
     if (state == HPTE_ZERO || v->kind == VMA_ANON)

@@ -129,16 +129,16 @@ int host_mm_swap_in(struct host_mm *mm, hva_t hva)
 
 /* ---- aging ---- */
 
-/* What the hand is at: one page, or a huge page as a whole. */
+/* What the hand is at: one page, or a huge or gigantic page as a whole. */
 struct unit {
     hva_t start, end;
 };
 
 static struct unit unit_at(const struct host_mm *mm, hva_t hva)
 {
-    if (hpte_chunk_at(&mm->hptes, hva)->huge)
-        return (struct unit){hpte_chunk_start(hva), hpte_chunk_start(hva) + HPTE_CHUNK_SIZE};
-    return (struct unit){hva, hva + PAGE_SIZE};
+    int level = hpte_level_at(&mm->hptes, hva);
+    hva_t start = hpte_level_start(hva, level);
+    return (struct unit){start, start + hpte_level_size(level)};
 }
 
 /* By the host entries, and by those who gave up mappings of the frames (Linux: page_referenced and PG_referenced). */

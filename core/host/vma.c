@@ -6,7 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GAP_ALIGN ((hva_t)2 << 20)
+/* So that huge and gigantic pages fit, whichever the VMA is large enough for. */
+static hva_t gap_align(uint64_t len)
+{
+    return len >= (hva_t)1 << 30 ? (hva_t)1 << 30 : (hva_t)2 << 20;
+}
 
 void vma_set_fini(struct vma_set *s)
 {
@@ -46,13 +50,13 @@ bool vma_covers(const struct vma_set *s, hva_t start, hva_t end)
 
 hva_t vma_find_gap(const struct vma_set *s, uint64_t len)
 {
-    hva_t at = HVA_BASE;
+    hva_t at = HVA_BASE, align = gap_align(len);
     for (size_t i = 0; i < s->count; i++) {
         if (s->list[i].end <= at)
             continue;
         if (s->list[i].start >= at && s->list[i].start - at >= len)
             return at;
-        at = (s->list[i].end + GAP_ALIGN - 1) & ~(GAP_ALIGN - 1);
+        at = (s->list[i].end + align - 1) & ~(align - 1);
     }
     return at < HVA_END && HVA_END - at >= len ? at : 0;
 }

@@ -31,7 +31,7 @@ void vma_set_fini(struct vma_set *s);
 const struct vma *vma_find(const struct vma_set *s, hva_t hva);
 /* True if every page of [start, end) lies in some VMA. */
 bool vma_covers(const struct vma_set *s, hva_t start, hva_t end);
-/* Lowest free range of `len` bytes that starts at a multiple of 2 MiB; 0 if there is none. */
+/* Lowest free range of `len` bytes that starts at a multiple of 2 MiB, from 1 GiB on of 1 GiB; 0 if there is none. */
 hva_t vma_find_gap(const struct vma_set *s, uint64_t len);
 /* Adds a VMA over a free range. */
 void vma_insert(struct vma_set *s, const struct vma *v);

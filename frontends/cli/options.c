@@ -419,6 +419,18 @@ static bool opt_pause_save(struct options *o, const char *name, const char *arg,
     return true;
 }
 
+static bool opt_hugepages(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    static const char *const sizes[] = {"", "off", "2M", "1G"};
+    for (int level = 1; level < (int)ARRAY_LEN(sizes); level++) {
+        if (!strcmp(arg, sizes[level])) {
+            o->machine.host_pages = level;
+            return true;
+        }
+    }
+    return bad_value(name, arg, "off, 2M or 1G", e);
+}
+
 static bool opt_ksm(struct options *o, const char *name, const char *arg, struct error *e)
 {
     o->machine.ksm = !strcmp(arg, "on");
@@ -594,6 +606,7 @@ static const struct option_row rows[] = {
     {"swapsize", "SIZE", opt_swapsize, "room for swapped memory (default: enough)"},
     {"pause-save", "FILE", opt_pause_save, "save the machine there when it pauses for lack of host memory"},
     {"ksm", "on|off", opt_ksm, "let pages with equal content share a frame (default off)"},
+    {"hugepages", "off|2M|1G", opt_hugepages, "largest host pages that guest memory is made of (default off: 4 KiB)"},
     {"host-chaos", "seed=S,rate=R,ops=LIST", opt_host_chaos,
      "host events from a seed: all, or swap+ksm+cow+migrate+mprotect+huge+age+dontneed"},
     {"fork-at", "TEXT", opt_fork_at, "when COM1 has sent TEXT, fork a machine for each line of -fork-run"},

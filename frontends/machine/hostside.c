@@ -189,6 +189,7 @@ bool hostside_build(struct machine *m, struct error *e)
         return false;
     if (c->ksm)
         build_ksm(h, m);
+    host_mm_set_huge_faults(h->mm, c->host_pages);
     return set_limit(m, e) && (!c->host_chaos || build_chaos(h, c->host_chaos, e));
 }
 

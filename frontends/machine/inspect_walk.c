@@ -231,6 +231,7 @@ static void print_tracking(const struct machine *m, unsigned as, gfn_t gfn, cons
 static void print_host(const struct machine *m, unsigned as, gfn_t gfn, const struct inspect_out *out)
 {
     static const char *const states[] = {"none", "present", "zero page", "swapped"};
+    static const char *const sizes[] = {"", "", " huge", " gigantic"};
     const struct memslot *s = memslot_find(m->mem, as, gfn);
     if (!s)
         return;
@@ -238,7 +239,7 @@ static void print_host(const struct machine *m, unsigned as, gfn_t gfn, const st
     inspect_say(out, "  host   hva 0x%" PRIx64 " %s%s%s%s%s%s", (uint64_t)memslot_hva(s, gfn),
                 h.state < ARRAY_LEN(states) ? states[h.state] : "in another state",
                 h.writable ? " writable" : " read-only", h.accessed ? " accessed" : "", h.dirty ? " dirty" : "",
-                h.huge ? " huge" : "", h.readable ? "" : " no-access");
+                sizes[h.level], h.readable ? "" : " no-access");
     if (h.state == HPTE_PRESENT || h.state == HPTE_ZERO)
         inspect_say(out, "  frame  0x%" PRIx64, (uint64_t)h.pfn);
 }

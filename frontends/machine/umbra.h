@@ -83,6 +83,7 @@ struct machine_config {
     uint64_t swap_bytes;       /* room for what has none; 0: enough for all of it */
     const char *swap_file;     /* where it goes, path or NULL: memory */
     bool ksm;                  /* equal pages share a frame */
+    int host_pages;            /* level of the largest host pages: 3 (1 GiB), 2 (2 MiB); 0 or 1: 4 KiB */
     const char *host_chaos;    /* core/host/chaos.h's text, or NULL */
     const char *stop_text;     /* the run stops when COM1 has sent this (MACHINE_MARKER), once; or NULL */
     unsigned max_forks;        /* children of machine_fork() that may exist at a time: room for their memory */

@@ -27,6 +27,8 @@ static void check_host(struct ept_check *c, const struct ept_table *t, const uin
 {
     struct hpte_info h = host_mm_peek(c->e->mmu->mm, memslot_hva(slot, gfn));
     pfn_t pfn = ept_pfn(*p) + (gfn - ept_entry_gfn(t, p));
+    if (h.level < t->level)
+        fail_entry(c, 2, t, p, "larger than the host's mapping");
     if (h.state != HPTE_PRESENT && h.state != HPTE_ZERO)
         fail_entry(c, 2, t, p, "the host holds no frame for its gfn");
     else if (h.pfn != pfn)

@@ -76,12 +76,12 @@ bool ept_dirty_log_start(struct mmu *mmu)
     return true;
 }
 
-/* A small leaf where the host maps 2 MiB in one: what comes back is large. */
+/* A leaf where the host maps more in one: what comes back is larger. */
 static void leaf_drop_collapsible(struct ept *e, struct ept_table *t, uint64_t *entryp, void *ctx)
 {
     gfn_t gfn = ept_entry_gfn(t, entryp);
     const struct memslot *slot = memslot_find(e->mmu->mem, t->as, gfn);
-    if (slot && host_mm_peek(e->mmu->mm, memslot_hva(slot, gfn)).huge)
+    if (slot && host_mm_peek(e->mmu->mm, memslot_hva(slot, gfn)).level > t->level)
         ept_entry_drop(e, t, entryp);
 }
 
@@ -173,6 +173,7 @@ static void note_rights(struct ept *e, unsigned as, gfn_t gfn, uint64_t rights)
     uint8_t *r = &c->rights[gfn & (GFN_CHUNK - 1)];
     uint8_t value = rights == EPT_RWX ? 0 : (uint8_t)(EPT_RESTRICTED | rights);
     c->restricted += (value != 0) - (*r != 0);
+    gfn_tree_dir(&e->rights[as], gfn)->total += (value != 0) - (uint64_t)(*r != 0);
     *r = value;
 }
 

@@ -22,22 +22,32 @@ uint64_t ept_allowed_rights(const struct ept *e, unsigned as, gfn_t gfn)
     return r ? r & EPT_RWX : EPT_RWX;
 }
 
-static bool any_restricted(const struct ept *e, unsigned as, gfn_t gfn)
+/* Any gfn of the large page around gfn? */
+static bool any_restricted(const struct ept *e, unsigned as, gfn_t gfn, int level)
 {
+    const struct gfn_dir *dir = gfn_tree_dir(&e->rights[as], gfn);
     const struct ept_rights_chunk *c = gfn_tree_find(&e->rights[as], gfn);
-    return c && c->restricted;
+    return level > 2 ? dir && dir->total : c && c->restricted;
 }
 
-/* Linux: mapping_level. The host has runs of 512 frames at most. */
-static int mapping_level(const struct ept *e, const struct ept_fault *f)
+static bool may_map_at(const struct ept *e, const struct ept_fault *f, int level)
 {
-    if (!f->huge || e->logging || f->slot->dirty || f->slot->kind != MEMSLOT_RAM || any_restricted(e, f->as, f->gfn))
-        return 1;
-    uint64_t pages = ept_level_pages(2);
+    uint64_t pages = ept_level_pages(level);
     gfn_t first = f->gfn & ~(pages - 1);
     bool inside = first >= f->slot->base && first + pages <= f->slot->base + f->slot->pages;
     bool aligned = ((memslot_hva(f->slot, first) >> PAGE_SHIFT) & (pages - 1)) == 0;
-    return inside && aligned && ((f->pfn ^ f->gfn) & (pages - 1)) == 0 ? 2 : 1;
+    return inside && aligned && ((f->pfn ^ f->gfn) & (pages - 1)) == 0 && !any_restricted(e, f->as, f->gfn, level);
+}
+
+/* Linux: mapping_level. */
+static int mapping_level(const struct ept *e, const struct ept_fault *f)
+{
+    int level = f->host_level;
+    if (e->logging || f->slot->dirty || f->slot->kind != MEMSLOT_RAM)
+        return 1;
+    while (level > 1 && !may_map_at(e, f, level))
+        level--;
+    return level;
 }
 
 /* Linux: set_spte, make_spte. */
@@ -64,6 +74,7 @@ static void set_leaf(struct ept *e, const struct ept_fault *f, struct ept_table 
         ept_entry_drop(e, t, entryp);
         *(level > 1 ? &e->stats.large_leaves : &e->stats.small_leaves) += 1;
         e->mmu->stats.large_fills += level > 1;
+        e->mmu->stats.gigantic_fills += level > 2;
     }
     ept_entry_set(t, entryp, new);
     trace_point(e->mmu->trace, TRACE_MMU_FILL, 0, f->gfn << PAGE_SHIFT, new, (uint64_t)level);
@@ -160,7 +171,7 @@ static bool get_frame(struct ept *e, struct ept_fault *f, bool write)
         return false;
     }
     f->pfn = g.pfn;
-    f->huge = g.huge;
+    f->host_level = g.level;
     /* Who writes later must not leave the host's entry clean. */
     f->writable = g.writable && (write || host_mm_peek(e->mmu->mm, hva).dirty);
     return true;

@@ -177,8 +177,8 @@ struct ept_fault {
     gfn_t gfn;
     struct memslot *slot;
     pfn_t pfn;
-    bool writable; /* the host entry is writable and dirty */
-    bool huge;     /* the host maps the 2 MiB around it in one */
+    bool writable;  /* the host entry is writable and dirty */
+    int host_level; /* of the host mapping that the page is part of */
 };
 
 /* Linux: __direct_map. */

@@ -44,6 +44,8 @@ static void check_frame(struct audit *a, const struct entry *e, const struct mem
         fail_entry(a, 2, e, "the host holds no frame for its gfn");
     else if (h.pfn != spte_pfn(e->spte))
         fail_entry(a, 2, e, "the host holds another frame for its gfn");
+    if (h.level < e->level)
+        fail_entry(a, 2, e, "larger than the host's mapping");
     if (!(e->spte & SPTE_WRITABLE))
         return;
     if (h.state != HPTE_PRESENT || !h.writable)

@@ -56,10 +56,10 @@ static void head_log(struct shadow *sh, struct memslot *slot, gfn_t gfn, struct 
     }
 }
 
-/* Small leaves where the host maps 2 MiB in one: what comes back is large. */
+/* Small leaves where the host maps more in one: what comes back is large. */
 static bool is_collapsible(const struct shadow *sh, const struct memslot *slot, gfn_t gfn)
 {
-    return host_mm_peek(sh->mmu->mm, memslot_hva(slot, gfn)).huge;
+    return host_mm_peek(sh->mmu->mm, memslot_hva(slot, gfn)).level > 1;
 }
 
 void shadow_dirty_log(struct mmu *mmu, struct memslot *slot, gfn_t start, uint64_t pages, enum dirty_op op)

@@ -205,12 +205,12 @@ static bool disallow_lpage(const struct shadow *sh, const struct fault *f, int l
     return f->slot->dirty || f->slot->kind != MEMSLOT_RAM || track_any_in_large(sh->mmu->mem, f->as, f->gfn, level);
 }
 
-/* May a leaf of this level be made here? Linux: kvm_mmu_hugepage_adjust. The host has runs of 512 frames at most. */
+/* May a leaf of this level be made here? Linux: kvm_mmu_hugepage_adjust. */
 static bool may_map_at(const struct shadow *sh, const struct fault *f, union sp_role role, int level)
 {
     if (level == 1 || !f->slot)
         return level == 1;
-    if (level > 2 || level > f->leaf_level || !f->huge || role.a20)
+    if (level > f->host_level || level > f->leaf_level || role.a20)
         return false;
     gfn_t first = f->gfn & ~(level_pages(level) - 1);
     return first >= f->slot->base && first + level_pages(level) <= f->slot->base + f->slot->pages &&
@@ -317,6 +317,7 @@ static void set_leaf(struct shadow *sh, const struct fault *f, struct sp *sp, ui
     if (!same && f->slot)
         map_in_rmap(sh, f->slot, sptep, level);
     sh->mmu->stats.large_fills += level > 1;
+    sh->mmu->stats.gigantic_fills += level > 2;
     trace_point(sh->mmu->trace, TRACE_MMU_FILL, f->gva, f->gfn << PAGE_SHIFT, new, (uint64_t)level);
 }
 
@@ -350,8 +351,10 @@ static bool prepare(struct shadow *sh, const struct fault *f)
     shadow_make_room(sh, FAULT_MAX_PAGES);
     if (!spte_desc_topup(&sh->descs, FAULT_MAX_PAGES + 1))
         return false;
-    return !f->slot ||
-           (rmap_prepare(f->slot, f->gfn, 1, &sh->descs) && (!f->huge || rmap_prepare(f->slot, f->gfn, 2, &sh->descs)));
+    for (int level = 1; f->slot && level <= f->host_level; level++)
+        if (!rmap_prepare(f->slot, f->gfn, level, &sh->descs))
+            return false;
+    return true;
 }
 
 /* Maps what the fault found and fills the TLB. False: something changed, walk again. MMU lock held, retry check done.
@@ -417,7 +420,7 @@ static bool get_frame(struct mmu_vcpu *mv, struct fault *f)
         return false;
     f->pfn = g.pfn;
     f->host_w = g.writable;
-    f->huge = g.huge;
+    f->host_level = g.level;
     return true;
 }
 

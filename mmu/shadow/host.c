@@ -52,6 +52,24 @@ static bool table_is_young(const struct shadow *sh, unsigned as, gfn_t gfn)
     return false;
 }
 
+/* By gfn, or by page, whichever is less work. */
+static bool any_table_is_young(const struct shadow *sh, unsigned as, gfn_t start, uint64_t pages)
+{
+    if (pages < sh->active_count) {
+        for (gfn_t gfn = start; gfn < start + pages; gfn++)
+            if (table_is_young(sh, as, gfn))
+                return true;
+        return false;
+    }
+    for (uint32_t i = sh->active_first; i; i = sh->pages[i].active_next) {
+        const struct sp *sp = &sh->pages[i];
+        if (!sp->role.direct && role_as(sp->role) == as && sp->gfn - start < pages && !sp_is_obsolete(sh, sp) &&
+            sp_is_young(sh, sp))
+            return true;
+    }
+    return false;
+}
+
 bool shadow_age_gfns(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages, enum mmu_age how)
 {
     struct shadow *sh = shadow_of(mmu);
@@ -66,8 +84,7 @@ bool shadow_age_gfns(struct mmu *mmu, unsigned as, gfn_t start, uint64_t pages, 
             gfn = (gfn | (level_pages(level) - 1)) + 1;
         }
     }
-    for (gfn_t gfn = start; !young && gfn < start + pages; gfn++)
-        young = table_is_young(sh, as, gfn);
+    young = young || any_table_is_young(sh, as, start, pages);
     shadow_batch_end(sh);
     return young;
 }

@@ -149,7 +149,8 @@ struct fault {
     uint64_t rights;         /* SPTE_GUEST_RIGHTS of the leaf, all levels combined */
     struct memslot *slot;    /* NULL: MMIO */
     pfn_t pfn;
-    bool host_w, huge;
+    bool host_w;
+    int host_level; /* of the host mapping that the page is part of */
     unsigned neighbours;
     struct prefetch neighbour[PREFETCH_GROUP];
 };

@@ -5,7 +5,8 @@
  * An spte is 64 bits and is one of
  *
  *   empty   0
- *   leaf    PRESENT; at level 1, or LARGE above it: maps a frame (level 1) or an aligned run of 512 (level 2)
+ *   leaf    PRESENT; at level 1, or LARGE above it: maps a frame (level 1) or an aligned run of 512 (level 2) or
+ *           512 * 512 (level 3)
  *   link    PRESENT above level 1, not LARGE: the index of the child shadow page
  *   mmio    not PRESENT, MMIO: the gfn has no memslot; valid while its generation is the memslots' current one
  *

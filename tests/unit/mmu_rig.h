@@ -40,6 +40,7 @@ struct rig_config {
     unsigned vcpus;
     uint64_t max_shadow_pages;
     bool unsync;
+    uint64_t frames; /* of the pool; 0: 65536 */
 };
 
 static inline void rig_report(void *ctx, const char *line)
@@ -62,7 +63,7 @@ static inline void rig_open(struct rig *r, const struct rig_config *c)
 {
     char err[200] = "";
     memset(r, 0, sizeof *r);
-    r->pool = frame_pool_create(65536, err, sizeof err);
+    r->pool = frame_pool_create(c->frames ? c->frames : 65536, err, sizeof err);
     ck_assert_msg(r->pool != NULL, "%s", err);
     r->mm = host_mm_create(r->pool);
     r->hva = host_mm_mmap_anon(r->mm, 2 * c->ram, HOST_READ | HOST_WRITE);

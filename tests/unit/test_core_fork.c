@@ -284,11 +284,11 @@ START_TEST(compaction_moves_frames_down_until_a_run_is_free)
     for (unsigned i = 0; i < 1024; i++)
         if (i % 4)
             host_mm_dontneed(mm, hva + i * PAGE_SIZE, PAGE_SIZE);
-    ck_assert_uint_eq(frame_pool_alloc_huge(pool), PFN_NONE);
+    ck_assert_uint_eq(frame_pool_alloc_run(pool, FRAMES_HUGE), PFN_NONE);
     ck_assert_uint_eq(host_mm_compact(mm, 10), 10);
     ck_assert_uint_eq(host_mm_compact(mm, 10000), 182); /* 192 of 256 lay above the 256 lowest */
     ck_assert_uint_eq(host_mm_compact(mm, 10000), 0);
-    pfn_t run = frame_pool_alloc_huge(pool);
+    pfn_t run = frame_pool_alloc_run(pool, FRAMES_HUGE);
     ck_assert_uint_eq(run, 512);
     for (unsigned i = 0; i < 512; i++)
         frame_pool_put(pool, run + i);

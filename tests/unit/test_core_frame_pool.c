@@ -100,26 +100,26 @@ END_TEST
 START_TEST(a_run_of_512_is_aligned_and_freed_frame_by_frame)
 {
     ck_assert_uint_eq(frame_pool_alloc(pool), 0);
-    pfn_t run = frame_pool_alloc_huge(pool);
+    pfn_t run = frame_pool_alloc_run(pool, FRAMES_HUGE);
     ck_assert_uint_eq(run, 512);
     ck_assert_uint_eq((uintptr_t)frame_pool_ptr(pool, run) % (2 << 20), 0);
     ck_assert_uint_eq(frame_pool_used(pool), 513);
     for (pfn_t i = run; i < run + 512; i++)
         ck_assert_uint_eq(frame_pool_refs(pool, i), 1);
     frame_pool_put(pool, run + 3);
-    ck_assert_uint_eq(frame_pool_alloc_huge(pool), 1024);
+    ck_assert_uint_eq(frame_pool_alloc_run(pool, FRAMES_HUGE), 1024);
     for (pfn_t i = run; i < run + 512; i++)
         if (i != run + 3)
             frame_pool_put(pool, i);
-    ck_assert_uint_eq(frame_pool_alloc_huge(pool), run);
+    ck_assert_uint_eq(frame_pool_alloc_run(pool, FRAMES_HUGE), run);
 }
 END_TEST
 
 START_TEST(a_full_pool_says_so_and_recovers)
 {
     struct frame_pool *small = frame_pool_create(700, err, sizeof err);
-    ck_assert_uint_eq(frame_pool_alloc_huge(small), 0);
-    ck_assert_uint_eq(frame_pool_alloc_huge(small), PFN_NONE); /* 188 are left */
+    ck_assert_uint_eq(frame_pool_alloc_run(small, FRAMES_HUGE), 0);
+    ck_assert_uint_eq(frame_pool_alloc_run(small, FRAMES_HUGE), PFN_NONE); /* 188 are left */
     for (int i = 0; i < 188; i++)
         ck_assert_uint_ne(frame_pool_alloc(small), PFN_NONE);
     ck_assert_uint_eq(frame_pool_alloc(small), PFN_NONE);

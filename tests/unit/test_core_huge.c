@@ -21,12 +21,12 @@ static void teardown(void)
 
 static bool is_huge(struct host_mm *mm, hva_t hva)
 {
-    return host_mm_peek(mm, hva).huge;
+    return host_mm_peek(mm, hva).level > 1;
 }
 
 static void make_huge(uint64_t seed)
 {
-    host_mm_set_huge_faults(rig.mm, true);
+    host_mm_set_huge_faults(rig.mm, 2);
     for (unsigned i = 0; i < HUGE_PAGES; i += 64)
         write_page(rig.mm, page(i), seed + i);
     ck_assert(is_huge(rig.mm, page(0)));
@@ -37,20 +37,21 @@ static void content_is(struct host_mm *mm, hva_t hva, uint64_t seed)
 {
     for (unsigned i = 0; i < HUGE_PAGES; i += 64)
         peek_is(mm, hva + i * PAGE_SIZE, seed + i);
-    ck_assert_uint_eq(*(const uint8_t *)host_mm_peek_content(mm, hva + PAGE_SIZE), 0);
+    const uint8_t *zeros = host_mm_peek_content(mm, hva + PAGE_SIZE); /* NULL: known to be */
+    ck_assert(!zeros || !*zeros);
 }
 
 START_TEST(a_write_to_an_untouched_2_mib_range_is_answered_with_one_aligned_run)
 {
-    host_mm_set_huge_faults(rig.mm, true);
+    host_mm_set_huge_faults(rig.mm, 2);
     gup_of(rig.mm, page(77), true);
-    ck_assert(rig.got.huge && rig.got.writable);
+    ck_assert(rig.got.level > 1 && rig.got.writable);
     ck_assert_uint_eq((rig.got.pfn - 77) % HUGE_PAGES, 0);
     pfn_t run = rig.got.pfn - 77;
     for (unsigned i = 0; i < HUGE_PAGES; i++) {
         struct hpte_info info = host_mm_peek(rig.mm, page(i));
         ck_assert_uint_eq(info.pfn, run + i);
-        ck_assert(info.huge && info.writable && info.dirty);
+        ck_assert(info.level > 1 && info.writable && info.dirty);
     }
     ck_assert_uint_eq(host_mm_resident(rig.mm), HUGE_PAGES);
     ck_assert_str_eq(rig.seen, "");
@@ -60,17 +61,17 @@ END_TEST
 
 START_TEST(no_huge_page_where_something_is_or_the_mapping_ends_or_the_limit_forbids)
 {
-    host_mm_set_huge_faults(rig.mm, true);
+    host_mm_set_huge_faults(rig.mm, 2);
     gup_of(rig.mm, page(5), false);
     gup_of(rig.mm, page(6), true);
-    ck_assert(!rig.got.huge);
+    ck_assert(rig.got.level == 1);
     ck_assert_int_eq(host_mm_munmap(rig.mm, page(1023), PAGE_SIZE), 0);
     gup_of(rig.mm, page(600), true);
-    ck_assert(!rig.got.huge);
+    ck_assert(rig.got.level == 1);
     hva_t other = host_mm_mmap_anon(rig.mm, HUGE_SIZE, HOST_READ | HOST_WRITE);
     host_mm_set_limit(rig.mm, 256);
     gup_of(rig.mm, other, true);
-    ck_assert(!rig.got.huge);
+    ck_assert(rig.got.level == 1);
 }
 END_TEST
 
@@ -88,7 +89,7 @@ START_TEST(collapse_keeps_the_content_and_announces_the_whole_range)
     ck_assert_uint_eq(host_mm_resident(rig.mm), HUGE_PAGES);
     ck_assert_uint_eq(frame_pool_used(rig.pool), HUGE_PAGES);
     gup_of(rig.mm, page(3), true);
-    ck_assert(rig.got.huge && rig.got.writable);
+    ck_assert(rig.got.level > 1 && rig.got.writable);
     ck_assert_int_eq(host_mm_collapse(rig.mm, page(0)), HOST_NOTHING);
     ck_assert_uint_eq(host_mm_counters(rig.mm)->collapses, 1);
 }
@@ -179,10 +180,10 @@ START_TEST(mprotect_of_the_whole_keeps_it_huge_and_of_a_part_splits_it)
     ck_assert_int_eq(host_mm_mprotect(rig.mm, area, HUGE_SIZE, HOST_READ), 0);
     ck_assert_str_eq(rig.seen, "PROT start 0-512;end 0-512;");
     gup_of(rig.mm, page(0), false);
-    ck_assert(rig.got.huge && !rig.got.writable);
+    ck_assert(rig.got.level > 1 && !rig.got.writable);
     ck_assert_int_eq(host_mm_mprotect(rig.mm, area, HUGE_SIZE, HOST_READ | HOST_WRITE), 0);
     gup_of(rig.mm, page(0), true);
-    ck_assert(rig.got.huge && rig.got.writable);
+    ck_assert(rig.got.level > 1 && rig.got.writable);
     ck_assert(host_mm_peek(rig.mm, page(400)).writable); /* all of it, as one mapping */
     ck_assert_int_eq(host_mm_mprotect(rig.mm, page(3), PAGE_SIZE, HOST_READ), 0);
     ck_assert(!is_huge(rig.mm, page(0)));
@@ -199,7 +200,7 @@ START_TEST(fork_shares_a_huge_page_and_a_write_splits_the_writers_side_only)
     rig.seen[0] = 0;
     write_page(rig.mm, page(64), 5000);
     ck_assert_str_eq(rig.seen, "CLEAR start 0-512;end 0-512;CLEAR start 64-65;inv 64-65;end 64-65;");
-    ck_assert(!rig.got.huge && !is_huge(rig.mm, page(0)) && is_huge(child, page(0)));
+    ck_assert(rig.got.level == 1 && !is_huge(rig.mm, page(0)) && is_huge(child, page(0)));
     content_is(child, area, 0);
     ck_assert_uint_eq(frame_pool_used(rig.pool), HUGE_PAGES + 1);
     host_mm_destroy(child);
@@ -215,7 +216,7 @@ START_TEST(the_last_owner_of_a_shared_huge_page_writes_it_as_it_is)
     host_mm_destroy(child);
     rig.seen[0] = 0;
     gup_of(rig.mm, page(100), true);
-    ck_assert(rig.got.huge && rig.got.writable);
+    ck_assert(rig.got.level > 1 && rig.got.writable);
     ck_assert_str_eq(rig.seen, "");
     ck_assert_uint_eq(host_mm_counters(rig.mm)->splits, 0);
 }
@@ -226,11 +227,11 @@ START_TEST(unmapping_a_huge_page_frees_its_run_for_another)
     char err[200];
     struct frame_pool *small = frame_pool_create(HUGE_PAGES, err, sizeof err);
     struct host_mm *mm = host_mm_create(small);
-    host_mm_set_huge_faults(mm, true);
+    host_mm_set_huge_faults(mm, 2);
     for (unsigned i = 0; i < 3; i++) {
         hva_t hva = host_mm_mmap_anon(mm, HUGE_SIZE, HOST_READ | HOST_WRITE);
         ck_assert_int_eq(host_mm_gup(mm, hva, true, &rig.got), 0);
-        ck_assert(rig.got.huge);
+        ck_assert(rig.got.level > 1);
         memset(rig.got.ptr, 1, PAGE_SIZE);
         ck_assert_uint_gt(frame_pool_resident_bytes(small), 0);
         ck_assert_int_eq(host_mm_munmap(mm, hva, HUGE_SIZE), 0);

@@ -302,7 +302,7 @@ END_TEST
 
 START_TEST(large_page_is_logged_by_small_ones_and_comes_back_afterwards)
 {
-    host_mm_set_huge_faults(r->mm, true);
+    host_mm_set_huge_faults(r->mm, 2);
     uint64_t v = 1;
     mem_access(r->mem, 0, 0x400000, &v, 8, MEM_GUEST, true, 0);
     map_data();

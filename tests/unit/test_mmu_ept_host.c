@@ -245,9 +245,9 @@ END_TEST
 static void make_huge(void)
 {
     int level;
-    host_mm_set_huge_faults(r->mm, true);
+    host_mm_set_huge_faults(r->mm, 2);
     guest_write(BIG + 0x3000, 3);
-    ck_assert(host_mm_peek(r->mm, hva(BIG)).huge);
+    ck_assert(host_mm_peek(r->mm, hva(BIG)).level > 1);
     leaf(BIG + 0x3000, &level);
     ck_assert_int_eq(level, 2);
     ck_assert_uint_eq(ept()->stats.large_leaves, 1);
@@ -310,7 +310,8 @@ START_TEST(small_mapping_inside_a_large_leaf_splits_it)
 {
     int level;
     make_huge();
-    struct ept_fault f = {.gfn = (BIG >> 12) + 3, .slot = memslot_find(r->mem, 0, BIG >> 12), .writable = true};
+    struct ept_fault f = {
+        .gfn = (BIG >> 12) + 3, .slot = memslot_find(r->mem, 0, BIG >> 12), .writable = true, .host_level = 1};
     f.pfn = ept_pfn(*leaf(BIG, NULL)) + 3;
     mmu_lock(r->mmu);
     ept_direct_map(ept(), &f);
@@ -641,7 +642,7 @@ START_TEST(guest_never_notices_what_the_host_does)
     ck_assert_int_eq(host_mm_set_swap(r->mm, swap), 0);
     ck_assert(ksm_add(k, r->mm));
     host_mm_set_mergeable(r->mm, r->hva, RAM, true);
-    host_mm_set_huge_faults(r->mm, true);
+    host_mm_set_huge_faults(r->mm, 2);
     for (unsigned step = 0; step < 20000; step++) {
         unsigned page = below(CHAOS_PAGES);
         gpa_t gpa = BIG + page * 0x1000ull;

@@ -238,7 +238,7 @@ END_TEST
 START_TEST(large_page_is_replaced_by_a_table_and_back)
 {
     open_kind(_i);
-    host_mm_set_huge_faults(r->mm, true);
+    host_mm_set_huge_faults(r->mm, 2);
     for (gpa_t at = 0x400000; at < 0x600000; at += PAGE_SIZE)
         rig_put(r, at, at);
     rig_map(r, GVA, 0, 0);
