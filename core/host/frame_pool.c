@@ -416,10 +416,12 @@ uint64_t frame_pool_capacity(const struct frame_pool *p)
 }
 
 /* What the system has put aside itself counts as data. Where it cannot say, so does everything. */
-bool frame_pool_is_untouched(const struct frame_pool *p, pfn_t pfn)
+pfn_t frame_pool_next_touched(const struct frame_pool *p, pfn_t pfn)
 {
-    off_t at = (off_t)(pfn * PAGE_SIZE), data = lseek(p->fd, at, SEEK_DATA);
-    return data < 0 ? errno == ENXIO : data >= at + (off_t)PAGE_SIZE;
+    off_t data = lseek(p->fd, (off_t)(pfn * PAGE_SIZE), SEEK_DATA);
+    if (data < 0)
+        return errno == ENXIO ? p->frames : pfn;
+    return (pfn_t)data / PAGE_SIZE;
 }
 
 uint64_t frame_pool_resident_bytes(const struct frame_pool *p)

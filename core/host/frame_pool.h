@@ -68,9 +68,9 @@ uint64_t frame_pool_peak(const struct frame_pool *p);
 uint64_t frame_pool_capacity(const struct frame_pool *p);
 /* The shared frame of zeros: read-only memory, outside `used` and `capacity`. get and put on it do nothing. */
 pfn_t frame_pool_zero_frame(const struct frame_pool *p);
-/* True if the frame is known to hold zeros since nobody ever touched it: the operating system has no memory for it.
- * Costs a system call; for who would touch it only to find that out. */
-bool frame_pool_is_untouched(const struct frame_pool *p, pfn_t pfn);
+/* The first frame from `pfn` on that may hold other things than zeros: nobody ever touched those before it, and the
+ * operating system has no memory for them. Costs a system call; for who would touch a frame only to find that out. */
+pfn_t frame_pool_next_touched(const struct frame_pool *p, pfn_t pfn);
 /* Memory that the operating system holds for the pool's frames now, in bytes. */
 uint64_t frame_pool_resident_bytes(const struct frame_pool *p);
 

@@ -152,14 +152,30 @@ static int can_collapse(const struct host_mm *mm, const struct notify_range *ran
     return HOST_OK;
 }
 
+/* Copies the frame unless it was never touched: in a whole GiB most may not have been, and should stay so. From
+ * untouched[0] up to untouched[1] none was. */
+static void copy_frame(struct host_mm *mm, pfn_t from, void *to, pfn_t untouched[2])
+{
+    if (from >= untouched[0] && from < untouched[1])
+        return;
+    pfn_t next = frame_pool_next_touched(mm->pool, from);
+    if (next == from) {
+        memcpy(to, frame_pool_ptr(mm->pool, from), PAGE_SIZE);
+    } else {
+        untouched[0] = from;
+        untouched[1] = next;
+    }
+}
+
 /* Fills the new run, which is zeros, from the old pages (Linux: __collapse_huge_page_swapin and _copy). */
 static int copy_pages(struct host_mm *mm, const struct notify_range *range, pfn_t run)
 {
+    pfn_t untouched[2] = {0, 0};
     for_each_hpte(&mm->hptes, hva, range->start, range->end) {
         hpte_t e = *hpte_lookup(&mm->hptes, hva);
         void *to = frame_pool_ptr(mm->pool, run + ((hva - range->start) >> PAGE_SHIFT));
         if (hpte_state_of(e) == HPTE_PRESENT)
-            memcpy(to, frame_pool_ptr(mm->pool, hpte_frame(e)), PAGE_SIZE);
+            copy_frame(mm, hpte_frame(e), to, untouched);
         int rc = hpte_state_of(e) == HPTE_SWAPPED ? swap_store_read(mm->swap, hpte_frame(e), to) : HOST_OK;
         if (rc)
             return rc;

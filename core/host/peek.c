@@ -48,7 +48,7 @@ static struct place find_place(const struct host_mm *mm, hva_t hva)
         return (struct place){.where = NOWHERE};
     /* Most of a large mapping may never have been touched: looking at it must not give it memory. */
     if (state == HPTE_PRESENT && hpte_level_at(&mm->hptes, hva) > 1 &&
-        frame_pool_is_untouched(mm->pool, hpte_frame(*e)))
+        frame_pool_next_touched(mm->pool, hpte_frame(*e)) > hpte_frame(*e))
         return (struct place){.where = ZEROS};
     if (state == HPTE_PRESENT || state == HPTE_SWAPPED)
         return (struct place){.where = state == HPTE_PRESENT ? FRAME : SLOT, .frame_or_slot = hpte_frame(*e)};
