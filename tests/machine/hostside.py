@@ -140,7 +140,7 @@ def test_accessed_state_of_a_guest_is_taken_and_comes_back():
 
 def test_bad_values_are_named():
     for option, value, word in (("-memlimit", "8K", "at least 256K"), ("-memlimit", "lots", "size"), ("-memlimit", "0", "256K"),
-                                ("-swapsize", "4K", "at least 64K"), ("-shadow-pages", "63", "at least 64"), ("-ksm", "maybe", "on or off"),
+                                ("-swapsize", "4K", "at least 64K"), ("-shadow-pages", "63", "at least 64"), ("-ksm", "maybe", "on or off"), ("-hugepages", "4M", "2M or 1G"),
                                 ("-host-chaos", "ops=swap+fire", "fire"), ("-host-chaos", "rate=0", "rate=0"),
                                 ("-host-chaos", "speed=3", "speed"), ("-swapfile", "/nonexistent/swap", "/nonexistent/swap")):
         result = umbra("-m", "32M", "-kernel", guest("testos"), *DEBUG_EXIT, option, value)
@@ -204,6 +204,25 @@ def test_linux_does_not_notice_host_events():
             check(events["events"] * 1e9 >= 1000 * vtime, f"{events['events']} events in {vtime / 1e9:.1f} s of virtual time")
             check(all(events[n] for n in ("swap", "ksm", "cow", "migrate", "mprotect", "huge", "age")), str(events))
             check(count(result, "audits") > 10, "no audits ran")
+
+
+def test_linux_does_not_notice_host_pages_of_one_gib():
+    def boot(*args):
+        result = umbra(*harness.linux(), "-m", "2560M", "-input-script", script, "-digest", "-stats", *args, timeout=900)
+        check(result.status == 0, f"{args}: status {result.status}\n{result.err[-2000:]}")
+        return result, (result.digest(), result.out)
+    script = write_tmp("gib.script", 'wait "umbra# "\nsend "find / -xdev | sort | tail -n 1; poweroff -f\\n"\n')
+    plain, base = boot("-mmu", "ept")
+    check(count(plain, "mmu.large_fills") == 0, "large leaves without large host pages")
+    for mode in ("ept", "shadow"):
+        result, seen = boot("-mmu", mode, "-hugepages", "1G")
+        check(seen == base, f"{mode}: {seen[0]} is not {base[0]}")
+        check(count(result, "host.gigantic_faults") > 0 and count(result, "mmu.gigantic_fills") > 0, "no gigantic page or leaf")
+        if mode == "ept":
+            check(count(result, "mmu.shadow_faults") * 20 < count(plain, "mmu.shadow_faults"), "not fewer faults")
+    result, seen = boot("-mmu", "ept", "-hugepages", "1G", "-host-chaos", "seed=2,rate=1200", "-audit", "500000000")
+    check(seen == base, f"host events: {seen[0]} is not {base[0]}")
+    check(count(result, "host.splits") > 100 and count(result, "host.collapses") > 10, "nothing came apart or together")
 
 
 harness.main(globals())

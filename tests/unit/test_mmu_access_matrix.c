@@ -13,9 +13,10 @@
 #include "mmu_rig.h"
 
 #define RAM       (16ull << 20)
-#define SMALL     0x300000ull /* the page of 4 KiB */
-#define LARGE     0x400000ull /* 4 MiB aligned, with huge pages behind it */
-#define OFFSET    0x123000ull /* of the access in a large page */
+#define SMALL     0x300000ull  /* the page of 4 KiB */
+#define LARGE     0x400000ull  /* 4 MiB aligned, with huge pages behind it */
+#define GIB       (1ull << 30) /* the page of 1 GiB, one host page behind it, in twice as much RAM */
+#define OFFSET    0x123000ull  /* of the access in a large page */
 #define TABLE(l)  ((gpa_t)(0x10000 + 0x1000 * (l)))
 #define MAXPHY    40
 #define SHORT_CPU 6 /* settings of the control registers for each combination of entries */
@@ -78,7 +79,7 @@ static uint64_t entry_in_memory(int level)
 
 static gpa_t page_base(void)
 {
-    return shape->leaf == 1 ? SMALL : shape->leaf == 2 ? LARGE : 0;
+    return shape->leaf == 1 ? SMALL : shape->leaf == 2 ? LARGE : GIB;
 }
 
 static gpa_t wanted_gpa(void)
@@ -106,7 +107,15 @@ static void registers_base(void)
 static void machine_open(int engine)
 {
     static const enum mmu_kind kinds[ENGINES] = {MMU_SHADOW, MMU_WALK, MMU_EPT, MMU_SHADOW};
-    rig_open(r, &(struct rig_config){.kind = kinds[engine], .ram = RAM, .max_shadow_pages = engine == 3 ? 16 : 0});
+    rig_open(r, &(struct rig_config){.kind = kinds[engine],
+                                     .ram = shape->leaf == 3 ? 2 * GIB : RAM,
+                                     .frames = 3 * FRAMES_GIGANTIC,
+                                     .max_shadow_pages = engine == 3 ? 16 : 0});
+    if (shape->leaf == 3) {
+        host_mm_set_huge_faults(r->mm, 3);
+        rig_put(r, GIB, GIB);
+        host_mm_set_huge_faults(r->mm, 1);
+    }
     for (gpa_t at = LARGE; at < LARGE + 0x400000; at += 0x200000) {
         for (gpa_t page = at; page < at + 0x200000; page += PAGE_SIZE)
             rig_put(r, page, page);
@@ -338,6 +347,8 @@ START_TEST(every_access_does_what_the_model_says)
     run_matrix(is_long() ? cpu_settings() : SHORT_CPU);
     ck_assert_msg(!wrong, "%s", first_wrong);
     ck_assert_uint_gt(faults, cases / 10);
+    if (shape->leaf == 3 && shape->page1g && _i / SHAPES != 1)
+        ck_assert_uint_gt(r->mmu->stats.gigantic_fills, 0);
     if (shape->leaf < 3 || shape->page1g)
         ck_assert_uint_gt(cases - faults, cases / 50);
     check_audit(0);
