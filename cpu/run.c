@@ -134,13 +134,23 @@ static __attribute__((noinline)) struct block *decode_block(struct vcpu *v, uint
     return b ? b : find_crossing(v, lin, gpa, host);
 }
 
-/* What is noted lasts as long as the fetch entry does: there must be one. */
-static void jump_note(struct vcpu *v, uint64_t lin, struct block *b)
+/* Linear address of the second page of a block that crosses into it, and begins at v->rip. */
+static uint64_t second_page(const struct vcpu *v, const struct block *b)
 {
-    if (!tlb_lookup_fetch(v->mv, lin))
-        return;
-    *jump_slot(v, v->rip) =
-        (struct jump_entry){v->rip, v->seg_base[SEG_CS], v->mv->fetch_epoch, b, *v->code_generation, v->mode};
+    return fetch_linear(v, v->rip + PAGE_SIZE - (b->gpa & PAGE_MASK));
+}
+
+bool vcpu_holds_block(const struct vcpu *v, const struct block *b)
+{
+    return tlb_lookup_fetch(v->mv, fetch_linear(v, v->rip)) &&
+           (b->page2 == BLOCK_NO_PAGE || tlb_lookup_fetch(v->mv, second_page(v, b)));
+}
+
+static void jump_note(struct vcpu *v, struct block *b)
+{
+    if (vcpu_holds_block(v, b))
+        *jump_slot(v, v->rip) =
+            (struct jump_entry){v->rip, v->seg_base[SEG_CS], v->mv->fetch_epoch, b, *v->code_generation, v->mode};
 }
 
 /* The block at v->rip, the long way. */
@@ -154,10 +164,15 @@ static struct block *look_up_block(struct vcpu *v)
     gpa_t gpa = fetch_translate(v, lin, &host);
     struct block *b = host ? code_cache_find_any(v->code, gpa, block_mode(v)) : NULL;
     if (likely(b && b->page2 == BLOCK_NO_PAGE)) {
-        jump_note(v, lin, b);
+        jump_note(v, b);
         return b;
     }
-    return b ? find_crossing(v, lin, gpa, host) : decode_block(v, lin, gpa, host);
+    if (!b)
+        return decode_block(v, lin, gpa, host);
+    b = find_crossing(v, lin, gpa, host);
+    if (!v->uncached)
+        jump_note(v, b);
+    return b;
 }
 
 /* The block at v->rip. Raises fetch faults. */
@@ -166,6 +181,16 @@ static struct block *find_block(struct vcpu *v)
     struct block *b = jump_find(v, v->rip);
     v->gpr[REG_IP] = v->rip;
     return likely(b != NULL) ? b : look_up_block(v);
+}
+
+/* The block at gpa, which v->rip is, if its second page, should it have one, is where the TLB says. */
+static struct block *known_block_at(const struct vcpu *v, gpa_t gpa)
+{
+    struct block *b = code_cache_find_any(v->code, gpa, block_mode(v));
+    if (!b || b->page2 == BLOCK_NO_PAGE)
+        return b;
+    const struct tlb_fetch_entry *e = tlb_lookup_fetch(v->mv, second_page(v, b));
+    return e ? code_cache_find(v->code, gpa, e->gpa, block_mode(v)) : NULL;
 }
 
 struct block *vcpu_known_block(struct vcpu *v)
@@ -178,10 +203,9 @@ struct block *vcpu_known_block(struct vcpu *v)
         return b;
     uint64_t lin = fetch_linear(v, v->rip);
     const struct tlb_fetch_entry *e = tlb_lookup_fetch(v->mv, lin);
-    b = e ? code_cache_find_any(v->code, e->gpa | (lin & PAGE_MASK), block_mode(v)) : NULL;
-    if (!b || b->page2 != BLOCK_NO_PAGE)
-        return NULL;
-    jump_note(v, lin, b);
+    b = e ? known_block_at(v, e->gpa | (lin & PAGE_MASK)) : NULL;
+    if (b)
+        jump_note(v, b);
     return b;
 }
 

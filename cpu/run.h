@@ -19,8 +19,12 @@ static inline bool vcpu_wants_boundary(const struct vcpu *v)
             v->rflags & (FLAG_TF | FLAG_RF | FLAG_IF));
 }
 
-/* The block at v->rip if finding it is a look-up and no more: it is decoded, in one page, and its translation is in the
- * TLB. Else NULL: the run loop does what is to be done, and raises what is to be raised. */
+/* Are the translations that b, found at v->rip, was fetched through in the TLB? Then what is remembered of it is good
+ * as long as mmu_vcpu.fetch_epoch and the code cache's generation are what they are now. */
+bool vcpu_holds_block(const struct vcpu *v, const struct block *b);
+
+/* The block at v->rip if finding it is a look-up and no more: it is decoded, and its translation is in the TLB. Else
+ * NULL: the run loop does what is to be done, and raises what is to be raised. */
 struct block *vcpu_known_block(struct vcpu *v);
 
 #endif

@@ -18,10 +18,17 @@ static bool is_own_size(const struct tr *t, const struct insn *i)
     return !t->wide || i->opsize == 8;
 }
 
-/* r14 = guest address; goes to its entry in the table with r15 = the entry, or to rec's handler. */
-static void look_up(struct tr *t, uint32_t rec)
+static void find(struct tr *t, uint8_t *at, uint8_t *again, uint32_t rec, bool rip_lost)
+{
+    tr_jump_cold(t, at, COLD_FIND, rec, rip_lost);
+    if (!t->e.full)
+        t->cold[t->ncold - 1].back = again;
+}
+
+void tr_look_up(struct tr *t, uint32_t rec)
 {
     struct emit *e = &t->e;
+    uint8_t *again = e->p;
     emit_mov(e, H_R15, H_R14);            /* jit_jump_index() */
     emit_op64(e, 0xc1, 5, op_reg(H_R15)); /* shr */
     e8(e, JIT_JUMP_SHIFT);
@@ -32,14 +39,13 @@ static void look_up(struct tr *t, uint32_t rec)
     e8(e, 5);
     emit_op64(e, 0x03, H_R15, op_frame(FRAME(jumps)));
     emit_maddr(e, 8, 0x39, H_R14, (struct maddr){H_R15, -1, 0, 0}); /* cmp [r15], r14 */
-    tr_jump_cold(t, emit_jcc(e, CC_NZ), COLD_SLOW, rec, 0);
+    find(t, emit_jcc(e, CC_NZ), again, rec, false);
     emit_load(e, H_R14, FRAME(stamp));
     emit_maddr(e, 8, 0x39, H_R14, (struct maddr){H_R15, -1, 0, 8});
-    tr_jump_cold(t, emit_jcc(e, CC_NZ), COLD_SLOW, rec, 0);
+    find(t, emit_jcc(e, CC_NZ), again, rec, true);
 }
 
-/* r15: entry. */
-static void jump_entry(struct tr *t)
+void tr_jump_entry(struct tr *t)
 {
     struct emit *e = &t->e;
     emit_maddr(e, 8, 0x8b, H_R14, (struct maddr){H_R15, -1, 0, 0});
@@ -78,8 +84,8 @@ static void go(struct tr *t, const struct insn *branch, int64_t target, uint32_t
         branch_rip(t, branch, target);
     else
         tr_rip_at(t, (int32_t)target);
-    look_up(t, rec);
-    jump_entry(t);
+    tr_look_up(t, rec);
+    tr_jump_entry(t);
 }
 
 static bool jmp_direct(struct tr *t, const struct insn *i)
@@ -132,7 +138,7 @@ static bool call_direct(struct tr *t, const struct insn *i)
     uint32_t rec = tr_slow(t, i);
     if (!in_page(target)) {
         branch_rip(t, i, target);
-        look_up(t, rec);
+        tr_look_up(t, rec);
         emit_store(e, H_R15, FRAME(tmp));
     }
     push_return(t, i, rec);
@@ -141,7 +147,7 @@ static bool call_direct(struct tr *t, const struct insn *i)
         return true;
     }
     emit_load(e, H_R15, FRAME(tmp));
-    jump_entry(t);
+    tr_jump_entry(t);
     return true;
 }
 
@@ -175,13 +181,13 @@ static bool jump_indirect(struct tr *t, const struct insn *i)
     tr_commit(t);
     uint32_t rec = tr_slow(t, i);
     indirect_target(t, i, rec);
-    look_up(t, rec);
+    tr_look_up(t, rec);
     if (i->op == OP_CALL) {
         emit_store(e, H_R15, FRAME(tmp));
         push_return(t, i, rec);
         emit_load(e, H_R15, FRAME(tmp));
     }
-    jump_entry(t);
+    tr_jump_entry(t);
     return true;
 }
 
@@ -193,9 +199,9 @@ static bool ret(struct tr *t, const struct insn *i)
     uint32_t rec = tr_slow(t, i);
     tr_stack_check(t, 0, i->opsize, false, rec);
     load_target(t, i, op_r14());
-    look_up(t, rec);
+    tr_look_up(t, rec);
     tr_stack_adjust(t, i->opsize + (i->enc == ENC_I ? (int32_t)(uint16_t)i->imm : 0));
-    jump_entry(t);
+    tr_jump_entry(t);
     return true;
 }
 

@@ -313,6 +313,39 @@ static void emit_x87(struct emit *e, bool has_ymm)
     go_on(e, has_ymm);
 }
 
+/* Guest registers whose host registers a C function may change. */
+static const uint8_t volatile_gpr[] = {REG_RAX, REG_RCX, REG_RDX, REG_RSI, REG_RDI, 8, 9, 10, 11};
+
+/* r14: guest address that is not in the jump table; frame.exit_link: where the look-up is done again once it is; r15d:
+ * record of the instruction whose handler does it otherwise, or 0 to leave. x87 state stays in the host's unit, which
+ * jit_find() does not use. */
+static void emit_find(struct emit *e, bool has_ymm)
+{
+    emit_store(e, H_R14, FRAME(exit_rip));
+    emit_store(e, H_R15, FRAME(tmp));
+    emit_load(e, H_R14, FRAME(v));
+    for (unsigned k = 0; k < sizeof volatile_gpr; k++)
+        store_to(e, (unsigned)jit_host_of[volatile_gpr[k]], H_R14, V_GPR(volatile_gpr[k]));
+    save_vec(e, has_ymm);
+    emit_mov(e, H_RDI, H_R14);
+    emit_mov(e, H_RSI, H_RSP);
+    emit_imm(e, H_RAX, (uint64_t)(uintptr_t)jit_find);
+    e8(e, 0xff); /* call rax */
+    e8(e, 0xd0);
+    emit_rm(e, (struct how){.size = 4, .reg_byte = true, .rm_byte = true}, OPC_0F(0xb6), H_R15, op_reg(H_RAX));
+    emit_load(e, H_R14, FRAME(v));
+    restore_vec(e, has_ymm);
+    for (unsigned k = 0; k < sizeof volatile_gpr; k++)
+        load_from(e, (unsigned)jit_host_of[volatile_gpr[k]], H_R14, V_GPR(volatile_gpr[k]));
+    emit_load(e, H_R14, FRAME(exit_rip));
+    emit_op64(e, 0x85, H_R15, op_reg(H_R15));
+    uint8_t *lost = emit_jcc(e, CC_Z);
+    emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(exit_link)));
+    patch_jump(e, lost, e->p);
+    emit_load(e, H_R15, FRAME(tmp));
+    emit_op64(e, 0x85, H_R15, op_reg(H_R15));
+}
+
 static void test_bits(struct emit *e, int disp, uint32_t bits)
 {
     emit_maddr(e, 4, 0xf7, 0, at(H_R14, disp)); /* test dword [r14 + disp], bits */
@@ -391,6 +424,11 @@ bool jit_make_thunks(struct jit *j)
         emit_vec(&e, VEC_YMM);
     j->thunk_x87 = e.p + e.exec;
     emit_x87(&e, ymm);
+    j->thunk_find = e.p + e.exec;
+    emit_find(&e, ymm);
+    uint8_t *slow = emit_jcc(&e, CC_NZ);
+    patch_jump(&e, slow, j->thunk_slow - e.exec);
+    emit_jmp_to(&e, j->thunk_exit - e.exec);
     a->code_used = (size_t)(e.p - e.start);
     j->thunks_end = a->code_used;
     j->data_start = a->data_used;

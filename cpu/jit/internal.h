@@ -190,7 +190,7 @@ struct jit {
     size_t data_start;
     void (*enter)(struct vcpu *v, struct jit_frame *f, const void *code);
     const uint8_t *thunk_exit, *thunk_interp, *thunk_slow, *thunk_vec; /* where they run */
-    const uint8_t *thunk_ymm, *thunk_x87;
+    const uint8_t *thunk_ymm, *thunk_x87, *thunk_find;
     bool has_rorx;
     uint64_t host_gates; /* bits of enum op_gate: what the host's processor has of SSE and beyond */
     uint32_t generation; /* of compiled code: a block's is valid only if it has this one */
@@ -204,8 +204,8 @@ struct jit {
         struct jit_slot *slot; /* NULL: none pending */
     } link;
     struct {
-        uint64_t regions, blocks, bytes, entries, continued, links, slow, slow_tlb, slow_handler, slow_jump, handled,
-            resets, refused;
+        uint64_t regions, blocks, bytes, entries, continued, found, links, slow, slow_tlb, slow_handler, slow_jump,
+            handled, resets, refused;
     } stats;
     struct jit_form_count *forms; /* by row of the table */
 };
@@ -228,6 +228,8 @@ bool jit_make_thunks(struct jit *j);
 void jit_emit_image_flags(struct emit *e);
 /* Called by compiled code: does rec's instruction. Returns where to go on, or NULL to leave. */
 const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec);
+/* Called by compiled code: the block at frame.exit_rip is not in the jump table. True: it is now. */
+bool jit_find(struct vcpu *v, struct jit_frame *f);
 /* Sets v's flags from the frame, or from recipe and overlay where they are not 0. */
 void jit_flags_to_vcpu(struct vcpu *v, struct jit_frame *f, uint32_t recipe, uint32_t overlay, bool fresh);
 void jit_flags_partial(struct vcpu *v, const struct jit_frame *f, unsigned partial);
@@ -269,10 +271,10 @@ struct tr_mark {
 
 struct tr_cold {
     uint8_t *at; /* the jump that leads here, or NULL */
-    enum { COLD_SLOW, COLD_BUDGET, COLD_NOVEC, COLD_NOX87, COLD_UNLINKED, COLD_PARTIAL, COLD_IMAGE } kind;
+    enum { COLD_SLOW, COLD_FIND, COLD_BUDGET, COLD_NOVEC, COLD_NOX87, COLD_UNLINKED, COLD_PARTIAL, COLD_IMAGE } kind;
     uint32_t n; /* slow record, block number, or slot */
     int32_t target;
-    uint8_t *back; /* COLD_PARTIAL, COLD_IMAGE */
+    uint8_t *back; /* COLD_FIND, COLD_PARTIAL, COLD_IMAGE */
 };
 
 struct tr {
@@ -326,6 +328,11 @@ unsigned tr_is_vector(const struct tr *t, const struct insn *i); /* enum vec_lev
 
 /* Goes on at an offset of the running page (translate.c). Flags are committed. */
 void tr_edge(struct tr *t, int32_t offset);
+/* r14 = guest address; r15 = its entry in the jump table. If it is not there and cannot be put there, rec's handler
+ * runs; if rec is 0, compiled code is left for there. Flags are committed. (control.c) */
+void tr_look_up(struct tr *t, uint32_t rec);
+/* r15: entry; goes there. */
+void tr_jump_entry(struct tr *t);
 /* Goes on behind i, the last instruction of the block. Commits flags. */
 void tr_go_behind(struct tr *t, const struct insn *i);
 /* r14 = guest address at an offset from the running page. */

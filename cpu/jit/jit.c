@@ -61,6 +61,7 @@ void jit_register_stats(struct jit *j, struct stats *s)
     stats_add(s, "jit.bytes", "bytes", &j->stats.bytes);
     stats_add(s, "jit.entries", "entries", &j->stats.entries);
     stats_add(s, "jit.continued", "entries", &j->stats.continued);
+    stats_add(s, "jit.found", "blocks", &j->stats.found);
     stats_add(s, "jit.links", "links", &j->stats.links);
     stats_add(s, "jit.slow", "instructions", &j->stats.slow);
     stats_add(s, "jit.slow_tlb", "instructions", &j->stats.slow_tlb);
@@ -111,12 +112,15 @@ uint64_t jit_stamp(struct jit *j, const struct vcpu *v)
     return want.stamp;
 }
 
-static void jump_note(struct jit *j, uint64_t rip, uint64_t stamp, const void *code)
+/* b, compiled, is at v->rip. */
+static void jump_note(struct jit *j, const struct vcpu *v, const struct block *b, uint64_t stamp)
 {
-    struct jit_jump *e = &j->jumps[jit_jump_index(rip)];
-    e->rip = rip;
+    if (!vcpu_holds_block(v, b))
+        return;
+    struct jit_jump *e = &j->jumps[jit_jump_index(v->rip)];
+    e->rip = v->rip;
     e->stamp = stamp;
-    e->code = code;
+    e->code = (const uint8_t *)b->native - JIT_FAR_LEN;
 }
 
 /* ---- entering and leaving ---- */
@@ -126,6 +130,8 @@ static bool is_page_whole(const struct vcpu *v, const struct block *b)
 {
     if (v->mode & MODE_CODE64 || likely((v->mode & (MODE_FLAT | MODE_CODE32)) == (MODE_FLAT | MODE_CODE32)))
         return true;
+    if (b->page2 != BLOCK_NO_PAGE)
+        return false;
     uint64_t page = v->rip - (b->gpa & PAGE_MASK), limit = v->seg[SEG_CS].limit;
     if (!(v->mode & MODE_CODE32) && limit > 0xffff)
         limit = 0xffff;
@@ -136,7 +142,7 @@ bool jit_warm(struct jit *j, struct vcpu *v, struct block *b)
 {
     if (jit_has_code(j, b) || ++b->heat < j->heat)
         return false;
-    if (b->page2 != BLOCK_NO_PAGE || !is_page_whole(v, b)) {
+    if (!is_page_whole(v, b)) {
         b->heat = 0;
         return false;
     }
@@ -168,8 +174,8 @@ static struct jit_frame frame_make(struct jit *j, struct vcpu *v, const struct b
 static void link_follow(struct jit *j, struct vcpu *v, struct block *b)
 {
     struct jit_slot *slot = j->link.slot;
-    if (slot && j->link.rip == v->rip && slot->page == b->gpa >> PAGE_SHIFT && slot->mode == b->mode &&
-        j->link.generation == *v->code_generation) {
+    if (slot && j->link.rip == v->rip && b->page2 == BLOCK_NO_PAGE && slot->page == b->gpa >> PAGE_SHIFT &&
+        slot->mode == b->mode && j->link.generation == *v->code_generation) {
         slot->code = b->native;
         j->stats.links++;
     }
@@ -199,7 +205,7 @@ bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end)
     f.owner = &f;
     jit_flags_from_vcpu(v, &f);
     link_follow(j, v, b);
-    jump_note(j, v->rip, f.stamp, (const uint8_t *)b->native - JIT_FAR_LEN);
+    jump_note(j, v, b, f.stamp);
     j->last[j->stats.entries++ % JIT_LAST] = (struct jit_entered){v->rip, b->gpa, b->mode};
     int64_t before = f.budget;
     v->synced = 0;
@@ -267,7 +273,7 @@ static const void *go_on(struct vcpu *v, struct jit_frame *f)
     f->vec = VEC_NONE;
     f->x87 = 0;
     jit_flags_from_vcpu(v, f);
-    jump_note(j, v->rip, f->stamp, (const uint8_t *)b->native - JIT_FAR_LEN);
+    jump_note(j, v, b, f->stamp);
     j->stats.continued++;
     return b->native;
 }
@@ -301,6 +307,18 @@ static bool must_leave(const struct vcpu *v, const struct jit_frame *f)
     return v->attn || (int64_t)((uint64_t)f->budget + f->bias) < 0 ||
            (f->vec && (v->cr0 & (CR0_TS | CR0_EM) || ~v->mxcsr & 0x1f80)) ||
            (f->vec == VEC_YMM && (!(v->cr4 & CR4_OSXSAVE) || ~v->xcr0 & 6)) || (f->x87 && !jit_x87_usable(v));
+}
+
+bool jit_find(struct vcpu *v, struct jit_frame *f)
+{
+    struct jit *j = f->jit;
+    v->rip = f->exit_rip;
+    struct block *b = f->bias ? NULL : vcpu_known_block(v);
+    if (!b || !jit_has_code(j, b) || unlikely(!is_page_whole(v, b)))
+        return false;
+    jump_note(j, v, b, f->stamp);
+    j->stats.found++;
+    return vcpu_holds_block(v, b);
 }
 
 const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)

@@ -135,6 +135,20 @@ bool tr_edge_if(struct tr *t, unsigned cc, int32_t offset)
     return true;
 }
 
+/* On at an offset, by the jump table. */
+static void look_up_at(struct tr *t, int32_t offset)
+{
+    tr_rip_at(t, offset);
+    tr_look_up(t, 0);
+    tr_jump_entry(t);
+}
+
+/* The instruction there may reach into the next page, of whose translation a slot knows nothing. */
+static bool may_cross(int32_t offset)
+{
+    return offset > (int32_t)PAGE_SIZE - 15;
+}
+
 void tr_edge(struct tr *t, int32_t offset)
 {
     struct emit *e = &t->e;
@@ -146,6 +160,10 @@ void tr_edge(struct tr *t, int32_t offset)
         } else {
             e->full = true;
         }
+        return;
+    }
+    if (may_cross(offset)) {
+        look_up_at(t, offset);
         return;
     }
     uint32_t slot = jit_data_alloc(&t->j->arena, sizeof(struct jit_slot));
@@ -169,10 +187,8 @@ void tr_go_behind(struct tr *t, const struct insn *i)
     tr_x87_commit(t);
     if (behind < (int32_t)PAGE_SIZE) {
         tr_edge(t, behind);
-    } else { /* into the next page: the run loop knows how */
-        tr_rip_at(t, behind);
-        emit_imm(&t->e, H_R15, 0);
-        emit_jmp_to(&t->e, t->j->thunk_exit - t->e.exec);
+    } else {
+        look_up_at(t, behind);
     }
 }
 
@@ -228,6 +244,23 @@ static void cold_unlinked(struct tr *t, const struct tr_cold *c)
     emit_jmp_to(e, t->j->thunk_exit - e->exec);
 }
 
+/* Not in the jump table; target: r14 is not the address any more, but the entry has it. */
+static void cold_find(struct tr *t, const struct tr_cold *c)
+{
+    struct emit *e = &t->e;
+    if (c->target)
+        emit_maddr(e, 8, 0x8b, H_R14, (struct maddr){H_R15, -1, 0, 0});
+    e8(e, 0x4c); /* lea r15, [rip + again] */
+    e8(e, 0x8d);
+    e8(e, 0x3d);
+    e32(e, (uint32_t)(int32_t)(c->back - (e->p + 4)));
+    emit_store(e, H_R15, FRAME(exit_link));
+    e8(e, 0x41); /* mov r15d, record */
+    e8(e, 0xbf);
+    e32(e, c->n);
+    emit_jmp_to(e, t->j->thunk_find - e->exec);
+}
+
 static void emit_cold(struct tr *t)
 {
     for (unsigned k = 0; k < t->ncold && !t->e.full; k++) {
@@ -240,6 +273,9 @@ static void emit_cold(struct tr *t)
             e8(&t->e, 0xbf);
             e32(&t->e, c->n);
             emit_jmp_to(&t->e, t->j->thunk_slow - t->e.exec);
+            break;
+        case COLD_FIND:
+            cold_find(t, c);
             break;
         case COLD_BUDGET:
             cold_budget(t, c);
