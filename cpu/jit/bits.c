@@ -199,11 +199,22 @@ static bool xchg_mem(struct tr *t, const struct insn *i)
     return true;
 }
 
+/* Of bytes and words, as the host does it. */
+static bool xchg_small(struct tr *t, const struct insn *i)
+{
+    struct opnd rm = tr_gpr(i->rm);
+    if (rm.kind != OPND_REG || tr_gpr(i->reg).kind != OPND_REG || !operands_encode(i, how_of(i)))
+        return false;
+    tr_begin(t, tr_bit(i->reg) | tr_bit(i->rm), false);
+    emit_rm(&t->e, how_of(i), OPC(i->opsize == 1 ? 0x86 : 0x87), tr_reg_in(t, i->reg), rm);
+    return true;
+}
+
 static bool xchg_reg(struct tr *t, const struct insn *i)
 {
     struct emit *e = &t->e;
     if (i->opsize < 4)
-        return false;
+        return xchg_small(t, i);
     tr_begin(t, tr_bit(i->reg) | tr_bit(i->rm), false);
     struct opcode load = OPC(0x8b);
     unsigned a = jit_host_of[i->reg] >= 0 ? (unsigned)jit_host_of[i->reg] : H_R14;
@@ -280,7 +291,7 @@ bool tr_exchange(struct tr *t, const struct insn *i)
 {
     bool mem = !(i->flags & INSN_RM_REG);
     if (!mem)
-        return i->op == OP_XCHG && !((i->reg | i->rm) & BYTE_HIGH) && xchg_reg(t, i);
+        return i->op == OP_XCHG && xchg_reg(t, i);
     if (i->reg & BYTE_HIGH || !tr_has_ea(t, i))
         return false;
     return i->op == OP_XCHG ? xchg_mem(t, i) : i->op == OP_XADD ? xadd_mem(t, i) : cmpxchg_mem(t, i);

@@ -442,10 +442,6 @@ void tr_set_flags_dead(struct tr *t, unsigned undefined)
 void tr_set_flags_image(struct tr *t)
 {
     struct emit *e = &t->e;
-    forget_pending(t);
-    t->flags = BASE_FRAME;
-    t->host = true;
-    t->undefined = 0;
     emit_mov(e, H_R15, H_RAX);
     e8(e, 0x9f); /* lahf */
     e8(e, 0x0f); /* seto al */
@@ -453,7 +449,16 @@ void tr_set_flags_image(struct tr *t)
     e8(e, 0xc0);
     emit_rm(e, (struct how){.size = 2}, OPC(0x89), H_RAX, op_frame(FRAME(flags)));
     emit_mov(e, H_RAX, H_R15);
-    emit_store_imm(e, FRAME(recipe), 0);
+    tr_have_image(t);
+}
+
+void tr_have_image(struct tr *t)
+{
+    forget_pending(t);
+    t->flags = BASE_FRAME;
+    t->host = true;
+    t->undefined = 0;
+    emit_store_imm(&t->e, FRAME(recipe), 0);
     t->image = true;
 }
 
@@ -510,6 +515,11 @@ void tr_set_partial(struct tr *t, enum partial_kind kind, unsigned mask, unsigne
         return;
     }
     tr_store_partial(t, kind);
+    tr_have_partial(t, kind, rec);
+}
+
+void tr_have_partial(struct tr *t, enum partial_kind kind, uint32_t rec)
+{
     t->partial = kind;
     if (rec) {
         tr_jump_cold(t, NULL, COLD_PARTIAL, rec, (int32_t)kind);
@@ -687,9 +697,14 @@ static bool has_carry_bit(const struct tr *t)
     return t->partial == PARTIAL_CF || t->partial == PARTIAL_CFOF;
 }
 
+bool tr_can_restore_carry(const struct tr *t)
+{
+    return has_carry_bit(t) || tr_can_restore(t);
+}
+
 bool tr_can_have_carry(const struct tr *t)
 {
-    return tr_can_have_host(t, FLAG_CF) || has_carry_bit(t) || tr_can_restore(t);
+    return tr_can_have_host(t, FLAG_CF) || tr_can_restore_carry(t);
 }
 
 static void carry_from(struct tr *t, int disp, unsigned bit)

@@ -316,6 +316,9 @@ bool tr_integer(struct tr *t, const struct insn *i)
     case OP_SHR:
     case OP_SAR:
         return tr_shift(t, i);
+    case OP_RCL:
+    case OP_RCR:
+        return tr_rotate_carry(t, i);
     case OP_SHLD:
     case OP_SHRD:
         return tr_shift_double(t, i);
@@ -379,6 +382,6 @@ bool tr_integer(struct tr *t, const struct insn *i)
     case OP_SFENCE:
         return true;
     default:
-        return tr_alu(t, i);
+        return tr_alu(t, i) || tr_misc(t, i);
     }
 }

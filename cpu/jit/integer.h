@@ -57,10 +57,13 @@ const struct insn *tr_register_form(struct tr *t, const struct insn *i);
 /* CF into the host's, by r15; rec: slow record of the instruction. False: nothing was emitted, by the handler only. */
 bool tr_carry(struct tr *t, uint32_t rec);
 bool tr_can_have_carry(const struct tr *t);
+/* Also once the host's flags are clobbered? */
+bool tr_can_restore_carry(const struct tr *t);
 
 /* Each emits its instructions, or returns false before emitting anything. */
 bool tr_alu(struct tr *t, const struct insn *i);
 bool tr_shift(struct tr *t, const struct insn *i);
+bool tr_rotate_carry(struct tr *t, const struct insn *i);
 bool tr_shift_double(struct tr *t, const struct insn *i);
 bool tr_imul(struct tr *t, const struct insn *i);
 bool tr_mul(struct tr *t, const struct insn *i);
@@ -70,6 +73,7 @@ bool tr_scan(struct tr *t, const struct insn *i);
 bool tr_count(struct tr *t, const struct insn *i);
 bool tr_bmi(struct tr *t, const struct insn *i);
 bool tr_movbe(struct tr *t, const struct insn *i);
+bool tr_misc(struct tr *t, const struct insn *i);
 bool tr_exchange(struct tr *t, const struct insn *i);
 
 #endif

@@ -378,6 +378,8 @@ void tr_set_flags(struct tr *t, struct jit_recipe r);
 void tr_set_flags_committed(struct tr *t, struct jit_recipe r);
 /* They are in the host's registers and as defined as the guest's: commits an image. */
 void tr_set_flags_image(struct tr *t);
+/* The frame's image is the flags, and so are the host's. */
+void tr_have_image(struct tr *t);
 void tr_set_flags_dead(struct tr *t, unsigned undefined);
 uint32_t tr_recipe(struct tr *t, struct jit_recipe r);
 /* Before an instruction that sets flags by tr_set_partial(), or by an overlay (PARTIAL_NONE): what is pending and would
@@ -386,6 +388,8 @@ void tr_begin_partial(struct tr *t, enum partial_kind kind);
 /* The instruction just emitted set the flags of `mask` in the host's, and of the others left those of `kept`; rec: its
  * slow record, whose handler's flags are taken over, too, or 0. */
 void tr_set_partial(struct tr *t, enum partial_kind kind, unsigned mask, unsigned kept, uint32_t rec);
+/* As its second half: the frame's m4 has them already. */
+void tr_have_partial(struct tr *t, enum partial_kind kind, uint32_t rec);
 /* The flags become an image in the frame, whatever they are: a call into C. */
 void tr_collapse(struct tr *t);
 /* Host flags are the guest's, at least those of `mask`; rec: the slow record of the instruction, made before. False:
@@ -411,6 +415,8 @@ void tr_offset(struct tr *t, const struct insn *i);
 /* r14 = address of the memory operand: linear, or where its segment must be looked at an offset in it, which
  * tr_check() makes linear. */
 void tr_ea(struct tr *t, const struct insn *i);
+/* Its second half: r14 is the offset. */
+void tr_linear(struct tr *t, const struct insn *i);
 /* reg = its lower 16 bits. */
 void tr_cut16(struct tr *t, unsigned reg);
 /* r14: linear to host address for an access of `size` bytes; a miss goes to the slow record rec. Clobbers flags, r15.

@@ -159,8 +159,13 @@ void tr_offset(struct tr *t, const struct insn *i)
 
 void tr_ea(struct tr *t, const struct insn *i)
 {
-    struct emit *e = &t->e;
     tr_offset(t, i);
+    tr_linear(t, i);
+}
+
+void tr_linear(struct tr *t, const struct insn *i)
+{
+    struct emit *e = &t->e;
     t->segment = i->flags & INSN_SEGCHK ? i->seg : SEG_NONE;
     if (t->wide && (i->seg == SEG_FS || i->seg == SEG_GS)) {
         emit_load(e, H_R15, FRAME(v));

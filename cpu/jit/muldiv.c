@@ -61,10 +61,27 @@ static void rr(struct tr *t, unsigned size, unsigned op, unsigned reg, unsigned 
     emit_rm(&t->e, (struct how){.size = size}, OPC((uint8_t)op), reg, op_reg(rm));
 }
 
+/* movzx of the lowest byte. */
+static void byte_of(struct tr *t, unsigned reg)
+{
+    emit_rm(&t->e, (struct how){.size = 4, .rm_byte = true}, OPC_0F(0xb6), reg, op_reg(reg));
+}
+
 /* The divisor is in r15. */
 static void div_guard(struct tr *t, unsigned size, uint32_t rec)
 {
     rr(t, size, 0x3b, H_RDX, H_R15); /* cmp: the quotient fits if the high half is below the divisor */
+    tr_jump_cold(t, emit_jcc(&t->e, CC_NC), COLD_SLOW, rec, 0);
+}
+
+/* AX by a byte: AH must be below it. */
+static void div8_guard(struct tr *t, uint32_t rec)
+{
+    rr(t, 4, 0x8b, H_R14, H_RAX);
+    rr(t, 4, 0xc1, 5, H_R14); /* shr */
+    e8(&t->e, 8);
+    byte_of(t, H_R14);
+    rr(t, 4, 0x3b, H_R14, H_R15);
     tr_jump_cold(t, emit_jcc(&t->e, CC_NC), COLD_SLOW, rec, 0);
 }
 
@@ -101,7 +118,8 @@ static void div64(struct tr *t)
 bool tr_div(struct tr *t, const struct insn *i)
 {
     bool mem = !(i->flags & INSN_RM_REG), is_signed = i->op == OP_IDIV;
-    if (i->opsize < 4 || (mem && !tr_has_ea(t, i)))
+    bool byte = i->opsize == 1;
+    if ((byte && (is_signed || (!mem && i->rm & BYTE_HIGH))) || (mem && !tr_has_ea(t, i)))
         return false;
     tr_begin_partial(t, PARTIAL_DIV);
     tr_begin(t, tr_bit(REG_RAX) | tr_bit(REG_RDX), false);
@@ -113,14 +131,19 @@ bool tr_div(struct tr *t, const struct insn *i)
     } else {
         emit_op64(&t->e, 0x8b, H_R15, tr_gpr(i->rm));
     }
-    if (is_signed)
+    if (byte && !mem)
+        byte_of(t, H_R15);
+    if (byte)
+        div8_guard(t, rec);
+    else if (is_signed)
         idiv_guard(t, i->opsize, rec);
     else
         div_guard(t, i->opsize, rec);
     if (!is_signed && i->opsize == 8)
         div64(t);
     else
-        rr(t, i->opsize, 0xf7, is_signed ? 7 : 6, H_R15);
+        emit_rm(&t->e, (struct how){.size = i->opsize, .rm_byte = byte}, OPC(byte ? 0xf6 : 0xf7), is_signed ? 7 : 6,
+                op_reg(H_R15));
     tr_set_partial(t, PARTIAL_DIV, 0, 0, rec);
     return true;
 }

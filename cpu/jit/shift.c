@@ -51,6 +51,15 @@ static struct jit_recipe shift_recipe(struct tr *t, const struct insn *i, bool m
                                .b = i->enc == ENC_MC ? SRC_M2 : SRC_NONE};
 }
 
+/* The register's upper half is cleared; flags stay. */
+static void zero_extend(struct tr *t, unsigned g)
+{
+    if (jit_host_of[g] >= 0)
+        emit_rm(&t->e, (struct how){.size = 4}, OPC(0x8b), (unsigned)jit_host_of[g], tr_gpr(g));
+    else
+        tr_zero_upper(t, g, 4);
+}
+
 /* By CL, flags wanted: they stay as they were if the count is zero. */
 static void shift_by_cl(struct tr *t, const struct insn *i, unsigned digit, bool mem)
 {
@@ -99,6 +108,63 @@ static void rotate(struct tr *t, const struct insn *i, unsigned digit, bool mem,
     tr_set_partial(t, PARTIAL_CFOF, FLAG_CF | FLAG_OF, live ? kept : 0, rec);
 }
 
+/*
+ * By CL, flags wanted: they stay if the count is zero. Else CF and OF follow from the result, and rotating it once back
+ * and once forth makes the host say so.
+ */
+static bool rotate_by_cl(struct tr *t, const struct insn *i, unsigned digit, bool mem)
+{
+    bool have = tr_can_have_host(t, FLAG_CF | FLAG_OF);
+    if ((mem || !have) && !tr_can_restore(t))
+        return false;
+    tr_begin_partial(t, PARTIAL_CFOF);
+    tr_begin(t, mem ? 0 : tr_bit(i->rm), false);
+    uint32_t rec = tr_slow(t, i);
+    if (mem) {
+        tr_ea(t, i);
+        tr_check(t, i->opsize, true, rec);
+    }
+    tr_host_or_slow(t, FLAG_CF | FLAG_OF, rec);
+    tr_store_partial(t, PARTIAL_CFOF);
+    struct opnd rm = mem ? op_r14() : tr_gpr(i->rm);
+    if (!mem && i->opsize == 4) /* zero-extended in any case */
+        zero_extend(t, i->rm);
+    uint8_t *none = skip_if_no_count(t, i);
+    shift_emit(t, i, digit, rm, -1);
+    shift_emit(t, i, digit ^ 1, rm, 1);
+    shift_emit(t, i, digit, rm, 1);
+    tr_store_partial(t, PARTIAL_CFOF);
+    patch_jump(&t->e, none, t->e.p);
+    tr_clobber(t);
+    tr_have_partial(t, PARTIAL_CFOF, rec);
+    return true;
+}
+
+/* RCL, RCR by one: the carry goes in, CF and OF come out. */
+bool tr_rotate_carry(struct tr *t, const struct insn *i)
+{
+    bool mem = !(i->flags & INSN_RM_REG);
+    if (i->enc != ENC_M1 && (i->enc != ENC_MI || count_of(i) != 1))
+        return false;
+    if (mem ? !tr_has_ea(t, i) : (bool)(i->rm & BYTE_HIGH))
+        return false;
+    if (mem ? !tr_can_restore_carry(t) : !tr_can_have_carry(t))
+        return false;
+    tr_begin_partial(t, PARTIAL_CFOF);
+    tr_begin(t, mem ? 0 : tr_bit(i->rm), false);
+    uint32_t rec = mem || !tr_can_have_host(t, FLAG_CF) ? tr_slow(t, i) : 0;
+    if (mem) {
+        tr_ea(t, i);
+        tr_check(t, i->opsize, true, rec);
+    }
+    tr_carry(t, rec);
+    shift_emit(t, i, i->op == OP_RCL ? 2 : 3, mem ? op_r14() : tr_gpr(i->rm), 1);
+    if (!mem)
+        tr_zero_upper(t, i->rm, i->opsize);
+    tr_set_partial(t, PARTIAL_CFOF, FLAG_CF | FLAG_OF, 0, rec);
+    return true;
+}
+
 bool tr_shift(struct tr *t, const struct insn *i)
 {
     int digit = shift_digit(i->op);
@@ -107,7 +173,7 @@ bool tr_shift(struct tr *t, const struct insn *i)
     if (digit < 0 || (!by_cl && !count_of(i)) || (mem ? !tr_has_ea(t, i) : (bool)(i->rm & BYTE_HIGH)))
         return false;
     if (live && by_cl && rotates)
-        return false;
+        return rotate_by_cl(t, i, (unsigned)digit, mem);
     if (rotates)
         tr_begin_partial(t, PARTIAL_CFOF);
     else if (by_cl && live)

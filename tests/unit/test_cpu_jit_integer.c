@@ -347,7 +347,7 @@ START_TEST(integer_programs_end_as_in_the_interpreter)
     rig_open_model(&a, "max");
     rig_open_model(&b, "max");
     b.v->jit = j;
-    for (unsigned n = 0; n < (is_long ? 100u : 1u) * PROGRAMS; n++)
+    for (unsigned n = 0; n < (is_long ? 20u : 1u) * PROGRAMS; n++)
         compare(&a, &b, s, &r);
     ck_assert_uint_gt(stats_get(&stats, "jit.entries", &found), PROGRAMS);
     rig_close(&a);
