@@ -33,6 +33,11 @@
 #define LAYOUT_COM3_PORT          0x3e8
 #define LAYOUT_COM4_PORT          0x2e8
 #define LAYOUT_COM_PORTS          8
+#define LAYOUT_IDE0_PORT          0x1f0 /* ide_command_bus_ops */
+#define LAYOUT_IDE0_CONTROL       0x3f6 /* ide_control_bus_ops */
+#define LAYOUT_IDE1_PORT          0x170
+#define LAYOUT_IDE1_CONTROL       0x376
+#define LAYOUT_IDE_PORTS          8
 #define LAYOUT_FIRMWARE_LOG_PORT  0x402 /* firmware_log_bus_ops */
 #define LAYOUT_FW_CFG_PORT        0x510 /* fw_cfg_bus_ops */
 #define LAYOUT_FW_CFG_PORTS       2
@@ -76,6 +81,8 @@
 #define LAYOUT_IRQ_RTC      8
 #define LAYOUT_IRQ_SCI      9 /* level, active high */
 #define LAYOUT_IRQ_FPU      13
+#define LAYOUT_IRQ_IDE0     14
+#define LAYOUT_IRQ_IDE1     15
 #define LAYOUT_IRQ_PIRQ_A   10 /* where firmware (SeaBIOS and OVMF too) routes PIRQA and PIRQB on the 8259 */
 #define LAYOUT_IRQ_PIRQ_C   11 /* PIRQC and PIRQD */
 #define LAYOUT_GSI_PIT      2
@@ -85,6 +92,7 @@
 /* ---- PCI functions, as device << 3 | function ---- */
 #define LAYOUT_PCI_HOST_DEVFN 0x00
 #define LAYOUT_PCI_ISA_DEVFN  0x08
+#define LAYOUT_PCI_IDE_DEVFN  0x09
 #define LAYOUT_PCI_PM_DEVFN   0x0b
 #define LAYOUT_PCI_VGA_DEVFN  0x10
 

@@ -191,15 +191,7 @@ static bool init_fw_cfg(struct board *b)
 
 /* ---- placing ---- */
 
-struct placement {
-    struct bus *bus;
-    uint64_t base, len;
-    const struct bus_ops *ops;
-    void *dev;
-    const char *name;
-};
-
-static bool place(const struct placement *p, struct error *e)
+bool board_place(const struct placement *p, struct error *e)
 {
     enum bus_error bad = bus_add(p->bus, p->base, p->len, p->ops, p->dev, p->name);
     return bad == BUS_OK || error_set(e, "%s at 0x%llx: %s", p->name, (unsigned long long)p->base, bus_error_text(bad));
@@ -228,7 +220,7 @@ static bool place_all(struct board *b, struct error *e)
         {mm, LAYOUT_LAPIC, LAYOUT_LAPIC_SIZE, &lapic_bus_ops, &b->lapics, "local APIC"},
     };
     for (size_t k = 0; k < ARRAY_LEN(all); k++)
-        if (!place(&all[k], e))
+        if (!board_place(&all[k], e))
             return false;
     return true;
 }
@@ -243,7 +235,7 @@ static bool place_vga(struct board *b, struct error *e)
         {b->cfg.mmio, LAYOUT_VGA_WINDOW, VGA_WINDOW_BYTES, &vga_window_bus_ops, &b->vga, "VGA window"},
     };
     for (size_t k = 0; b->cfg.vga && k < ARRAY_LEN(all); k++)
-        if (!place(&all[k], e))
+        if (!board_place(&all[k], e))
             return false;
     return true;
 }
@@ -257,8 +249,8 @@ static bool place_debug(struct board *b, struct error *e)
                                     &b->debug_exit, "isa-debug-exit"};
     const struct placement log = {c->ports,         LAYOUT_FIRMWARE_LOG_PORT, 1, &firmware_log_bus_ops,
                                   &b->firmware_log, "firmware's log"};
-    return (!c->debug_console || place(&console, e)) && (!c->debug_exit || place(&leave, e)) &&
-           (!c->firmware || place(&log, e));
+    return (!c->debug_console || board_place(&console, e)) && (!c->debug_exit || board_place(&leave, e)) &&
+           (!c->firmware || board_place(&log, e));
 }
 
 /* ---- life ---- */
@@ -308,9 +300,11 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
     b->built = true;
     init_timers_and_serial(b);
     init_system(b);
+    board_storage_init(b);
     if (!init_fw_cfg(b))
         return error_set(e, "out of memory");
-    if (!init_vga(b, e) || !place_all(b, e) || !place_vga(b, e) || !place_debug(b, e) || !init_cards(b, e))
+    if (!init_vga(b, e) || !place_all(b, e) || !place_vga(b, e) || !place_debug(b, e) || !board_storage_place(b, e) ||
+        !init_cards(b, e))
         return false;
     if (cfg->firmware) {
         if (!board_offer_firmware(b))
@@ -330,6 +324,7 @@ void board_fini(struct board *b)
     if (b->cfg.vga)
         vga_fini(&b->vga);
     fw_cfg_fini(&b->fw_cfg);
+    board_storage_fini(b);
     pci_host_fini(&b->pci);
     lapic_set_fini(&b->lapics);
 }
@@ -351,6 +346,7 @@ void board_reset(struct board *b)
     pci_host_reset(&b->pci);
     fpu_error_reset(&b->fpu_error);
     fw_cfg_reset(&b->fw_cfg);
+    board_storage_reset(b);
     if (b->cfg.firmware)
         board_set_boot_order(b, b->cfg.boot_order); /* once is over */
     if (b->cfg.vga) {
@@ -447,6 +443,7 @@ void board_save(const struct board *b, struct snap_writer *w)
     if (b->cfg.vga)
         vga_save(&b->vga, w);
     cards_save(&b->cards, w);
+    board_storage_save(b, w);
 }
 
 void board_load(struct board *b, struct snap_reader *r)
@@ -469,4 +466,5 @@ void board_load(struct board *b, struct snap_reader *r)
     if (b->cfg.vga)
         vga_load(&b->vga, r);
     cards_load(&b->cards, r);
+    board_storage_load(b, r);
 }

@@ -21,6 +21,7 @@
 #include "devices/lapic.h"
 #include "devices/pci_host.h"
 #include "devices/pic8259.h"
+#include "devices/piix_ide.h"
 #include "devices/pit8254.h"
 #include "devices/port92.h"
 #include "devices/reset_cf9.h"
@@ -28,6 +29,7 @@
 #include "devices/uart16550.h"
 #include "devices/vga.h"
 #include "frontends/machine/cards.h"
+#include "frontends/machine/drives.h"
 #include "frontends/machine/error.h"
 
 struct board_config {
@@ -92,6 +94,7 @@ struct board {
     struct reset_cf9 cf9;
     struct pci_host pci;
     struct acpi_pm pm;
+    struct piix_ide ide;
     struct fpu_error fpu_error;
     struct fw_cfg fw_cfg;
     struct debug_exit debug_exit;
@@ -100,6 +103,17 @@ struct board {
     struct vga vga; /* if cfg.vga */
     struct cards cards;
 };
+
+/* A register window on its bus. */
+struct placement {
+    struct bus *bus;
+    uint64_t base, len;
+    const struct bus_ops *ops;
+    void *dev;
+    const char *name;
+};
+
+bool board_place(const struct placement *p, struct error *e);
 
 /* Must not move afterwards. The vCPUs exist and get their interrupt sockets. */
 bool board_init(struct board *b, const struct board_config *cfg, struct error *e);
@@ -114,6 +128,14 @@ void board_set_boot_order(struct board *b, const char *letters);
 /* Writes the ACPI and MP tables, and what a BIOS data area says of base memory, into guest memory; *rsdp is ACPI's root
  * pointer's gpa. */
 bool board_install_tables(struct board *b, uint64_t *rsdp);
+/* frontends/machine/board_storage.c: the controllers of cfg.drives. */
+void board_storage_init(struct board *b);
+bool board_storage_place(struct board *b, struct error *e);
+void board_storage_reset(struct board *b);
+void board_storage_fini(struct board *b);
+void board_storage_save(const struct board *b, struct snap_writer *w);
+void board_storage_load(struct board *b, struct snap_reader *r);
+void board_storage_add_stats(struct board *b, struct stats *s);
 /* Every processor is halted with interrupts off: could time still wake one, or bring the outside something? */
 bool board_may_act(const struct board *b);
 void board_save(const struct board *b, struct snap_writer *w);

@@ -220,6 +220,7 @@ static bool build_board(struct machine *m, struct error *e)
                                .serial_tx = serial_tx,
                                .debug_tx = debug_tx,
                                .set_a20 = set_a20,
+                               .drives = &m->drives,
                                .firmware = m->has_firmware,
                                .boot_order = m->cfg.boot_order ? m->cfg.boot_order : "cad",
                                .boot_once = m->cfg.boot_once,
@@ -296,6 +297,7 @@ static void build_stats(struct machine *m)
         jit_register_stats(m->jit, &m->stats);
     mmu_register_stats(m->mmu, &m->stats);
     drives_add_stats(&m->drives, &m->stats);
+    board_storage_add_stats(&m->board, &m->stats);
     host_mm_add_stats(m->mm, &m->stats);
     hostside_add_stats(m->hostside, &m->stats);
     if (m->inspector)

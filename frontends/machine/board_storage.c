@@ -1,0 +1,72 @@
+/*
+ * The board's storage controllers: the drives of `-drive` on the PIIX3's IDE channels.
+ */
+#include "devices/layout.h"
+#include "frontends/machine/board.h"
+
+#include <string.h>
+
+static struct ide_drive_config ide_drive(struct board *b, unsigned n)
+{
+    const struct drive *d = drives_find(b->cfg.drives, DRIVE_IDE, n);
+    struct ide_drive_config c = {.number = n};
+    if (!d)
+        return c;
+    c.kind = d->cfg.is_cdrom ? IDE_CDROM : IDE_DISK;
+    c.block = d->block;
+    c.serial = d->cfg.serial;
+    return c;
+}
+
+void board_storage_init(struct board *b)
+{
+    const struct board_config *c = &b->cfg;
+    struct piix_ide_config ide = {
+        .clock = c->clock, .memory = c->memory, .bus = &b->pci.bus, .devfn = LAYOUT_PCI_IDE_DEVFN, .log = c->log};
+    ide.irq[0] = isa_irq_line(&b->isa, LAYOUT_IRQ_IDE0, 0);
+    ide.irq[1] = isa_irq_line(&b->isa, LAYOUT_IRQ_IDE1, 0);
+    for (unsigned n = 0; n < ARRAY_LEN(ide.drive); n++)
+        ide.drive[n] = ide_drive(b, n);
+    piix_ide_init(&b->ide, &ide);
+}
+
+bool board_storage_place(struct board *b, struct error *e)
+{
+    struct bus *io = b->cfg.ports;
+    struct ide_channel *c = b->ide.channel;
+    const struct placement all[] = {
+        {io, LAYOUT_IDE0_PORT, LAYOUT_IDE_PORTS, &ide_command_bus_ops, &c[0], "IDE 0"},
+        {io, LAYOUT_IDE0_CONTROL, 1, &ide_control_bus_ops, &c[0], "IDE 0 control"},
+        {io, LAYOUT_IDE1_PORT, LAYOUT_IDE_PORTS, &ide_command_bus_ops, &c[1], "IDE 1"},
+        {io, LAYOUT_IDE1_CONTROL, 1, &ide_control_bus_ops, &c[1], "IDE 1 control"},
+    };
+    for (size_t k = 0; k < ARRAY_LEN(all); k++)
+        if (!board_place(&all[k], e))
+            return false;
+    return true;
+}
+
+void board_storage_reset(struct board *b)
+{
+    piix_ide_reset(&b->ide);
+}
+
+void board_storage_fini(struct board *b)
+{
+    piix_ide_fini(&b->ide);
+}
+
+void board_storage_save(const struct board *b, struct snap_writer *w)
+{
+    piix_ide_save(&b->ide, w);
+}
+
+void board_storage_load(struct board *b, struct snap_reader *r)
+{
+    piix_ide_load(&b->ide, r);
+}
+
+void board_storage_add_stats(struct board *b, struct stats *s)
+{
+    piix_ide_add_stats(&b->ide, s);
+}
