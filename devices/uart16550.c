@@ -162,13 +162,20 @@ static void rx_accept(struct uart16550 *u, uint8_t byte)
     uart_update(u);
 }
 
-/* A guest that polls for input reads LSR over and over without sending; one that prints reads it a few times a
- * character. */
-#define POLLS_TO_LISTEN 64
+/* A guest that polls for input reads LSR over and over without sending, in a loop or (as firmware does) at every tick
+ * of a clock; one that prints reads it a few times a character. */
+#define POLLS_TO_LISTEN      64
+#define SLOW_POLLS_TO_LISTEN 8
+#define SLOW_POLLS_TIME                                                                                                \
+    200000000ull /* ns, at least, from the first of them; then it listens until it sets the                            \
+                    port up anew */
+
+/* A slow listener has little room for what it reads: it gets a few characters for each poll that found nothing. */
+#define SLOW_BURST 4
 
 static bool is_listening(const struct uart16550 *u)
 {
-    return !u->cfg.patient_sender || (u->ier & IER_RDA) || u->polls >= POLLS_TO_LISTEN;
+    return !u->cfg.patient_sender || (u->ier & IER_RDA) || (u->slow_listener ? u->burst : u->polls >= POLLS_TO_LISTEN);
 }
 
 static bool rx_wanted(const struct uart16550 *u)
@@ -186,6 +193,7 @@ static void rx_start(struct uart16550 *u)
 static void rx_expired(void *opaque)
 {
     struct uart16550 *u = opaque;
+    u->burst -= u->burst != 0;
     if (rx_wanted(u)) {
         uint8_t byte = u->backlog[u->backlog_head];
         u->backlog_head = (u->backlog_head + 1) % u->backlog_capacity;
@@ -336,6 +344,8 @@ static void uart_write8(void *dev, uint64_t offset, uint8_t v)
 {
     struct uart16550 *u = dev;
     bool dlab = u->lcr & LCR_DLAB;
+    if ((offset & 7) >= REG_IER && (offset & 7) <= REG_LCR)
+        u->slow_listener = false;
     switch (offset & 7) {
     case REG_DATA:
         if (dlab)
@@ -376,6 +386,19 @@ static uint8_t read_iir(struct uart16550 *u)
     return source | (fifos_on(u) ? IIR_FIFOS : 0);
 }
 
+/* A read of LSR found nothing. */
+static void count_poll(struct uart16550 *u)
+{
+    uint64_t now = clock_now(u->cfg.clock);
+    bool before = is_listening(u);
+    u->burst = SLOW_BURST;
+    if (u->polls < POLLS_TO_LISTEN && !u->polls++)
+        u->first_poll = now;
+    u->slow_listener |= u->polls >= SLOW_POLLS_TO_LISTEN && now - u->first_poll >= SLOW_POLLS_TIME;
+    if (!before && is_listening(u))
+        rx_start(u);
+}
+
 static uint8_t read_lsr(struct uart16550 *u)
 {
     uint8_t v = u->lsr_errors;
@@ -384,8 +407,8 @@ static uint8_t read_lsr(struct uart16550 *u)
     if (!u->tx.count)
         v |= LSR_THRE | LSR_TEMT;
     u->lsr_errors = 0;
-    if (!u->rx.count && u->polls < POLLS_TO_LISTEN && ++u->polls == POLLS_TO_LISTEN)
-        rx_start(u);
+    if (!u->rx.count)
+        count_poll(u);
     uart_update(u);
     return v;
 }
@@ -460,6 +483,7 @@ void uart16550_reset(struct uart16550 *u)
     u->rx = u->tx = (struct uart16550_fifo){.count = 0};
     u->thre_pending = u->rx_timeout = false;
     u->polls = 0;
+    u->slow_listener = false;
     uart_update(u);
     rx_start(u);
 }
@@ -499,10 +523,13 @@ void uart16550_save(const struct uart16550 *u, struct snap_writer *w)
     const uint8_t bytes[] = {u->ier,     u->fcr,        u->lcr,          u->mcr,        u->msr,
                              u->scratch, u->lsr_errors, u->thre_pending, u->rx_timeout, u->irq_level};
     section_name(u, name);
-    snap_begin(w, name, 1);
+    snap_begin(w, name, 2);
     snap_put_bytes(w, bytes, sizeof(bytes));
     snap_put_u16(w, u->divisor);
     snap_put_u32(w, u->polls);
+    snap_put_u64(w, u->first_poll);
+    snap_put_u8(w, u->slow_listener);
+    snap_put_u8(w, u->burst);
     fifo_save(&u->rx, w);
     fifo_save(&u->tx, w);
     timer_save(u->cfg.clock, &u->tx_timer, w);
@@ -531,7 +558,7 @@ void uart16550_load(struct uart16550 *u, struct snap_reader *r)
     char name[SNAP_NAME_MAX + 1];
     uint8_t *bytes[] = {&u->ier, &u->fcr, &u->lcr, &u->mcr, &u->msr, &u->scratch, &u->lsr_errors};
     section_name(u, name);
-    if (!snap_expect(r, name, 1))
+    if (!snap_expect(r, name, 2))
         return;
     for (unsigned i = 0; i < ARRAY_LEN(bytes); i++)
         *bytes[i] = snap_get_u8(r);
@@ -540,6 +567,9 @@ void uart16550_load(struct uart16550 *u, struct snap_reader *r)
     u->irq_level = snap_get_u8(r) != 0;
     u->divisor = snap_get_u16(r);
     u->polls = snap_get_u32(r);
+    u->first_poll = snap_get_u64(r);
+    u->slow_listener = snap_get_u8(r) != 0;
+    u->burst = snap_get_u8(r);
     fifo_load(&u->rx, r);
     fifo_load(&u->tx, r);
     timer_load(u->cfg.clock, &u->tx_timer, r);

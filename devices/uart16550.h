@@ -50,8 +50,11 @@ struct uart16550 {
     struct timer tx_timer, rx_timer, timeout_timer;
     uint8_t *backlog; /* owned */
     size_t backlog_head, backlog_count, backlog_capacity;
-    uint32_t polls;   /* reads of LSR that found nothing, since the last character was sent; saturates */
-    uint64_t refused; /* input bytes beyond the backlog's limit */
+    uint32_t polls;      /* reads of LSR that found nothing, since the last character was sent; saturates */
+    uint64_t first_poll; /* clock time of the first of them */
+    uint8_t burst;       /* characters that a slow listener gets before its next poll that finds nothing */
+    bool slow_listener;  /* reads LSR now and then, as firmware does at each tick */
+    uint64_t refused;    /* input bytes beyond the backlog's limit */
 };
 
 extern const struct bus_ops uart16550_bus_ops; /* 8 ports */

@@ -342,6 +342,32 @@ START_TEST(loaded_port_behaves_as_the_saved_one)
 }
 END_TEST
 
+START_TEST(guest_that_polls_now_and_then_gets_a_few_characters_a_poll)
+{
+    struct rig g;
+    rig_init(&g);
+    g.uart.cfg.patient_sender = true;
+    wr(&g, IIR, 0x01); /* FIFOs */
+    receive(&g, "0123456789");
+    for (unsigned k = 0; k < 6; k++) { /* one that prints: a few reads, then a character */
+        ck_assert(!(rd(&g, LSR) & 0x01));
+        run_for(&g.clock, 55000000);
+        wr(&g, DATA, 'x');
+        run_for(&g.clock, 55000000);
+    }
+    unsigned got = 0, polls = 0;
+    while (got < 10 && polls++ < 20) { /* one that looks for input at each tick */
+        run_for(&g.clock, 55000000);
+        unsigned before = got;
+        for (; rd(&g, LSR) & 0x01; got++)
+            ck_assert_uint_eq(rd(&g, DATA), '0' + got);
+        ck_assert_uint_le(got - before, 4);
+    }
+    ck_assert_uint_eq(got, 10);
+    uart16550_fini(&g.uart);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("uart16550");
@@ -360,6 +386,7 @@ static Suite *suite(void)
     tcase_add_test(t, clearing_the_fifo_drops_it_and_not_the_backlog);
     tcase_add_test(t, any_sequence_of_accesses_is_survived);
     tcase_add_test(t, loaded_port_behaves_as_the_saved_one);
+    tcase_add_test(t, guest_that_polls_now_and_then_gets_a_few_characters_a_poll);
     suite_add_tcase(s, t);
     return s;
 }
