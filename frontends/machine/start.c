@@ -220,7 +220,6 @@ static bool build_board(struct machine *m, struct error *e)
                                .serial_tx = serial_tx,
                                .debug_tx = debug_tx,
                                .set_a20 = set_a20,
-                               .drives = &m->drives,
                                .firmware = m->has_firmware,
                                .boot_order = m->cfg.boot_order ? m->cfg.boot_order : "cad",
                                .boot_once = m->cfg.boot_once,
