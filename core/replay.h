@@ -9,7 +9,16 @@
 
 #include "core/types.h"
 
-enum input_source { INPUT_SERIAL0, INPUT_SERIAL1, INPUT_KEYBOARD, INPUT_CONTROL, INPUT_NET, INPUT_SOURCE_COUNT };
+/* INPUT_KEYBOARD, INPUT_MOUSE: core/keys.h. */
+enum input_source {
+    INPUT_SERIAL0,
+    INPUT_SERIAL1,
+    INPUT_KEYBOARD,
+    INPUT_CONTROL,
+    INPUT_NET,
+    INPUT_MOUSE,
+    INPUT_SOURCE_COUNT
+};
 
 typedef void input_fn(void *opaque, const uint8_t *bytes, size_t len);
 

@@ -101,13 +101,25 @@ static void define_keyboard(struct aml *a)
     aml_end(a, device);
 }
 
+static void define_mouse(struct aml *a)
+{
+    size_t device = isa_device(a, "MOU", "PNP0F13");
+    aml_define_integer(a, "_STA", STA_PRESENT);
+    struct aml_resources r = aml_resources_begin(a, "_CRS");
+    aml_res_irq(a, LAYOUT_IRQ_MOUSE);
+    aml_resources_end(a, &r);
+    aml_end(a, device);
+}
+
 static void define_isa(struct aml *a, const struct acpi_tables_config *cfg)
 {
     size_t bridge = aml_device(a, "ISA");
     aml_define_integer(a, "_ADR", LAYOUT_PCI_ISA_DEVFN >> 3 << 16 | (LAYOUT_PCI_ISA_DEVFN & 7));
     define_rtc(a);
-    if (cfg->keyboard)
+    if (cfg->keyboard) {
         define_keyboard(a);
+        define_mouse(a);
+    }
     for (unsigned n = 0; n < cfg->com_ports && n < 4; n++)
         define_com(a, n);
     aml_end(a, bridge);

@@ -80,6 +80,7 @@
 #define LAYOUT_IRQ_COM1     4 /* COM3 too */
 #define LAYOUT_IRQ_RTC      8
 #define LAYOUT_IRQ_SCI      9 /* level, active high */
+#define LAYOUT_IRQ_MOUSE    12
 #define LAYOUT_IRQ_FPU      13
 #define LAYOUT_IRQ_IDE0     14
 #define LAYOUT_IRQ_IDE1     15

@@ -119,13 +119,31 @@ static void init_timers_and_serial(struct board *b)
     input_set_sink(c->input, INPUT_SERIAL0, uart16550_receive, &b->com1);
 }
 
+static void init_input(struct board *b)
+{
+    const struct device_signal ready = {kbc8042_ready, &b->kbc};
+    const struct ps2_keyboard_config keyboard = {.clock = b->cfg.clock, .ready = ready, .log = b->cfg.log};
+    const struct ps2_mouse_config mouse = {.ready = ready, .log = b->cfg.log};
+    ps2_keyboard_init(&b->keyboard, &keyboard);
+    ps2_mouse_init(&b->mouse, &mouse);
+    input_set_sink(b->cfg.input, INPUT_KEYBOARD, ps2_keyboard_input, &b->keyboard);
+    input_set_sink(b->cfg.input, INPUT_MOUSE, ps2_mouse_input, &b->mouse);
+}
+
 static void init_system(struct board *b)
 {
     const struct board_config *c = &b->cfg;
     const struct device_signal reset = {c->reset, c->ctx}, power_off = {c->power_off, c->ctx};
     a20_gate_init(&b->a20, on_a20, b);
-    struct kbc8042_config kbc = {
-        .irq = isa_irq_line(&b->isa, LAYOUT_IRQ_KEYBOARD, 0), .a20 = &b->a20, .reset = reset, .log = c->log};
+    struct kbc8042_config kbc = {.irq = isa_irq_line(&b->isa, LAYOUT_IRQ_KEYBOARD, 0),
+                                 .aux_irq = isa_irq_line(&b->isa, LAYOUT_IRQ_MOUSE, 0),
+                                 .clock = c->clock,
+                                 .keyboard = &b->keyboard,
+                                 .mouse = &b->mouse,
+                                 .a20 = &b->a20,
+                                 .reset = reset,
+                                 .log = c->log};
+    init_input(b);
     struct port92_config port92 = {.a20 = &b->a20, .reset = reset};
     struct acpi_pm_config pm = {.clock = c->clock,
                                 .sci = isa_irq_line(&b->isa, LAYOUT_IRQ_SCI, 0),
@@ -340,6 +358,8 @@ void board_reset(struct board *b)
     uart16550_reset(&b->com1);
     a20_gate_reset(&b->a20);
     kbc8042_reset(&b->kbc);
+    ps2_keyboard_reset(&b->keyboard);
+    ps2_mouse_reset(&b->mouse);
     port92_reset(&b->port92);
     reset_cf9_reset(&b->cf9);
     acpi_pm_reset(&b->pm);
@@ -405,7 +425,7 @@ bool board_install_tables(struct board *b, uint64_t *rsdp)
                                      .topology = c->topology,
                                      .pci_window = LAYOUT_PCI_MMIO,
                                      .com_ports = 1,
-                                     .keyboard = false,
+                                     .keyboard = true,
                                      .vga = c->vga};
     struct acpi_image image;
     if (!acpi_tables_build(&cfg, &image))
@@ -434,6 +454,8 @@ void board_save(const struct board *b, struct snap_writer *w)
     uart16550_save(&b->com1, w);
     a20_gate_save(&b->a20, w);
     kbc8042_save(&b->kbc, w);
+    ps2_keyboard_save(&b->keyboard, w);
+    ps2_mouse_save(&b->mouse, w);
     port92_save(&b->port92, w);
     reset_cf9_save(&b->cf9, w);
     acpi_pm_save(&b->pm, w);
@@ -457,6 +479,8 @@ void board_load(struct board *b, struct snap_reader *r)
     uart16550_load(&b->com1, r);
     a20_gate_load(&b->a20, r);
     kbc8042_load(&b->kbc, r);
+    ps2_keyboard_load(&b->keyboard, r);
+    ps2_mouse_load(&b->mouse, r);
     port92_load(&b->port92, r);
     reset_cf9_load(&b->cf9, r);
     acpi_pm_load(&b->pm, r);

@@ -90,6 +90,8 @@ struct board {
     struct rtc_cmos rtc;
     struct a20_gate a20;
     struct kbc8042 kbc;
+    struct ps2_keyboard keyboard;
+    struct ps2_mouse mouse;
     struct port92 port92;
     struct reset_cf9 cf9;
     struct pci_host pci;

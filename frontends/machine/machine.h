@@ -108,6 +108,8 @@ uint64_t machine_cpu_digest(const struct machine *m, unsigned cpu);
 /* -audit events: what was touched after every MMU event, everything every AUDIT_FULL_EVENTS of them. ctx is the
  * machine. */
 void machine_audit_event(void *ctx);
+/* frontends/machine/run.c: receives INPUT_CONTROL. */
+void machine_control_input(void *machine, const uint8_t *bytes, size_t len);
 /* Ends the block that is running, so that a request is seen. */
 void machine_attention(struct machine *m);
 

@@ -364,10 +364,50 @@ enum machine_exit machine_run_to(struct machine *m, uint64_t icount)
     return why;
 }
 
-void machine_serial_input(struct machine *m, const void *bytes, size_t len)
+static void post(struct machine *m, enum input_source source, const void *bytes, size_t len)
 {
     m->input_bytes += len;
     if (m->lockstep)
-        lockstep_note_input(m->lockstep, bytes, len);
-    input_post(&m->input, INPUT_SERIAL0, m->clock.icount, bytes, len);
+        lockstep_note_input(m->lockstep, source, bytes, len);
+    input_post(&m->input, source, m->clock.icount, bytes, len);
+}
+
+void machine_serial_input(struct machine *m, const void *bytes, size_t len)
+{
+    post(m, INPUT_SERIAL0, bytes, len);
+}
+
+void machine_key_input(struct machine *m, const uint8_t *events, size_t len)
+{
+    post(m, INPUT_KEYBOARD, events, len);
+}
+
+static int16_t clamp16(int v)
+{
+    return (int16_t)(v < INT16_MIN ? INT16_MIN : v > INT16_MAX ? INT16_MAX : v);
+}
+
+void machine_mouse_input(struct machine *m, int dx, int dy, int wheel, unsigned buttons)
+{
+    uint16_t x = (uint16_t)clamp16(dx), y = (uint16_t)clamp16(dy);
+    int8_t z = (int8_t)(wheel < INT8_MIN ? INT8_MIN : wheel > INT8_MAX ? INT8_MAX : wheel);
+    uint8_t event[MOUSE_EVENT] = {(uint8_t)x, (uint8_t)(x >> 8), (uint8_t)y, (uint8_t)(y >> 8), (uint8_t)z, (uint8_t)buttons};
+    post(m, INPUT_MOUSE, event, sizeof event);
+}
+
+void machine_button(struct machine *m, enum machine_button button)
+{
+    uint8_t byte = (uint8_t)button;
+    post(m, INPUT_CONTROL, &byte, 1);
+}
+
+/* The machine's end of machine_button(). */
+void machine_control_input(void *machine, const uint8_t *bytes, size_t len)
+{
+    struct machine *m = machine;
+    for (size_t k = 0; k < len; k++)
+        if (bytes[k] == MACHINE_BUTTON_RESET)
+            m->want.reset = true;
+        else if (bytes[k] == MACHINE_BUTTON_POWER)
+            acpi_pm_press_power_button(&m->board.pm);
 }

@@ -341,6 +341,7 @@ bool machine_build(struct machine *m, struct error *e)
     trace_init(&m->trace, &m->clock);
     stats_init(&m->stats);
     input_init(&m->input);
+    input_set_sink(&m->input, INPUT_CONTROL, machine_control_input, m);
     bus_init(&m->ports, "port", 0x10000, &m->log);
     bus_init(&m->mmio, "mmio", 0, &m->log);
     if (!m->cfg.smp.sockets)

@@ -149,6 +149,12 @@ uint64_t machine_digest(const struct machine *m);
 unsigned machine_pollfds(struct machine *m, struct pollfd *fds, unsigned max, uint64_t *ns);
 /* Bytes for the serial port, at the present position. */
 void machine_serial_input(struct machine *m, const void *bytes, size_t len);
+/* Keys, as pairs of bytes, and movements of the mouse, as core/keys.h says; at the present position. */
+void machine_key_input(struct machine *m, const uint8_t *events, size_t len);
+void machine_mouse_input(struct machine *m, int dx, int dy, int wheel, unsigned buttons);
+/* What a person does to the machine as a whole: its buttons. */
+enum machine_button { MACHINE_BUTTON_RESET, MACHINE_BUTTON_POWER };
+void machine_button(struct machine *m, enum machine_button button);
 
 bool machine_save(struct machine *m, const char *path, struct error *e);
 /* Into a machine made from the same configuration. A damaged or foreign file is refused with a reason. */
