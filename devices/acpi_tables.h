@@ -17,7 +17,7 @@ struct acpi_tables_config {
     struct cpu_topology topology; /* gives the APIC IDs; all zero: 0..cpu_count-1 */
     uint32_t pci_window;          /* first address of the PCI memory window: at or above the end of RAM below 4 GiB */
     unsigned com_ports;           /* COM1.. that exist, 0..4 */
-    bool keyboard;                /* an 8042 with a keyboard and a mouse on it; without one systems had better not probe */
+    bool keyboard; /* an 8042 with a keyboard and a mouse on it; without one systems had better not probe */
     bool vga;
 };
 

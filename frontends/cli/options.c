@@ -633,7 +633,9 @@ static const struct option_row rows[] = {
     {"no-reboot", NULL, opt_no_reboot, "exit instead of resetting"},
     {"rtc", "base=T", opt_rtc, "clock at power-on (default 2020-01-01)"},
     {"input-script", "FILE", opt_input_script,
-     "type by script: wait \"TEXT\", send \"TEXT\", delay MS, savevm \"FILE\", quit"},
+     "type by script: wait \"TEXT\", send \"TEXT\", delay MS, sendkey KEYS, type \"TEXT\", waitscreen \"TEXT\", "
+     "screendump "
+     "\"FILE\", screentext \"FILE\", savevm \"FILE\", quit"},
     {"loadvm", "FILE", opt_loadvm, "go on from a saved machine"},
     {"timeout", "S", opt_timeout, "stop after S seconds of real time (exit code 6)"},
     {"vtimeout", "S", opt_vtimeout, "stop after S seconds of virtual time (exit code 8)"},

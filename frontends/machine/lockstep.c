@@ -16,7 +16,8 @@ enum heard_kind { HEARD_INPUT, HEARD_POLL, HEARD_WAIT };
 /* What came from outside, in order. */
 struct heard {
     enum heard_kind kind;
-    uint64_t value; /* POLL: the answer; WAIT: ns; INPUT: length */
+    uint64_t value;           /* POLL: the answer; WAIT: ns; INPUT: length */
+    enum input_source source; /* INPUT */
     uint8_t *bytes;
     struct heard *next;
 };
@@ -33,7 +34,7 @@ struct lockstep {
 
 /* ---- the outside, heard by one and told to the other ---- */
 
-static void hear(struct lockstep *l, enum heard_kind kind, uint64_t value, const void *bytes)
+static struct heard *hear(struct lockstep *l, enum heard_kind kind, uint64_t value, const void *bytes)
 {
     struct heard *h = alloc_zeroed(1, sizeof *h);
     h->kind = kind;
@@ -44,11 +45,12 @@ static void hear(struct lockstep *l, enum heard_kind kind, uint64_t value, const
     }
     *l->last = h;
     l->last = &h->next;
+    return h;
 }
 
-void lockstep_note_input(struct lockstep *l, const void *bytes, size_t len)
+void lockstep_note_input(struct lockstep *l, enum input_source source, const void *bytes, size_t len)
 {
-    hear(l, HEARD_INPUT, len, bytes);
+    hear(l, HEARD_INPUT, len, bytes)->source = source;
 }
 
 static void heard_drop(struct lockstep *l)
@@ -65,7 +67,7 @@ static void heard_drop(struct lockstep *l)
 static uint64_t tell(struct lockstep *l, enum heard_kind kind)
 {
     while (l->first && l->first->kind == HEARD_INPUT) {
-        machine_serial_input(l->twin, l->first->bytes, l->first->value);
+        machine_input(l->twin, l->first->source, l->first->bytes, l->first->value);
         heard_drop(l);
     }
     if (!l->first || l->first->kind != kind) {

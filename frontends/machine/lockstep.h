@@ -10,7 +10,7 @@
 
 #include "frontends/machine/machine.h"
 
-/* Bytes were typed into the machine at its present position. */
-void lockstep_note_input(struct lockstep *l, const void *bytes, size_t len);
+/* Input came to the machine at its present position. */
+void lockstep_note_input(struct lockstep *l, enum input_source source, const void *bytes, size_t len);
 
 #endif

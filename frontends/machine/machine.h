@@ -37,6 +37,11 @@ struct machine_requests {
     uint8_t debug_exit_code;
     char **save_path; /* owned, and so are the strings; all at one boundary */
     size_t saves;
+    struct machine_shot {
+        char *path; /* owned */
+        bool as_text;
+    } * shots; /* of the screen, in order */
+    size_t shot_count;
 };
 
 struct machine {
@@ -91,7 +96,7 @@ struct machine {
     uint64_t events, audits, resets, input_bytes;
 };
 
-/* frontends/machine/run.c: drops the saves that are still asked for. */
+/* frontends/machine/run.c: drops the files that are still asked for. */
 void machine_forget_saves(struct machine *m);
 /* frontends/machine/memory.c: slots and the memory map. */
 bool machine_build_memory(struct machine *m, struct error *e);
@@ -108,6 +113,8 @@ uint64_t machine_cpu_digest(const struct machine *m, unsigned cpu);
 /* -audit events: what was touched after every MMU event, everything every AUDIT_FULL_EVENTS of them. ctx is the
  * machine. */
 void machine_audit_event(void *ctx);
+/* frontends/machine/run.c: posts input at the present position, and tells the twin. */
+void machine_input(struct machine *m, enum input_source source, const void *bytes, size_t len);
 /* frontends/machine/run.c: receives INPUT_CONTROL. */
 void machine_control_input(void *machine, const uint8_t *bytes, size_t len);
 /* Ends the block that is running, so that a request is seen. */

@@ -4,10 +4,12 @@
  * Nothing in here may depend on when the front end polls: chunks of vcpu_run() end wherever they like without the guest
  * noticing.
  */
+#include "core/keys.h"
 #include "frontends/machine/debug.h"
 #include "frontends/machine/hostside.h"
 #include "frontends/machine/lockstep.h"
 #include "frontends/machine/machine.h"
+#include "frontends/machine/screen.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +32,23 @@ void machine_forget_saves(struct machine *m)
         free(m->want.save_path[--m->want.saves]);
     free(m->want.save_path);
     m->want.save_path = NULL;
+    while (m->want.shot_count)
+        free(m->want.shots[--m->want.shot_count].path);
+    free(m->want.shots);
+    m->want.shots = NULL;
+}
+
+static bool act_shots(const struct machine *m)
+{
+    struct error e;
+    bool ok = true;
+    for (size_t k = 0; k < m->want.shot_count && ok && !m->cfg.is_twin; k++) {
+        const struct machine_shot *s = &m->want.shots[k];
+        ok = s->as_text ? machine_screentext_write(m, s->path, &e) : machine_screendump(m, s->path, &e);
+    }
+    if (!ok)
+        log_error("%s", e.text);
+    return ok;
 }
 
 static bool act_save(struct machine *m)
@@ -40,6 +59,7 @@ static bool act_save(struct machine *m)
         ok = machine_save(m, m->want.save_path[k], &e);
     if (!ok)
         log_error("%s", e.text);
+    ok = act_shots(m) && ok;
     machine_forget_saves(m);
     return ok;
 }
@@ -73,7 +93,7 @@ static bool act_requests(struct machine *m, enum machine_exit *why)
         *why = MACHINE_PAUSED;
         return false;
     }
-    if (m->want.save_path && !act_save(m)) {
+    if ((m->want.save_path || m->want.shots) && !act_save(m)) {
         *why = MACHINE_SCRIPT_FAILED;
         return false;
     }
@@ -364,7 +384,7 @@ enum machine_exit machine_run_to(struct machine *m, uint64_t icount)
     return why;
 }
 
-static void post(struct machine *m, enum input_source source, const void *bytes, size_t len)
+void machine_input(struct machine *m, enum input_source source, const void *bytes, size_t len)
 {
     m->input_bytes += len;
     if (m->lockstep)
@@ -374,12 +394,12 @@ static void post(struct machine *m, enum input_source source, const void *bytes,
 
 void machine_serial_input(struct machine *m, const void *bytes, size_t len)
 {
-    post(m, INPUT_SERIAL0, bytes, len);
+    machine_input(m, INPUT_SERIAL0, bytes, len);
 }
 
 void machine_key_input(struct machine *m, const uint8_t *events, size_t len)
 {
-    post(m, INPUT_KEYBOARD, events, len);
+    machine_input(m, INPUT_KEYBOARD, events, len);
 }
 
 static int16_t clamp16(int v)
@@ -391,14 +411,15 @@ void machine_mouse_input(struct machine *m, int dx, int dy, int wheel, unsigned 
 {
     uint16_t x = (uint16_t)clamp16(dx), y = (uint16_t)clamp16(dy);
     int8_t z = (int8_t)(wheel < INT8_MIN ? INT8_MIN : wheel > INT8_MAX ? INT8_MAX : wheel);
-    uint8_t event[MOUSE_EVENT] = {(uint8_t)x, (uint8_t)(x >> 8), (uint8_t)y, (uint8_t)(y >> 8), (uint8_t)z, (uint8_t)buttons};
-    post(m, INPUT_MOUSE, event, sizeof event);
+    uint8_t event[MOUSE_EVENT] = {(uint8_t)x,        (uint8_t)(x >> 8), (uint8_t)y,
+                                  (uint8_t)(y >> 8), (uint8_t)z,        (uint8_t)buttons};
+    machine_input(m, INPUT_MOUSE, event, sizeof event);
 }
 
 void machine_button(struct machine *m, enum machine_button button)
 {
     uint8_t byte = (uint8_t)button;
-    post(m, INPUT_CONTROL, &byte, 1);
+    machine_input(m, INPUT_CONTROL, &byte, 1);
 }
 
 /* The machine's end of machine_button(). */

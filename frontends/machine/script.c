@@ -1,5 +1,6 @@
 #include "frontends/machine/script.h"
 
+#include "core/keys.h"
 #include "core/snapshot.h"
 #include "frontends/machine/file.h"
 #include "frontends/machine/text_match.h"
@@ -8,16 +9,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum script_verb { SCRIPT_WAIT, SCRIPT_SEND, SCRIPT_DELAY, SCRIPT_SAVEVM, SCRIPT_QUIT };
+enum script_verb {
+    SCRIPT_WAIT,
+    SCRIPT_SEND,
+    SCRIPT_DELAY,
+    SCRIPT_SAVEVM,
+    SCRIPT_QUIT,
+    SCRIPT_SENDKEY,
+    SCRIPT_TYPE,
+    SCRIPT_WAITSCREEN,
+    SCRIPT_SCREENDUMP,
+    SCRIPT_SCREENTEXT
+};
 
 static const struct {
     const char *name;
     bool text; /* takes a quoted argument */
     bool number;
 } verbs[] = {
-    [SCRIPT_WAIT] = {"wait", true, false},   [SCRIPT_SEND] = {"send", true, false},
-    [SCRIPT_DELAY] = {"delay", false, true}, [SCRIPT_SAVEVM] = {"savevm", true, false},
+    [SCRIPT_WAIT] = {"wait", true, false},
+    [SCRIPT_SEND] = {"send", true, false},
+    [SCRIPT_DELAY] = {"delay", false, true},
+    [SCRIPT_SAVEVM] = {"savevm", true, false},
     [SCRIPT_QUIT] = {"quit", false, false},
+    [SCRIPT_SENDKEY] = {"sendkey", true, false},
+    [SCRIPT_TYPE] = {"type", true, false},
+    [SCRIPT_WAITSCREEN] = {"waitscreen", true, false},
+    [SCRIPT_SCREENDUMP] = {"screendump", true, false},
+    [SCRIPT_SCREENTEXT] = {"screentext", true, false},
 };
 
 struct script_line {
@@ -39,6 +58,7 @@ struct script {
 
 /* ---- reading ---- */
 
+#define SCREEN_NS 20000000ull               /* between looks at the screen */
 #define DELAY_MAX (CLOCK_HORIZON / 1000000) /* milliseconds */
 
 static int hex_digit(char c)
@@ -61,13 +81,30 @@ static int escape_read(const char **p)
     return v;
 }
 
+/* A word without quotes. */
+static bool word_read(struct script_line *l, const char **p)
+{
+    l->len = strcspn(*p, " \t\r");
+    memcpy(l->text, *p, l->len);
+    *p += l->len;
+    return l->len > 0;
+}
+
+static bool keys_are_known(const struct script_line *l)
+{
+    uint8_t events[KEY_CHORD_BYTES];
+    const char *bad;
+    size_t bad_len;
+    return l->verb != SCRIPT_SENDKEY || key_chord_events(l->text, events, &bad, &bad_len);
+}
+
 static bool text_read(struct script_line *l, const char **p)
 {
-    if (**p != '"')
-        return false;
     l->text = calloc(1, strlen(*p) + 1);
     if (!l->text)
         return false;
+    if (**p != '"')
+        return l->verb == SCRIPT_SENDKEY && word_read(l, p);
     for ((*p)++; **p && **p != '"';) {
         int c = (unsigned char)*(*p)++;
         if (c == '\\')
@@ -108,7 +145,7 @@ static bool line_parse(struct script_line *l, const char *p)
             return false;
     }
     p = blanks_skip(p);
-    return !*p || *p == '#';
+    return (!*p || *p == '#') && keys_are_known(l);
 }
 
 static bool lines_parse(struct script *s, struct file *f, struct error *e)
@@ -130,10 +167,11 @@ static bool lines_parse(struct script *s, struct file *f, struct error *e)
         s->lines = grown;
         s->lines[s->count] = (struct script_line){0};
         if (!line_parse(&s->lines[s->count++], text))
-            return error_set(
-                e,
-                "input script '%s', line %u: expected wait \"TEXT\", send \"TEXT\", delay MS, savevm \"FILE\" or quit",
-                f->path, number);
+            return error_set(e,
+                             "input script '%s', line %u: expected wait \"TEXT\", send \"TEXT\", delay MS, sendkey "
+                             "KEYS, type \"TEXT\", "
+                             "waitscreen \"TEXT\", screendump \"FILE\", screentext \"FILE\", savevm \"FILE\" or quit",
+                             f->path, number);
     }
     return true;
 }
@@ -142,11 +180,46 @@ static bool lines_parse(struct script *s, struct file *f, struct error *e)
 
 static void script_advance(struct script *s);
 
-static void delay_over(void *opaque)
+/* Does the screen show what is waited for? */
+static bool screen_shows(const struct script *s)
+{
+    char *text = s->ops.screentext(s->ops.ctx);
+    bool found = text && strstr(text, s->lines[s->at].text);
+    free(text);
+    return found;
+}
+
+static void look_later(struct script *s)
+{
+    timer_arm(s->clock, &s->timer, clock_now(s->clock) + SCREEN_NS);
+}
+
+static void time_over(void *opaque)
 {
     struct script *s = opaque;
+    if (s->at >= s->count) /* a damaged snapshot's */
+        return;
+    if (s->lines[s->at].verb == SCRIPT_WAITSCREEN && !screen_shows(s)) {
+        look_later(s);
+        return;
+    }
     s->at++;
     script_advance(s);
+}
+
+static void press(struct script *s, const char *keys)
+{
+    uint8_t events[KEY_CHORD_BYTES];
+    const char *bad;
+    size_t bad_len, n = key_chord_events(keys, events, &bad, &bad_len);
+    input_post(s->queue, INPUT_KEYBOARD, s->clock->icount, events, n);
+}
+
+static void type(struct script *s, const char *text)
+{
+    uint8_t events[KEY_CHORD_BYTES];
+    for (; *text; text++)
+        input_post(s->queue, INPUT_KEYBOARD, s->clock->icount, events, key_char_events(*text, events));
 }
 
 /* Executes the current line. True: go on with the next; false: it waits, or was the last. */
@@ -160,6 +233,19 @@ static bool line_run(struct script *s)
     case SCRIPT_DELAY:
         timer_arm(s->clock, &s->timer, clock_now(s->clock) + l->number * 1000000);
         return false;
+    case SCRIPT_WAITSCREEN:
+        look_later(s);
+        return false;
+    case SCRIPT_SENDKEY:
+        press(s, l->text);
+        break;
+    case SCRIPT_TYPE:
+        type(s, l->text);
+        break;
+    case SCRIPT_SCREENDUMP:
+    case SCRIPT_SCREENTEXT:
+        s->ops.screen(s->ops.ctx, l->text, l->verb == SCRIPT_SCREENTEXT);
+        break;
     case SCRIPT_SEND:
         input_post(s->queue, INPUT_SERIAL0, s->clock->icount, l->text, l->len);
         break;
@@ -216,7 +302,7 @@ struct script *script_load(const char *path, struct vclock *clock, struct input_
     s->clock = clock;
     s->queue = queue;
     s->ops = *ops;
-    timer_init(&s->timer, delay_over, s);
+    timer_init(&s->timer, time_over, s);
     return s;
 }
 

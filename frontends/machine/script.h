@@ -4,6 +4,10 @@
  *   wait "TEXT"      goes on when the serial port has printed TEXT
  *   send "TEXT"      types TEXT (C escapes \n \r \t \e \\ \" \xHH), paced by the serial port's virtual baud rate
  *   delay MS         goes on after MS milliseconds of virtual time
+ *   sendkey KEYS     presses and releases keys together: "ret", "ctrl-alt-delete" (names as in core/keys.def)
+ *   type "TEXT"      types TEXT on the keyboard, as a US keyboard has it
+ *   waitscreen "TEXT"  goes on when the text of the screen contains TEXT: looked at every 20 ms of virtual time
+ *   screendump "FILE", screentext "FILE"  write the screen as a picture, as text, at the next instruction boundary
  *   savevm "FILE"    saves the machine at the next instruction boundary
  *   quit             ends the run
  * One command a line; # begins a comment. The position in the script is part of a snapshot, so a loaded run goes on
@@ -25,6 +29,8 @@ struct snap_reader;
 struct script_ops {
     void *ctx;
     void (*savevm)(void *ctx, const char *path);
+    void (*screen)(void *ctx, const char *path, bool as_text);
+    char *(*screentext)(void *ctx); /* of now, to be freed; NULL: none. Called between instructions */
     void (*quit)(void *ctx);
 };
 
@@ -36,7 +42,7 @@ void script_free(struct script *s);
 void script_start(struct script *s);
 /* A byte came out of the serial port. */
 void script_output(struct script *s, uint8_t byte);
-/* Is it in the middle of a delay? */
+/* Does it wait for time: in the middle of a delay, or looking at the screen? */
 bool script_is_delayed(const struct script *s);
 void script_save(const struct script *s, struct snap_writer *w);
 void script_restore(struct script *s, struct snap_reader *r);

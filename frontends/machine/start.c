@@ -6,6 +6,7 @@
 #include "devices/layout.h"
 #include "frontends/machine/hostside.h"
 #include "frontends/machine/machine.h"
+#include "frontends/machine/screen.h"
 #include "frontends/machine/text_match.h"
 #include "mmu/ept/ept.h"
 
@@ -64,6 +65,21 @@ static void want_pause(void *ctx)
     struct machine *m = ctx;
     m->want.disk_full = true;
     machine_attention(m);
+}
+
+static void want_shot(void *ctx, const char *path, bool as_text)
+{
+    struct machine *m = ctx;
+    char *copy = alloc_zeroed(1, strlen(path) + 1);
+    memcpy(copy, path, strlen(path));
+    m->want.shots = alloc_resize(m->want.shots, m->want.shot_count + 1, sizeof *m->want.shots);
+    m->want.shots[m->want.shot_count++] = (struct machine_shot){copy, as_text};
+    machine_attention(m);
+}
+
+static char *screen_now(void *ctx)
+{
+    return machine_screentext(ctx);
 }
 
 static void watch_marker(struct machine *m, uint8_t byte)
@@ -328,7 +344,8 @@ static bool build_files(struct machine *m, struct error *e)
 
 static bool build_script(struct machine *m, struct error *e)
 {
-    const struct script_ops ops = {m, want_save, want_quit};
+    const struct script_ops ops = {
+        .ctx = m, .savevm = want_save, .screen = want_shot, .screentext = screen_now, .quit = want_quit};
     if (!m->cfg.input_script)
         return true;
     m->script = script_load(m->cfg.input_script, &m->clock, &m->input, &ops, e);

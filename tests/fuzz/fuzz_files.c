@@ -51,6 +51,17 @@ static void on_save(void *ctx, const char *path)
     ((struct script_rig *)ctx)->saves++;
 }
 
+static void on_shot(void *ctx, const char *path, bool as_text)
+{
+    ((struct script_rig *)ctx)->saves++;
+}
+
+/* Every other time there is something on it. */
+static char *screen_now(void *ctx)
+{
+    return ((struct script_rig *)ctx)->saves++ % 2 ? strdup("login: x") : NULL;
+}
+
 static void on_quit(void *ctx)
 {
     ((struct script_rig *)ctx)->quits++;
@@ -64,6 +75,10 @@ static size_t script_text(struct rng *r, char *out, size_t size)
                                         "delay 1\n",
                                         "delay 18446744073709551615\n",
                                         "savevm \"x\"\n",
+                                        "sendkey ctrl-alt-f1\n",
+                                        "type \"Ls | wc\n\"\n",
+                                        "waitscreen \"login:\"\n",
+                                        "screendump \"x.png\"\n",
                                         "quit\n",
                                         "# note\n",
                                         "\n",
@@ -81,7 +96,7 @@ static size_t script_text(struct rng *r, char *out, size_t size)
     size_t at = 0;
     bool valid = rng_one_in(r, 2);
     for (uint64_t n = rng_below(r, 30); n; n--) {
-        const char *w = words[rng_below(r, valid ? 9 : ARRAY_LEN(words))];
+        const char *w = words[rng_below(r, valid ? 13 : ARRAY_LEN(words))];
         size_t len = strlen(w);
         if (at + len > size)
             break;
@@ -112,7 +127,7 @@ static void scripts_session(struct fuzz *f)
         struct script_rig rig = {.saves = 0};
         struct error e = {""};
         struct mem_file file = mem_file_make(f, text, script_text(&f->rng, text, sizeof text));
-        const struct script_ops ops = {&rig, on_save, on_quit};
+        const struct script_ops ops = {&rig, on_save, on_shot, screen_now, on_quit};
         clock_init(&rig.clock);
         input_init(&rig.queue);
         struct script *s = script_load(file.path, &rig.clock, &rig.queue, &ops, &e);

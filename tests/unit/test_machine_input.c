@@ -25,7 +25,7 @@ static bool script_is_taken(const void *bytes, size_t len, struct error *e)
 {
     struct vclock clock;
     struct input_queue queue;
-    const struct script_ops ops = {NULL, NULL, NULL};
+    const struct script_ops ops = {.ctx = NULL};
     clock_init(&clock);
     input_init(&queue);
     file_write(bytes, len);
