@@ -13,7 +13,7 @@ static const struct {
 } kinds[] = {
     {"virtio-blk-pci", DEVICE_VIRTIO_BLK}, {"virtio-blk", DEVICE_VIRTIO_BLK}, {"virtio-net-pci", DEVICE_VIRTIO_NET},
     {"virtio-net", DEVICE_VIRTIO_NET},     {"virtio", DEVICE_VIRTIO_NET},     {"virtio-rng-pci", DEVICE_VIRTIO_RNG},
-    {"virtio-rng", DEVICE_VIRTIO_RNG},
+    {"virtio-rng", DEVICE_VIRTIO_RNG},     {"e1000", DEVICE_E1000},           {"e1000-82540em", DEVICE_E1000},
 };
 
 static bool kind_parse(const char *name, size_t len, enum device_kind *out)
@@ -34,7 +34,7 @@ bool device_option_knows(const char *text)
 
 const char *device_option_list(void)
 {
-    return "virtio-blk-pci, virtio-net-pci, virtio-rng-pci";
+    return "e1000, virtio-blk-pci, virtio-net-pci, virtio-rng-pci";
 }
 
 /* ---- values ---- */

@@ -625,7 +625,7 @@ static const struct option_row rows[] = {
     {"monitor", "none", opt_monitor, "no monitor"},
     {"device", "KIND[,KEY=VALUE]...", opt_device,
      "isa-debug-exit,iobase=P,iosize=N (exit port: status (2 * value + 1) & 255), or a PCI card: "
-     "virtio-blk-pci,drive=ID; virtio-net-pci,netdev=ID; virtio-rng-pci"},
+     "virtio-blk-pci,drive=ID; virtio-net-pci,netdev=ID; e1000,netdev=ID; virtio-rng-pci"},
     {"netdev", "user,id=ID[,hostfwd=F][,...]", opt_netdev,
      "a user-mode network; hostfwd=tcp:[ADDR]:PORT-[ADDR]:PORT, net=, host=, dns=, dhcpstart=, restrict=on, tftp=, "
      "bootfile="},

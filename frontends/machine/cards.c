@@ -1,6 +1,7 @@
 #include "frontends/machine/cards.h"
 
 #include "core/snapshot.h"
+#include "devices/e1000.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
@@ -97,6 +98,47 @@ static bool make_rng(struct making *k)
     return true;
 }
 
+static void e1000_card_reset(void *card)
+{
+    e1000_reset(card);
+}
+
+static void e1000_card_save(const void *card, struct snap_writer *w)
+{
+    e1000_save(card, w);
+}
+
+static void e1000_card_load(void *card, struct snap_reader *r)
+{
+    e1000_load(card, r);
+}
+
+static void e1000_card_fini(void *card)
+{
+    e1000_fini(card);
+}
+
+static void e1000_card_receive(void *card, const uint8_t *frame, size_t len)
+{
+    e1000_receive(card, frame, len);
+}
+
+static const struct card_ops e1000_card_ops = {e1000_card_reset, e1000_card_save, e1000_card_load, e1000_card_fini,
+                                               e1000_card_receive};
+
+static bool make_e1000(struct making *k)
+{
+    struct e1000 *n = card_alloc(k, sizeof *n, &e1000_card_ops);
+    struct e1000_config cfg = {
+        .memory = k->virtio.memory, .clock = k->virtio.clock, .log = k->virtio.log, .wire = k->wire};
+    if (!n)
+        return false;
+    memcpy(cfg.mac, k->mac, NIC_MAC);
+    e1000_init(n, &cfg);
+    k->card->pci = &n->pci;
+    return true;
+}
+
 static const struct {
     const char *name;
     bool (*make)(struct making *k);
@@ -104,6 +146,7 @@ static const struct {
 } kinds[] = {
     [DEVICE_VIRTIO_BLK] = {"virtio-blk-pci", make_blk, true, false},
     [DEVICE_VIRTIO_NET] = {"virtio-net-pci", make_net, false, true},
+    [DEVICE_E1000] = {"e1000", make_e1000, false, true},
     [DEVICE_VIRTIO_RNG] = {"virtio-rng-pci", make_rng, false, false},
 };
 
