@@ -184,17 +184,27 @@ static uint64_t movs_run(struct vcpu *v, const struct insn *i, uint64_t n)
     return n;
 }
 
+/* x in each of the elements of eight bytes. */
+static inline uint64_t repeat_element(uint64_t x, unsigned size)
+{
+    return size == 1 ? x * 0x0101010101010101ull : size == 2 ? x * 0x0001000100010001ull : size == 4 ? x << 32 | x : x;
+}
+
 static uint64_t stos_run(struct vcpu *v, const struct insn *i, uint64_t n)
 {
     char *dst = dest_run(v, i, &n, true);
     uint64_t x = reg_get(v, REG_RAX, i->opsize);
     if (!dst)
         return 0;
-    if (i->opsize == 1 || x == 0)
-        memset(dst, (int)(uint8_t)x, n * i->opsize);
-    else
-        for (size_t k = 0; k < n; k++)
-            store_element(dst + k * i->opsize, x, i->opsize);
+    size_t bytes = n * i->opsize, wide = bytes & ~(size_t)7;
+    if (i->opsize == 1 || x == 0) {
+        memset(dst, (int)(uint8_t)x, bytes);
+    } else {
+        for (size_t k = 0; k < wide; k += 8)
+            store_element(dst + k, repeat_element(x, i->opsize), 8);
+        for (size_t k = wide; k < bytes; k += i->opsize)
+            store_element(dst + k, x, i->opsize);
+    }
     advance(v, i, REG_RDI, n);
     return n;
 }
@@ -214,14 +224,30 @@ static inline bool is_repeated_while_equal(const struct insn *i)
     return i->flags & INSN_REP;
 }
 
+/* Elements at p that certainly do not end a scan for a, less than n. */
+static uint64_t scas_skip(const char *p, uint64_t a, unsigned size, uint64_t n, bool while_equal)
+{
+    uint64_t k = 0, many = repeat_element(a, size);
+    unsigned step = 8 / size;
+    if (while_equal) {
+        while (k + step < n && load_element(p + k * size, 8) == many)
+            k += step;
+    } else if (size == 1) {
+        const char *found = memchr(p, (int)a, n - 1);
+        k = found ? (uint64_t)(found - p) : n - 1;
+    }
+    return k;
+}
+
 /* Both stop after the first element that ends the repetition, which is then the one whose flags count. */
 static uint64_t scas_run(struct vcpu *v, const struct insn *i, uint64_t n)
 {
     const char *p = dest_run(v, i, &n, false);
-    uint64_t a = reg_get(v, REG_RAX, i->opsize), k = 0, b;
+    uint64_t a = reg_get(v, REG_RAX, i->opsize), k, b;
     bool while_equal = is_repeated_while_equal(i);
     if (!p)
         return 0;
+    k = scas_skip(p, a, i->opsize, n, while_equal);
     do {
         b = load_element(p + k * i->opsize, i->opsize);
         k++;

@@ -113,6 +113,7 @@ struct jit_slow {
     bool recipe_fresh;        /* recipe hides the frame's overlay */
     const struct insn *note;  /* the last x87 instruction of the block before it that has pointers to note, or NULL */
     bool by_handler;          /* compiled code never does it */
+    bool at_end;              /* resume is behind the block: a repeated string instruction's */
 };
 
 /* Where a direct jump inside a page leads: out, until the block there is compiled. */
@@ -322,6 +323,7 @@ bool jit_translate(struct jit *j, struct vcpu *v, struct block *b);
 /* Pieces (integer.c, memory.c, control.c, vector.c): true if they emitted i; false, before emitting anything, if the
  * handler must do it. */
 bool tr_integer(struct tr *t, const struct insn *i);
+bool tr_string(struct tr *t, const struct insn *i);
 bool tr_control(struct tr *t, const struct insn *i);
 bool tr_vector(struct tr *t, const struct insn *i);
 unsigned tr_is_vector(const struct tr *t, const struct insn *i); /* enum vec_level: what it needs */
@@ -335,6 +337,8 @@ void tr_look_up(struct tr *t, uint32_t rec);
 void tr_jump_entry(struct tr *t);
 /* Goes on behind i, the last instruction of the block. Commits flags. */
 void tr_go_behind(struct tr *t, const struct insn *i);
+/* It ends a block, but mostly goes on behind itself: a repeated string instruction (string.c). */
+bool tr_goes_on_behind(const struct insn *i);
 /* r14 = guest address at an offset from the running page. */
 void tr_rip_at(struct tr *t, int32_t offset);
 /* jcc there, if it is a block of the region. */

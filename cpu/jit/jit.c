@@ -321,6 +321,22 @@ bool jit_find(struct vcpu *v, struct jit_frame *f)
     return vcpu_holds_block(v, b);
 }
 
+/* A repeated string instruction ended the block, and all of it is done. */
+static bool is_behind(const struct vcpu *v, const struct jit_slow *s)
+{
+    return s->at_end && v->rip == insn_next_rip(v, s->insn);
+}
+
+/* v is exact at the boundary. Compiled code may go on there if nothing wants a look at events before. */
+static const void *resume_behind(struct vcpu *v, struct jit_frame *f, const struct jit_slow *s)
+{
+    f->budget = (int64_t)(f->end - clock_now(v->clock) - f->bias);
+    if (must_leave(v, f))
+        return go_on(v, f);
+    frame_refresh(v, f);
+    return s->resume;
+}
+
 const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
 {
     const struct jit_slow *s = jit_data(&f->jit->arena, rec);
@@ -346,7 +362,7 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
     v->jit_resumed = false;
     step[0].fn(v, step);
     if (!v->jit_resumed)
-        return go_on(v, f);
+        return is_behind(v, s) ? resume_behind(v, f, s) : go_on(v, f);
     f->budget -= (int64_t)(v->clock->extra - extra);
     if (must_leave(v, f)) {
         clock_at_head(v, f, b);

@@ -16,7 +16,7 @@ static void successors(const struct block *b, int32_t next[2])
     int64_t behind = (int64_t)(b->gpa & PAGE_MASK) + last->off + last->len;
     bool jumps = last->op == OP_JCC || last->op == OP_JMP;
     next[0] = next[1] = -1;
-    if (!(last->flags & INSN_ENDS) || last->op == OP_JCC || tr_system_falls_through(last))
+    if (!(last->flags & INSN_ENDS) || last->op == OP_JCC || tr_system_falls_through(last) || tr_goes_on_behind(last))
         next[0] = behind < (int64_t)PAGE_SIZE ? (int32_t)behind : -1;
     if (jumps && last->enc == ENC_D && tr_branch_is_native(b->mode, last)) {
         int64_t target = behind + (int64_t)last->imm;
@@ -308,8 +308,8 @@ static void insn(struct tr *t, const struct insn *i)
     if (i->flags & INSN_ENDS)
         tr_x87_commit(t);
     bool offered = i->fn == interp_bind(i, t->mode);
-    if (offered &&
-        (tr_integer(t, i) || tr_stack(t, i) || tr_control(t, i) || tr_system(t, i) || tr_vector(t, i) || tr_x87(t, i)))
+    if (offered && (tr_integer(t, i) || tr_stack(t, i) || tr_string(t, i) || tr_control(t, i) || tr_system(t, i) ||
+                    tr_vector(t, i) || tr_x87(t, i)))
         return;
     tr_handler(t, i);
 }
