@@ -652,16 +652,37 @@ bool tr_need_host(struct tr *t, unsigned mask)
     return true;
 }
 
-/* The known recipe once more, but for an image that a handler left in its place. */
+/* The known recipe once more, but for an image that a handler left in its place: perhaps in that of the base alone. */
 static void redo_known(struct tr *t)
 {
-    emit_op64(&t->e, 0x83, 7, op_frame(FRAME(recipe))); /* cmp qword: recipe and overlay */
+    emit_rm(&t->e, (struct how){.size = 4}, OPC(0x83), 7, op_frame(FRAME(recipe))); /* cmp */
     e8(&t->e, 0);
     tr_jump_cold(t, emit_jcc(&t->e, CC_Z), COLD_IMAGE, 0, 0);
     unsigned cold = t->ncold - 1;
     redo(t, &t->known_base, &t->known_overlay);
-    if (!t->e.full)
-        t->cold[cold].back = t->e.p;
+    if (t->e.full)
+        return;
+    t->cold[cold].back = t->e.p;
+    t->cold[cold].overlay = t->known_overlay;
+}
+
+void tr_cold_image(struct tr *t, const struct jit_recipe *overlay)
+{
+    struct emit *e = &t->e;
+    uint8_t *none = NULL;
+    if (overlay->kind) {
+        emit_rm(e, (struct how){.size = 4}, OPC(0x83), 7, op_frame(FRAME(overlay)));
+        e8(e, 0);
+        none = emit_jcc(e, CC_Z);
+        jit_emit_image_flags(e);
+        redo_overlay(t, overlay);
+        uint8_t *done = emit_jmp(e);
+        patch_jump(e, none, e->p);
+        jit_emit_image_flags(e);
+        patch_jump(e, done, e->p);
+    } else {
+        jit_emit_image_flags(e);
+    }
 }
 
 /* To the handler if the frame has no image. */

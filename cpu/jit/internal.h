@@ -276,6 +276,7 @@ struct tr_cold {
     uint32_t n; /* slow record, block number, or slot */
     int32_t target;
     uint8_t *back; /* COLD_FIND, COLD_PARTIAL, COLD_IMAGE */
+    struct jit_recipe overlay; /* COLD_IMAGE: on top of the image, if the frame has one */
 };
 
 struct tr {
@@ -400,6 +401,8 @@ void tr_collapse(struct tr *t);
  * by the handler only, nothing was emitted. */
 bool tr_host_or_slow(struct tr *t, unsigned mask, uint32_t rec);
 void tr_store_partial(struct tr *t, enum partial_kind kind);
+/* The host's flags from the frame's image and, if the frame has one, the overlay, whose operand is in it. */
+void tr_cold_image(struct tr *t, const struct jit_recipe *overlay);
 /* Can the flags be had, by tr_host_or_slow(), once the host's are clobbered? */
 bool tr_can_restore(const struct tr *t);
 /* Registers written in b before all flags are set, if moves alone come before that; else all. */

@@ -293,7 +293,7 @@ static void emit_cold(struct tr *t)
             emit_jmp_to(&t->e, c->back);
             break;
         case COLD_IMAGE:
-            jit_emit_image_flags(&t->e);
+            tr_cold_image(t, &c->overlay);
             emit_jmp_to(&t->e, c->back);
             break;
         }

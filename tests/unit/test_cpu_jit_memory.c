@@ -320,7 +320,7 @@ static void pair_close(struct pair *p)
 START_TEST(compiled_loops_end_as_interpreted_ones_wherever_they_are_cut)
 {
     const char *more = getenv("UMBRA_PROGRAMS"), *seed = getenv("UMBRA_SEED");
-    unsigned programs = more ? (unsigned)atoi(more) : 6000;
+    unsigned programs = more ? (unsigned)atoi(more) : 12000;
     struct pair p;
     pair_open(&p, seed ? (uint64_t)atoll(seed) : 1);
     for (unsigned n = 0; n < programs; n++)
