@@ -275,7 +275,7 @@ struct tr_cold {
     enum { COLD_SLOW, COLD_FIND, COLD_BUDGET, COLD_NOVEC, COLD_NOX87, COLD_UNLINKED, COLD_PARTIAL, COLD_IMAGE } kind;
     uint32_t n; /* slow record, block number, or slot */
     int32_t target;
-    uint8_t *back; /* COLD_FIND, COLD_PARTIAL, COLD_IMAGE */
+    uint8_t *back;             /* COLD_FIND, COLD_PARTIAL, COLD_IMAGE */
     struct jit_recipe overlay; /* COLD_IMAGE: on top of the image, if the frame has one */
 };
 
