@@ -493,6 +493,17 @@ static enum decode_result too_long(const struct decoder *d, struct insn *out, un
     return DECODE_TOO_LONG;
 }
 
+/* A displacement from the end of the instruction becomes one from the block's first byte, which may take 33 bits. */
+static void count_from_block(struct insn *out)
+{
+    int64_t disp = (int64_t)out->disp + out->off + out->len;
+    if (disp > INT32_MAX) {
+        out->index = REG_2G;
+        disp -= 1ll << 31;
+    }
+    out->disp = (int32_t)disp;
+}
+
 static void decode_form(struct decoder *d, struct insn *out, unsigned off)
 {
     const struct op_form *f = d->form;
@@ -514,10 +525,8 @@ static void decode_form(struct decoder *d, struct insn *out, unsigned off)
         out->imm2 = (uint16_t)(out->imm >> 4 & (d->code64 ? 15 : 7));
     set_flags(d, out);
     out->len = (uint8_t)d->pos;
-    /* A displacement within a block's length of +2 GiB wraps: the operand would lie at the very end of what 32 bits can
-     * reach, where no linker puts anything. */
     if (out->base == REG_IP)
-        out->disp = (int32_t)((uint32_t)out->disp + off + out->len);
+        count_from_block(out);
 }
 
 enum decode_result insn_decode_gated(struct insn *out, const uint8_t *bytes, size_t avail, unsigned mode, unsigned off,

@@ -9,7 +9,8 @@
  *   - moffs forms (MOV AL, moffs) become ENC_RM/ENC_MR with a memory operand without registers whose 64-bit
  * displacement is in `imm` (INSN_DISP64);
  *   - RIP-relative operands have base REG_IP and a displacement relative to the first byte of the *block* (insn.off is
- * already added), so that gpr[REG_IP], which holds the rip of the running block's first byte, is the base;
+ * already added), so that gpr[REG_IP], which holds the rip of the running block's first byte, is the base; a sum
+ *     beyond 2 GiB - 1 is as much less and has REG_2G for index, which holds 2 GiB;
  *   - byte registers AH, CH, DH, BH are register numbers with BYTE_HIGH set (only where opsize is 1 and no REX was
  * present).
  */
@@ -35,7 +36,8 @@ enum {
     REG_RDI,
     REG_ZERO = 16,
     REG_IP = 17,
-    GPR_SLOTS = 18
+    REG_2G = 18,
+    GPR_SLOTS = 19
 };
 #define BYTE_HIGH 0x80 /* in reg/rm: bits 15:8 of register (n & 3) */
 
@@ -99,7 +101,7 @@ struct insn {
     uint8_t reg;     /* ModRM.reg with REX.R, or segment/control register number */
     uint8_t rm;      /* ModRM.rm with REX.B when INSN_RM_REG */
     uint8_t base;    /* memory operand: 0..15, REG_ZERO, REG_IP */
-    uint8_t index;   /* 0..15 or REG_ZERO */
+    uint8_t index;   /* 0..15, REG_ZERO, REG_2G */
     uint8_t scale;   /* shift, 0..3 */
     uint8_t seg;     /* segment of the memory operand; in 64-bit mode SEG_NONE unless FS or GS */
     uint8_t cc;      /* condition, 0..15, for Jcc, SETcc, CMOVcc */

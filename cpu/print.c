@@ -215,11 +215,12 @@ static void put_memory(struct text *t, const struct insn *i, unsigned size)
         put(t, "]");
         return;
     }
+    bool beyond = i->index == REG_2G;
     int64_t disp = i->base == REG_IP ? (int64_t)i->disp - i->off - i->len : i->disp;
     bool first = i->base == REG_ZERO;
     if (!first)
         put_gpr(t, i->base, i->adsize);
-    if (i->index != REG_ZERO) {
+    if (i->index != REG_ZERO && !beyond) {
         put(t, first ? "" : " + ");
         first = false;
         if (f->props & PROP_VSIB)
@@ -229,7 +230,7 @@ static void put_memory(struct text *t, const struct insn *i, unsigned size)
         if (i->scale)
             put(t, "*%u", 1u << i->scale);
     }
-    put_displacement(t, disp, first, i->adsize);
+    put_displacement(t, beyond ? disp + (1ll << 31) : disp, first, i->adsize);
     put(t, "]");
 }
 

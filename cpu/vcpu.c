@@ -126,6 +126,7 @@ void vcpu_reset(struct vcpu *v, bool init)
 {
     log_reset(v, init);
     memset(v->gpr, 0, sizeof v->gpr);
+    v->gpr[REG_2G] = 1u << 31;
     v->gpr[REG_RDX] = cpu_signature(v->model);
     v->rip = 0xfff0;
     v->exit_slot = 2;

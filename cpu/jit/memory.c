@@ -121,7 +121,7 @@ static int64_t ip_disp(const struct tr *t, const struct insn *i)
 
 bool tr_has_ea(const struct tr *t, const struct insn *i)
 {
-    return i->base != REG_IP || fits32(ip_disp(t, i));
+    return i->base != REG_IP || (fits32(ip_disp(t, i)) && i->index != REG_2G);
 }
 
 /* A register of an address in a host register, `scratch` if it has none; -1: there is none. */

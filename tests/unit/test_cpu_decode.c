@@ -259,6 +259,9 @@ START_TEST(rip_relative_displacements_count_from_the_block)
     ck_assert_int_eq(decode_at(&i, "67 8b 05 00 00 00 00", M64, 0), DECODE_OK);
     ck_assert_uint_eq(i.adsize, 4);
     ck_assert_uint_eq(i.base, REG_IP);
+    ck_assert_int_eq(decode_at(&i, "8b 05 ff ff ff 7f", M64, 0x20), DECODE_OK);
+    ck_assert_uint_eq(i.index, REG_2G);
+    ck_assert_int_eq(i.disp, 0x20 + 6 - 1);
     i = decode("8b 05 10 00 00 00", M32);
     ck_assert_uint_eq(i.base, REG_ZERO);
     ck_assert_int_eq(i.disp, 0x10);

@@ -40,6 +40,26 @@ static void close_rig(void)
     rig_close(&rig);
 }
 
+/* ---- addresses ---- */
+
+/* Some way into a block, so that what counts from its first byte exceeds 31 bits. */
+START_TEST(rip_relative_operands_reach_the_last_bytes_of_2_gib)
+{
+    static const char code[] = "\x90\x90"
+                               "\x48\x8d\x05\xfc\xff\xff\x7f"  /* lea rax, [rip + 0x7ffffffc] */
+                               "\x67\x8d\x0d\xff\xff\xff\x7f"  /* lea ecx, [eip + 0x7fffffff] */
+                               "\x48\x8b\x15\xff\xff\xff\x7f"; /* mov rdx, [rip + 0x7fffffff] */
+    open_long();
+    mem_access(rig.mem, 0, RIG_CODE, (void *)(uintptr_t)code, sizeof code, MEM_HOST_POKE, true, BUS_NO_CPU);
+    vcpu_run(rig.v, 5);
+    ck_assert_uint_eq(rig.v->gpr[REG_RAX], RIG_CODE + 9 + 0x7ffffffcull);
+    ck_assert_uint_eq(rig.v->gpr[REG_RCX], RIG_CODE + 16 + 0x7fffffffull);
+    rig_expect_vector(&rig, EXC_PF);
+    ck_assert_uint_eq(rig.v->cr2, RIG_CODE + 23 + 0x7fffffffull);
+    close_rig();
+}
+END_TEST
+
 /* ---- faults leave no trace ---- */
 
 START_TEST(division_by_zero_raises_de_and_changes_nothing)
@@ -528,6 +548,7 @@ END_TEST
 static Suite *suite(void)
 {
     const TTest *const tests[] = {
+        rip_relative_operands_reach_the_last_bytes_of_2_gib,
         division_by_zero_raises_de_and_changes_nothing,
         quotient_that_does_not_fit_raises_de,
         add_to_a_missing_page_reports_a_write_and_keeps_flags,

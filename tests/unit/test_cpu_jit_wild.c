@@ -44,6 +44,7 @@ static const struct attempt {
     A("CALL through memory", "\xff\x13"),
     A("JMP", "\xff\xe3"),
     A("REP MOVSB", "\x48\x89\xdf\xf3\xa4"),
+    A("LEA of what is beyond 2 GiB, and a load", "\x48\x8d\x0d\xfe\xff\xff\x7f\x48\x8b\x03"),
 #undef A
 };
 
