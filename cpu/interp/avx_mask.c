@@ -100,7 +100,7 @@ static void store_selected(struct vcpu *v, const struct insn *i)
 {
     SIMD data = xmm_get(v, i->reg);
     const uint64_t *m = v->xmm[i->rm].q;
-    sse_store_masked(v, i, data.b, byte_signs(m[0]) | byte_signs(m[1]) << 8);
+    sse_store_masked(v, i, data.b, 16, byte_signs(m[0]) | byte_signs(m[1]) << 8);
 }
 
 #define HANDLER(name, body)                                                                                            \

@@ -187,7 +187,7 @@ static void maskmovq(struct vcpu *v, const struct insn *i)
 {
     mmx_need(v, i);
     SIMD data = mm_get(v, i->reg);
-    sse_store_masked(v, i, data.b, byte_signs(v->fpu.st[i->rm].mant));
+    sse_store_masked(v, i, data.b, 8, byte_signs(v->fpu.st[i->rm].mant));
     mmx_enter(v);
     NEXT_MEM(v, i);
 }

@@ -14,11 +14,15 @@ static uint64_t masked_linear(struct vcpu *v, const struct insn *i, unsigned k)
     return linear_of(v, i, i->seg, wrap_offset(v->gpr[REG_RDI] + k, i->adsize), 1, 1);
 }
 
-/* Every selected byte is checked before the first one moves; the others are not looked at. */
-void sse_store_masked(struct vcpu *v, const struct insn *i, const uint8_t *bytes, unsigned mask)
+/*
+ * All of the operand is checked before the first byte moves, in parts of eight bytes. Whether bytes that are left out
+ * are looked at, an empty mask included, is each processor's affair (SDM volume 2, MASKMOVDQU): AMD's do.
+ */
+void sse_store_masked(struct vcpu *v, const struct insn *i, const uint8_t *bytes, unsigned size, unsigned mask)
 {
-    for (unsigned m = mask; m; m &= m - 1)
-        lin_probe_write(v, i, masked_linear(v, i, (unsigned)__builtin_ctz(m)), 1);
+    uint64_t lin = linear_of(v, i, i->seg, wrap_offset(v->gpr[REG_RDI], i->adsize), size, 1);
+    for (unsigned k = 0; k < size; k += 8)
+        lin_probe_write(v, i, lin + k, 8);
     for (unsigned m = mask; m; m &= m - 1) {
         unsigned k = (unsigned)__builtin_ctz(m);
         lin_store8(v, i, masked_linear(v, i, k), bytes[k]);

@@ -115,7 +115,7 @@ static inline union simd16 sse_load16(struct vcpu *v, const struct insn *i)
 }
 
 /* MASKMOVDQU, MASKMOVQ: byte k goes to seg:[rDI + k] if bit k of mask is set (sse.c). */
-void sse_store_masked(struct vcpu *v, const struct insn *i, const uint8_t *bytes, unsigned mask);
+void sse_store_masked(struct vcpu *v, const struct insn *i, const uint8_t *bytes, unsigned size, unsigned mask);
 
 /*
  * Handlers of moves, in the variants of ea_kind(). `align` is 15 or 0. The operand lives in a block of its own, so

@@ -96,7 +96,7 @@ static void maskmovdqu(struct vcpu *v, const struct insn *i)
     union simd16 data = xmm_get(v, i->reg);
     const uint64_t *m = v->xmm[i->rm].q;
     unsigned mask = byte_signs(m[0]) | byte_signs(m[1]) << 8;
-    sse_store_masked(v, i, data.b, mask);
+    sse_store_masked(v, i, data.b, 16, mask);
     NEXT_MEM(v, i);
 }
 
