@@ -56,13 +56,10 @@ static void bit_unit(struct tr *t, const struct insn *i)
     emit_lea(e, i->adsize, H_R14, (struct maddr){H_R14, H_R15, i->opsize == 4 ? 2 : 3, 0});
 }
 
-static bool bit_mem(struct tr *t, const struct insn *i)
+static void bit_mem(struct tr *t, const struct insn *i)
 {
     struct emit *e = &t->e;
     bool by_reg = i->enc == ENC_MR, writes = i->op != OP_BT;
-    bool unmapped = by_reg && jit_host_of[i->reg] < 0;
-    if (by_reg && (i->adsize != (t->wide ? 8 : 4) || i->opsize == 2 || (unmapped && writes)))
-        return false;
     uint32_t rec = tr_slow(t, i);
     tr_ea(t, i);
     if (by_reg)
@@ -79,18 +76,26 @@ static bool bit_mem(struct tr *t, const struct insn *i)
         rr(t, i->opsize, bit_op(i), tr_reg_in(t, i->reg), H_R14);
     }
     tr_set_partial(t, PARTIAL_CF, FLAG_CF, 0, rec);
-    return true;
+}
+
+/* A bit offset in a register reaches beyond the operand, in addresses of the mode's own width. */
+static bool has_bit_mem(const struct tr *t, const struct insn *i)
+{
+    bool by_reg = i->enc == ENC_MR, unmapped = by_reg && jit_host_of[i->reg] < 0;
+    return tr_has_ea(t, i) &&
+           !(by_reg && (i->adsize != (t->wide ? 8 : 4) || i->opsize == 2 || (unmapped && i->op != OP_BT)));
 }
 
 bool tr_bit_test(struct tr *t, const struct insn *i)
 {
     bool mem = !(i->flags & INSN_RM_REG);
-    if (mem && !tr_has_ea(t, i))
+    if (mem && !has_bit_mem(t, i))
         return false;
     tr_begin_partial(t, PARTIAL_CF);
     if (mem)
-        return bit_mem(t, i);
-    bit_reg(t, i);
+        bit_mem(t, i);
+    else
+        bit_reg(t, i);
     return true;
 }
 
