@@ -7,19 +7,19 @@
 
 /* ---- lanes of one size ---- */
 
-#define PACKED_HANDLERS(name, text, size, tiny)                                                                        \
+#define PACKED_HANDLERS(name, text, size, range)                                                                       \
     HOST_BINARY(host_##name, text)                                                                                     \
     HOST_TWICE(host_##name##_twice, text)                                                                              \
     always_inline void name##_low(struct vcpu *v, const struct insn *i, SIMD b)                                        \
     {                                                                                                                  \
         SIMD a = xmm_get(v, i->vvvv);                                                                                  \
-        float_done(v, i, host_##name(&a, b, float_csr(v)), &a, tiny);                                                  \
+        float_done_range(v, i, host_##name(&a, b, float_csr(v)), range, 1, &a, &v->xmm[i->vvvv], &b);                  \
         ymm_set_low(v, i->reg, a);                                                                                     \
     }                                                                                                                  \
     always_inline void name##_both(struct vcpu *v, const struct insn *i, struct simd32 b)                              \
     {                                                                                                                  \
         struct simd32 a = ymm_get(v, i->vvvv);                                                                         \
-        float_done_wide(v, i, host_##name##_twice(a.half, b.half, float_csr(v)), &a, true, tiny);                      \
+        float_done_range(v, i, host_##name##_twice(a.half, b.half, float_csr(v)), range, 2, &a, &v->xmm[i->vvvv], &b); \
         ymm_set(v, i->reg, a);                                                                                         \
     }                                                                                                                  \
     static void name##_128r(struct vcpu *v, const struct insn *i)                                                      \
@@ -50,13 +50,14 @@ FLOAT_PACKED(PACKED_HANDLERS)
 
 /* ---- scalars ---- */
 
-#define SCALAR_HANDLERS(name, text, size, tiny)                                                                        \
+#define SCALAR_HANDLERS(name, text, size, range)                                                                       \
     HOST_BINARY(host_##name, text)                                                                                     \
     static void name##_128r(struct vcpu *v, const struct insn *i)                                                      \
     {                                                                                                                  \
         avx_need(v, i);                                                                                                \
         SIMD a = xmm_get(v, i->vvvv);                                                                                  \
-        float_done(v, i, host_##name(&a, xmm_get(v, i->rm), float_csr(v)), &a, tiny);                                  \
+        float_done_range(v, i, host_##name(&a, xmm_get(v, i->rm), float_csr(v)), range, 1, &a, &v->xmm[i->vvvv],       \
+                         &v->xmm[i->rm]);                                                                              \
         ymm_set_low(v, i->reg, a);                                                                                     \
         NEXT(v, i);                                                                                                    \
     }                                                                                                                  \
@@ -64,19 +65,19 @@ FLOAT_PACKED(PACKED_HANDLERS)
     {                                                                                                                  \
         avx_need(v, i);                                                                                                \
         SIMD b = vec_load_part(v, i, size), a = xmm_get(v, i->vvvv);                                                   \
-        float_done(v, i, host_##name(&a, b, float_csr(v)), &a, tiny);                                                  \
+        float_done_range(v, i, host_##name(&a, b, float_csr(v)), range, 1, &a, &v->xmm[i->vvvv], &b);                  \
         ymm_set_low(v, i->reg, a);                                                                                     \
         NEXT_MEM(v, i);                                                                                                \
     }
 FLOAT_SCALAR(SCALAR_HANDLERS)
 
-#define PACKED_ENTRY(name, text, size, tiny) [OP_V##name] = {name##_128r, name##_128m, name##_256r, name##_256m},
-#define SCALAR_ENTRY(name, text, size, tiny) [OP_V##name] = {name##_128r, name##_128m, NULL, NULL},
+#define PACKED_ENTRY(name, text, size, range) [OP_V##name] = {name##_128r, name##_128m, name##_256r, name##_256m},
+#define SCALAR_ENTRY(name, text, size, range) [OP_V##name] = {name##_128r, name##_128m, NULL, NULL},
 static const struct avx_forms plain[OP_COUNT] = {FLOAT_PACKED(PACKED_ENTRY) FLOAT_SCALAR(SCALAR_ENTRY)};
 
 /* ---- between lanes of 32 and of 64 bits ---- */
 
-#define RESIZE_HOST(name, text, size, tiny) HOST_BINARY(host_##name, text)
+#define RESIZE_HOST(name, text, size, range) HOST_BINARY(host_##name, text)
 FLOAT_RESIZE(RESIZE_HOST)
 
 typedef uint32_t resize_fn(SIMD *a, SIMD b, uint32_t csr);
@@ -90,25 +91,26 @@ always_inline void widen(struct vcpu *v, const struct insn *i, resize_fn *host)
     uint32_t out = host(&r.half[0], b, float_csr(v));
     if (i->opsize == 32)
         out |= host(&r.half[1], (SIMD){.q = {b.q[1], 0}}, float_csr(v));
-    float_done(v, i, out, NULL, TINY_NEVER);
+    float_done(v, i, out);
     if (i->opsize == 32)
         ymm_set(v, i->reg, r);
     else
         ymm_set_low(v, i->reg, r.half[0]);
 }
 
-always_inline void narrow(struct vcpu *v, const struct insn *i, resize_fn *host, enum float_tiny tiny)
+always_inline void narrow(struct vcpu *v, const struct insn *i, resize_fn *host, enum float_range range)
 {
     avx_need(v, i);
     SIMD r = {.q = {0, 0}};
     if (i->srcsize == 32) {
-        struct simd32 b = i->flags & INSN_RM_REG ? ymm_get(v, i->rm) : avx_load32(v, i);
-        uint32_t out = host(&b.half[0], b.half[0], float_csr(v)) | host(&b.half[1], b.half[1], float_csr(v));
-        r = (SIMD){.q = {b.half[0].q[0], b.half[1].q[0]}};
-        float_done(v, i, out, &r, tiny);
+        const struct simd32 b = i->flags & INSN_RM_REG ? ymm_get(v, i->rm) : avx_load32(v, i);
+        SIMD high = r;
+        uint32_t out = host(&r, b.half[0], float_csr(v)) | host(&high, b.half[1], float_csr(v));
+        r.q[1] = high.q[0];
+        float_done_range(v, i, out, range, 2, &(struct simd32){{r, r}}, NULL, &b);
     } else {
         SIMD b = i->flags & INSN_RM_REG ? xmm_get(v, i->rm) : avx_load16(v, i);
-        float_done(v, i, host(&r, b, float_csr(v)), &r, tiny);
+        float_done_range(v, i, host(&r, b, float_csr(v)), range, 1, &r, NULL, &b);
     }
     ymm_set_low(v, i->reg, r);
 }
@@ -121,9 +123,9 @@ always_inline void narrow(struct vcpu *v, const struct insn *i, resize_fn *host,
     }
 RESIZE_HANDLER(cvtps2pd, widen(v, i, host_CVTPS2PD))
 RESIZE_HANDLER(cvtdq2pd, widen(v, i, host_CVTDQ2PD))
-RESIZE_HANDLER(cvtpd2ps, narrow(v, i, host_CVTPD2PS, TINY_PS))
-RESIZE_HANDLER(cvtpd2dq, narrow(v, i, host_CVTPD2DQ, TINY_NEVER))
-RESIZE_HANDLER(cvttpd2dq, narrow(v, i, host_CVTTPD2DQ, TINY_NEVER))
+RESIZE_HANDLER(cvtpd2ps, narrow(v, i, host_CVTPD2PS, RANGE_PS | RANGE_NARROW))
+RESIZE_HANDLER(cvtpd2dq, narrow(v, i, host_CVTPD2DQ, RANGE_NONE))
+RESIZE_HANDLER(cvttpd2dq, narrow(v, i, host_CVTTPD2DQ, RANGE_NONE))
 
 /* ---- comparisons by one of 32 predicates ---- */
 
@@ -160,11 +162,11 @@ always_inline void compare_packed(struct vcpu *v, const struct insn *i, compare_
         struct simd32 b = i->flags & INSN_RM_REG ? ymm_get(v, i->rm) : avx_load32(v, i), a = ymm_get(v, i->vvvv);
         uint32_t out = compare_vex(&a.half[0], b.half[0], n, float_csr(v), host);
         out |= compare_vex(&a.half[1], b.half[1], n, float_csr(v), host);
-        float_done(v, i, out, NULL, TINY_NEVER);
+        float_done(v, i, out);
         ymm_set(v, i->reg, a);
     } else {
         SIMD b = i->flags & INSN_RM_REG ? xmm_get(v, i->rm) : avx_load16(v, i), a = xmm_get(v, i->vvvv);
-        float_done(v, i, compare_vex(&a, b, n, float_csr(v), host), NULL, TINY_NEVER);
+        float_done(v, i, compare_vex(&a, b, n, float_csr(v), host));
         ymm_set_low(v, i->reg, a);
     }
 }
@@ -173,7 +175,7 @@ always_inline void compare_scalar(struct vcpu *v, const struct insn *i, compare_
 {
     avx_need(v, i);
     SIMD b = i->flags & INSN_RM_REG ? xmm_get(v, i->rm) : vec_load_part(v, i, size), a = xmm_get(v, i->vvvv), r = a;
-    float_done(v, i, compare_vex(&r, b, (unsigned)i->imm & 31, float_csr(v), host), NULL, TINY_NEVER);
+    float_done(v, i, compare_vex(&r, b, (unsigned)i->imm & 31, float_csr(v), host));
     memcpy(&a, &r, size);
     ymm_set_low(v, i->reg, a);
 }

@@ -5,7 +5,7 @@
 #include "cpu/interp/float_soft.h"
 #include "cpu/interp/sse_float.h"
 
-#define MXCSR_DAZ 0x0040u
+#define MXCSR_RC 0x6000u
 
 static void from_half(struct vcpu *v, const struct insn *i)
 {
@@ -15,7 +15,7 @@ static void from_half(struct vcpu *v, const struct insn *i)
     union vec r = {{0}};
     for (unsigned k = 0; k < i->opsize / 4u; k++)
         r.d[k] = float_soft_from_half(b.w[k], &flags);
-    float_done(v, i, flags, NULL, TINY_NEVER);
+    float_done(v, i, flags);
     v->xmm[i->reg] = r;
     NEXT_MEM(v, i);
 }
@@ -23,14 +23,10 @@ static void from_half(struct vcpu *v, const struct insn *i)
 static SIMD halves_of(struct vcpu *v, const struct insn *i, uint32_t *flags)
 {
     const union vec *a = &v->xmm[i->reg];
-    unsigned mode = i->imm & 4 ? v->mxcsr >> 13 & 3 : (unsigned)i->imm & 3;
+    uint32_t csr = i->imm & 4 ? v->mxcsr : (v->mxcsr & ~MXCSR_RC) | ((unsigned)i->imm & 3) << 13;
     SIMD r = {.q = {0, 0}};
-    for (unsigned k = 0; k < i->opsize / 4u; k++) {
-        bool tiny;
-        r.w[k] = float_soft_to_half(a->d[k], mode, v->mxcsr & MXCSR_DAZ, flags, &tiny);
-        if (tiny && !(v->mxcsr & MXCSR_UM))
-            *flags |= MXCSR_UE;
-    }
+    for (unsigned k = 0; k < i->opsize / 4u; k++)
+        r.w[k] = float_soft_to_half(a->d[k], csr, flags);
     return r;
 }
 
@@ -43,7 +39,7 @@ static void to_half(struct vcpu *v, const struct insn *i)
     SIMD r = halves_of(v, i, &flags);
     if (!reg && !tlb_lookup_write(v->mv, lin, i->srcsize))
         lin_probe_write(v, i, lin, i->srcsize);
-    float_done(v, i, flags, NULL, TINY_NEVER);
+    float_done(v, i, flags);
     if (reg)
         ymm_set_low(v, i->rm, r);
     else

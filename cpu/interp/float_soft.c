@@ -12,6 +12,8 @@
 #define UE        0x10u
 #define PE        0x20u
 #define CSR_DAZ   0x0040u
+#define CSR_OM    0x0400u
+#define CSR_UM    0x0800u
 #define CSR_FTZ   0x8000u
 #define CSR_RC(x) ((x) >> 13 & 3)
 
@@ -93,6 +95,12 @@ static uint64_t round_to(wide_t sig, unsigned shift, bool sign, unsigned mode, b
     return q + (up && rest);
 }
 
+/* The significand rounded as if the exponent had no bound. */
+static uint64_t round_unbounded(const struct float_format *f, const struct unpacked *u, unsigned mode, bool *inexact)
+{
+    return round_to(u->sig, TOP - f->mant, u->sign, mode, inexact);
+}
+
 /* Tiny: less than the least normal number after rounding as if the exponent had no bound. */
 static bool is_tiny(const struct float_format *f, const struct unpacked *u, unsigned mode)
 {
@@ -100,25 +108,40 @@ static bool is_tiny(const struct float_format *f, const struct unpacked *u, unsi
     int exponent = u->e + bias(f);
     if (exponent > 0)
         return false;
-    return exponent < 0 || round_to(u->sig, TOP - f->mant, u->sign, mode, &inexact) >> f->mant == 1;
+    return exponent < 0 || round_unbounded(f, u, mode, &inexact) >> f->mant == 1;
 }
 
-static uint64_t overflowed(const struct float_format *f, bool sign, unsigned mode, uint32_t *flags)
+/* The flag of a result out of range whose exception is not masked: inexact is then what would be without bounds. */
+static uint32_t unmasked_range(const struct float_format *f, const struct unpacked *u, unsigned mode, uint32_t flag)
 {
-    bool to_infinity = mode == TO_NEAREST || (mode == TO_DOWN ? sign : mode == TO_UP && !sign);
-    *flags |= OE | PE;
+    bool inexact;
+    round_unbounded(f, u, mode, &inexact);
+    return inexact ? flag | PE : flag;
+}
+
+static uint64_t overflowed(const struct float_format *f, const struct unpacked *u, uint32_t csr, uint32_t *flags)
+{
+    unsigned mode = CSR_RC(csr);
+    bool to_infinity = mode == TO_NEAREST || (mode == TO_DOWN ? u->sign : mode == TO_UP && !u->sign);
+    *flags |= csr & CSR_OM ? OE | PE : unmasked_range(f, u, mode, OE);
     return to_infinity ? infinity(f) : infinity(f) - 1;
 }
 
-/* u is FINITE, sig normalised here. Gives the result without its sign. */
-static uint64_t pack_magnitude(const struct float_format *f, struct unpacked *u, unsigned mode, bool *tiny,
-                               uint32_t *flags)
+static void normalise(struct unpacked *u)
 {
-    bool inexact;
     while (!(u->sig >> TOP)) {
         u->sig <<= 1;
         u->e--;
     }
+}
+
+/* u is FINITE, normalised here. Rounds by csr's RC. Gives the result without its sign. */
+static uint64_t pack_magnitude(const struct float_format *f, struct unpacked *u, uint32_t csr, bool *tiny,
+                               uint32_t *flags)
+{
+    bool inexact;
+    unsigned mode = CSR_RC(csr);
+    normalise(u);
     int exponent = u->e + bias(f);
     *tiny = is_tiny(f, u, mode);
     wide_t sig = exponent > 0 ? u->sig : shift_right_jam(u->sig, 1 - exponent);
@@ -126,8 +149,10 @@ static uint64_t pack_magnitude(const struct float_format *f, struct unpacked *u,
     if (exponent > 1)
         r += (uint64_t)(exponent - 1) << f->mant;
     if (r >= infinity(f))
-        return overflowed(f, u->sign, mode, flags);
-    if (inexact)
+        return overflowed(f, u, csr, flags);
+    if (*tiny && !(csr & CSR_UM))
+        *flags |= unmasked_range(f, u, mode, UE);
+    else if (inexact)
         *flags |= *tiny ? UE | PE : PE;
     return r;
 }
@@ -135,8 +160,8 @@ static uint64_t pack_magnitude(const struct float_format *f, struct unpacked *u,
 static uint64_t pack(const struct float_format *f, struct unpacked *u, uint32_t csr, uint32_t *flags)
 {
     bool tiny;
-    uint64_t sign = u->sign ? sign_bit(f) : 0, r = pack_magnitude(f, u, CSR_RC(csr), &tiny, flags);
-    if (tiny && csr & CSR_FTZ) {
+    uint64_t sign = u->sign ? sign_bit(f) : 0, r = pack_magnitude(f, u, csr, &tiny, flags);
+    if (tiny && csr & CSR_FTZ && csr & CSR_UM) {
         *flags |= UE | PE;
         r = 0;
     }
@@ -255,19 +280,53 @@ uint32_t float_soft_from_half(uint16_t x, uint32_t *flags)
         return (uint32_t)nan_between(&float_single, &float_half, x, &u, flags);
     if (u.kind != FINITE)
         return (uint32_t)(signed_zero(&float_single, u.sign) | (u.kind == INFINITE ? infinity(&float_single) : 0));
-    return (uint32_t)pack(&float_single, &u, 0, &exact);
+    return (uint32_t)pack(&float_single, &u, CSR_OM | CSR_UM, &exact);
 }
 
-uint16_t float_soft_to_half(uint32_t x, unsigned mode, bool daz, uint32_t *flags, bool *tiny)
+uint16_t float_soft_to_half(uint32_t x, uint32_t csr, uint32_t *flags)
 {
-    struct unpacked u = unpack(&float_single, x, daz);
+    struct unpacked u = unpack(&float_single, x, csr & CSR_DAZ);
     uint64_t sign = signed_zero(&float_half, u.sign);
-    *tiny = false;
+    bool tiny;
     if (is_nan(&u))
         return (uint16_t)nan_between(&float_half, &float_single, x, &u, flags);
     if (u.kind != FINITE)
         return (uint16_t)(sign | (u.kind == INFINITE ? infinity(&float_half) : 0));
     if (u.denormal)
         *flags |= DE;
-    return (uint16_t)(sign | pack_magnitude(&float_half, &u, mode, tiny, flags));
+    return (uint16_t)(sign | pack_magnitude(&float_half, &u, csr, &tiny, flags));
+}
+
+/* ---- what is out of range ---- */
+
+/* Both FINITE. Two bits more than the quotient needs, and whether there is a rest. */
+static struct unpacked divide(const struct unpacked *x, const struct unpacked *y)
+{
+    struct unpacked r = {.kind = FINITE, .sign = x->sign != y->sign, .e = x->e - y->e};
+    wide_t divisor = y->sig >> 63, q = x->sig / divisor; /* the divisor has at most 53 bits that are not 0 */
+    r.sig = q << (TOP - 63) | (x->sig % divisor != 0);
+    return r;
+}
+
+uint32_t float_soft_range(const struct float_format *f, enum float_operation op, uint64_t x, uint64_t y, uint32_t csr)
+{
+    const uint64_t one = (uint64_t)bias(f) << f->mant;
+    struct float_fma fma = {.x = x, .y = one, .z = y, .negate_z = op == FLOAT_SUB};
+    uint32_t flags = 0;
+    if (op == FLOAT_MUL)
+        fma = (struct float_fma){.x = x, .y = y, .z = 0};
+    if (op == FLOAT_DIV) {
+        struct unpacked a = unpack(f, x, csr & CSR_DAZ), b = unpack(f, y, csr & CSR_DAZ);
+        if (a.kind != FINITE || b.kind != FINITE)
+            return 0;
+        a = divide(&a, &b);
+        pack(f, &a, csr, &flags);
+    } else if (op == FLOAT_NARROW) {
+        struct unpacked u = unpack(&float_double, x, csr & CSR_DAZ);
+        if (u.kind == FINITE)
+            pack(&float_single, &u, csr, &flags);
+    } else {
+        float_soft_fma(f, &fma, csr, &flags);
+    }
+    return flags & (OE | UE | PE);
 }

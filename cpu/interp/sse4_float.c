@@ -8,7 +8,6 @@
 #include "cpu/interp/vec.h"
 
 #define MXCSR_IE  0x0001u
-#define MXCSR_PE  0x0020u
 #define MXCSR_DAZ 0x0040u
 
 /* ---- rounding: the two formats by one template ---- */
@@ -83,7 +82,7 @@ always_inline void round_packed(struct vcpu *v, const struct insn *i, bool wide)
     r.half[0] = round_vector(v, i, r.half[0], wide, wide ? 2 : 4, &flags);
     if (i->opsize == 32)
         r.half[1] = round_vector(v, i, r.half[1], wide, wide ? 2 : 4, &flags);
-    float_done(v, i, flags, NULL, TINY_NEVER);
+    float_done(v, i, flags);
     if (i->opsize == 32)
         ymm_set(v, i->reg, r);
     else
@@ -96,7 +95,7 @@ always_inline void round_scalar(struct vcpu *v, const struct insn *i, bool wide)
     vec_need(v, i);
     SIMD b = i->flags & INSN_RM_REG ? xmm_get(v, i->rm) : vec_load_part(v, i, wide ? 8 : 4), a = vec_first(v, i);
     b = round_vector(v, i, b, wide, 1, &flags);
-    float_done(v, i, flags, NULL, TINY_NEVER);
+    float_done(v, i, flags);
     if (wide)
         a.q[0] = b.q[0];
     else
@@ -135,18 +134,20 @@ static SIMD keep_lanes(SIMD x, unsigned bits, bool wide)
 }
 
 /* A step on one or both halves; returns if its results count. */
-#define DOT_STEP(name, host, tiny)                                                                                     \
+#define DOT_STEP(name, host, range)                                                                                    \
     static void name(struct vcpu *v, const struct insn *i, struct simd32 *a, const struct simd32 *b)                   \
     {                                                                                                                  \
+        const struct simd32 first = *a;                                                                                \
+        unsigned halves = i->opsize == 32 ? 2 : 1;                                                                     \
         uint32_t out = host(&a->half[0], b->half[0], float_csr(v));                                                    \
-        if (i->opsize == 32)                                                                                           \
+        if (halves == 2)                                                                                               \
             out |= host(&a->half[1], b->half[1], float_csr(v));                                                        \
-        float_done_wide(v, i, out, a, i->opsize == 32, tiny);                                                          \
+        float_done_range(v, i, out, range, halves, a, &first, b);                                                      \
     }
-DOT_STEP(step_mulps, host_mulps, TINY_PS)
-DOT_STEP(step_mulpd, host_mulpd, TINY_PD)
-DOT_STEP(step_haddps, host_haddps, TINY_PS)
-DOT_STEP(step_haddpd, host_haddpd, TINY_PD)
+DOT_STEP(step_mulps, host_mulps, RANGE_PS | RANGE_MUL)
+DOT_STEP(step_mulpd, host_mulpd, RANGE_PD | RANGE_MUL)
+DOT_STEP(step_haddps, host_haddps, RANGE_PS | RANGE_HADD)
+DOT_STEP(step_haddpd, host_haddpd, RANGE_PD | RANGE_HADD)
 
 static void dot_operands(struct vcpu *v, const struct insn *i, struct simd32 *a, struct simd32 *b, bool wide)
 {

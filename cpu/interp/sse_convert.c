@@ -19,7 +19,7 @@
     {                                                                                                                  \
         vec_need(v, i);                                                                                                \
         union simd16 a = vec_first(v, i);                                                                              \
-        float_done(v, i, host_##name(&a, (type)(utype)v->gpr[i->rm], float_csr(v)), &a, TINY_NEVER);                   \
+        float_done(v, i, host_##name(&a, (type)(utype)v->gpr[i->rm], float_csr(v)));                                   \
         vec_set(v, i, i->reg, a);                                                                                      \
         NEXT(v, i);                                                                                                    \
     }                                                                                                                  \
@@ -28,7 +28,7 @@
         vec_need(v, i);                                                                                                \
         type n = (type)lin_load##bits(v, i, insn_linear(v, i, (bits) / 8, 0));                                         \
         union simd16 a = vec_first(v, i);                                                                              \
-        float_done(v, i, host_##name(&a, n, float_csr(v)), &a, TINY_NEVER);                                            \
+        float_done(v, i, host_##name(&a, n, float_csr(v)));                                                            \
         vec_set(v, i, i->reg, a);                                                                                      \
         NEXT_MEM(v, i);                                                                                                \
     }
@@ -50,7 +50,7 @@ FROM_INT(FROM_INT_HANDLERS)
     {                                                                                                                  \
         type n;                                                                                                        \
         vec_need(v, i);                                                                                                \
-        float_done(v, i, host_##name(&n, xmm_get(v, i->rm), float_csr(v)), NULL, TINY_NEVER);                          \
+        float_done(v, i, host_##name(&n, xmm_get(v, i->rm), float_csr(v)));                                            \
         v->gpr[i->reg] = n;                                                                                            \
         NEXT(v, i);                                                                                                    \
     }                                                                                                                  \
@@ -59,7 +59,7 @@ FROM_INT(FROM_INT_HANDLERS)
         type n;                                                                                                        \
         vec_need(v, i);                                                                                                \
         union simd16 b = {.q = {lin_load##bits(v, i, insn_linear(v, i, (bits) / 8, 0)), 0}};                           \
-        float_done(v, i, host_##name(&n, b, float_csr(v)), NULL, TINY_NEVER);                                          \
+        float_done(v, i, host_##name(&n, b, float_csr(v)));                                                            \
         v->gpr[i->reg] = n;                                                                                            \
         NEXT_MEM(v, i);                                                                                                \
     }
@@ -81,7 +81,7 @@ static void cvtpi2ps(struct vcpu *v, const struct insn *i)
     mmx_need(v, i);
     union simd16 a = {.q = {0, 0}}, b = {.q = {mmx_source(v, i), 0}};
     mmx_enter(v);
-    float_done(v, i, host_cvtdq2ps(&a, b, float_csr(v)), NULL, TINY_NEVER);
+    float_done(v, i, host_cvtdq2ps(&a, b, float_csr(v)));
     v->xmm[i->reg].q[0] = a.q[0];
     NEXT_MEM(v, i);
 }
@@ -115,7 +115,7 @@ static void cvtpi2pd(struct vcpu *v, const struct insn *i)
         else                                                                                                           \
             sse_read(v, i, sse_linear(v, i, size, (size) == 16 ? 15 : 0, 0), &b, size);                                \
         mmx_enter(v);                                                                                                  \
-        float_done(v, i, host_##name(&a, b, float_csr(v)), NULL, TINY_NEVER);                                          \
+        float_done(v, i, host_##name(&a, b, float_csr(v)));                                                            \
         mmx_set(v, i->reg & 7, a.q[0]);                                                                                \
         NEXT_MEM(v, i);                                                                                                \
     }
