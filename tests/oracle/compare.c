@@ -286,6 +286,40 @@ static bool operand_wraps(const struct oracle_case *c, const struct oracle_resul
     return (uint64_t)(uint32_t)off + size > 0x100000000;
 }
 
+/* The registers differ as they do if one side has entered MMX state, and nothing else does. */
+static bool only_x87_differs(const struct oracle_result *host, const struct oracle_result *ours)
+{
+    return memcmp(host->out.gpr, ours->out.gpr, sizeof host->out.gpr) == 0 && host->mem_hash == ours->mem_hash &&
+           memcmp(host->out.xsave + 24, ours->out.xsave + 24, 4) == 0 &&
+           memcmp(host->out.xsave + 160, ours->out.xsave + 160, 256) == 0 &&
+           memcmp(host->out.xsave + 576, ours->out.xsave + 576, 256) == 0;
+}
+
+/* 64-bit code: the linear address of the memory operand of the instruction that the host stopped at. */
+static uint64_t operand_linear(const struct oracle_case *c, const struct oracle_result *host)
+{
+    struct insn i;
+    decode_faulting(c, host, &i);
+    uint64_t off = (uint64_t)(int64_t)i.disp;
+    off += i.base < 16 ? host->out.gpr[i.base] : i.base == REG_IP ? host->out.rip : 0;
+    off += i.index < 16 ? host->out.gpr[i.index] << i.scale : 0;
+    return (i.adsize == 4 ? (uint32_t)off : off) + (i.seg == SEG_GS ? GS_BASE : 0);
+}
+
+/* Would four bytes at `at` fault as the host did where two do not? */
+static bool upper_half_faults(const struct oracle_result *host, uint64_t at)
+{
+    const uint64_t canonical_end = 0x800000000000;
+    switch (host->vector) {
+    case EXC_AC:
+        return (at & 3) == 2;
+    case EXC_PF:
+        return (host->cr2 & 4095) == 0 && (host->cr2 == at + 2 || host->cr2 == at + 3);
+    default:
+        return at + 1 < canonical_end && at + 3 >= canonical_end;
+    }
+}
+
 static const char *const known_names[] = {
 #define KNOWN(name, condition, reason) #name,
 #include "tests/oracle/known.def"

@@ -75,7 +75,7 @@ static void build_tables(struct interp *e)
     poke64(e, AT_KERNEL_PDPT + 8 * 510, AT_KERNEL_PD | 3);
     poke64(e, AT_KERNEL_PD, 0x83);
     poke64(e, AT_PD + 8 * (CODE_PAGE >> 21), AT_PT | 7);
-    poke64(e, AT_PT + 8 * (CODE_PAGE >> 12 & 511), AT_CODE | 7);
+    poke64(e, AT_PT + 8 * (CODE_PAGE >> 12 & 511), AT_CODE | 5);
     for (unsigned k = 0; k < DATA_PAGES; k++)
         poke64(e, AT_PT + 8 * ((DATA_AT >> 12 & 511) + k), (AT_DATA + k * 4096) | 7 | 1ull << 63);
     poke64(e, AT_PT + 8 * (RO_AT >> 12 & 511), (AT_DATA + DATA_SIZE) | 5 | 1ull << 63);

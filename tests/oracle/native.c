@@ -46,88 +46,40 @@ _Static_assert(offsetof(struct control, own) == 192 && offsetof(struct control, 
 void oracle_enter(void);
 extern const char oracle_enter_far[], oracle_leave[], oracle_leave_fault[];
 
+/* clang-format off */
 #define C(off) "0x35a00000+" #off
 #define FOR_GPRS(X)                                                                                                    \
-    X(rcx, 8)                                                                                                          \
-    X(rdx, 16)                                                                                                         \
-    X(rbx, 24)                                                                                                         \
-    X(rbp, 40)                                                                                                         \
-    X(rsi, 48) X(rdi, 56) X(r8, 64) X(r9, 72) X(r10, 80) X(r11, 88) X(r12, 96) X(r13, 104) X(r14, 112) X(r15, 120)     \
-        X(rsp, 32) X(rax, 0)
+    X(rcx, 8) X(rdx, 16) X(rbx, 24) X(rbp, 40) X(rsi, 48) X(rdi, 56) X(r8, 64) X(r9, 72) X(r10, 80) X(r11, 88)         \
+    X(r12, 96) X(r13, 104) X(r14, 112) X(r15, 120) X(rsp, 32) X(rax, 0)
 #define LOAD(name, off) "movq " C(off) ", %" #name "\n"
 #define SAVE(name, off) "movq %" #name ", " C(off) "\n"
 __asm__(
     ".text\n"
     "oracle_enter:\n"
     "push %rbx\n push %rbp\n push %r12\n push %r13\n push %r14\n push %r15\n pushfq\n"
-    "movq %rsp, " C(
-        144) "\n"
-             "movq " C(
-                 184) ", %rax\n xor %edx, %edx\n"
-                      "xsave " C(
-                          192) "\n"
-                               "xrstor " C(
-                                   1024) "\n"
-                                         "movl $0x2b, %eax\n movl %eax, %ds\n movl %eax, %es\n"
-                                         "pushq " C(128) "\n popfq\n" FOR_GPRS(LOAD) "jmp *" C(
-                                             136) "\n"
-                                                  "oracle_enter_far:\n"
-                                                  "ljmp *" C(
-                                                      176) "\n"
-                                                           "oracle_leave:\n" FOR_GPRS(SAVE) "movq " C(
-                                                               144) ", %rsp\n"
-                                                                    "pushfq\n popq " C(
-                                                                        128) "\n"
-                                                                             "popfq\n pushfq\n" /* the C side's flags:
-                                                                                                   AC and DF clear */
-                                                                             "movq " C(
-                                                                                 184) ", %rax\n xor %edx, %edx\n"
-                                                                                      "xsave " C(
-                                                                                          1856) "\n"
-                                                                                                "oracle_leave_fault:\n" /* here rsp is own_rsp */
-                                                                                                "movq " C(
-                                                                                                    184) ", %rax\n xor "
-                                                                                                         "%edx, %edx\n"
-                                                                                                         "xrstor " C(
-                                                                                                             192) "\n"
-                                                                                                                  "xor "
-                                                                                                                  "%eax"
-                                                                                                                  ", "
-                                                                                                                  "%eax"
-                                                                                                                  "\n "
-                                                                                                                  "movl"
-                                                                                                                  " %"
-                                                                                                                  "eax,"
-                                                                                                                  " %"
-                                                                                                                  "ds\n"
-                                                                                                                  " mov"
-                                                                                                                  "l "
-                                                                                                                  "%eax"
-                                                                                                                  ", "
-                                                                                                                  "%es"
-                                                                                                                  "\n"
-                                                                                                                  "popf"
-                                                                                                                  "q\n "
-                                                                                                                  "pop "
-                                                                                                                  "%r15"
-                                                                                                                  "\n "
-                                                                                                                  "pop "
-                                                                                                                  "%r14"
-                                                                                                                  "\n "
-                                                                                                                  "pop "
-                                                                                                                  "%r13"
-                                                                                                                  "\n "
-                                                                                                                  "pop "
-                                                                                                                  "%r12"
-                                                                                                                  "\n "
-                                                                                                                  "pop "
-                                                                                                                  "%rbp"
-                                                                                                                  "\n "
-                                                                                                                  "pop "
-                                                                                                                  "%rbx"
-                                                                                                                  "\n "
-                                                                                                                  "ret"
-                                                                                                                  "\n");
+    "movq %rsp, " C(144) "\n"
+    "movq " C(184) ", %rax\n xor %edx, %edx\n"
+    "xsave " C(192) "\n"
+    "xrstor " C(1024) "\n"
+    "movl $0x2b, %eax\n movl %eax, %ds\n movl %eax, %es\n"
+    "pushq " C(128) "\n popfq\n"
+    FOR_GPRS(LOAD)
+    "jmp *" C(136) "\n"
+    "oracle_enter_far:\n"
+    "ljmp *" C(176) "\n"
+    "oracle_leave:\n"
+    FOR_GPRS(SAVE)
+    "movq " C(144) ", %rsp\n"
+    "pushfq\n popq " C(128) "\n"
+    "popfq\n pushfq\n" /* the C side's flags: AC and DF clear */
+    "movq " C(184) ", %rax\n xor %edx, %edx\n"
+    "xsave " C(1856) "\n"
+    "oracle_leave_fault:\n" /* here rsp is own_rsp */
+    "movq " C(184) ", %rax\n xor %edx, %edx\n"
+    "xrstor " C(192) "\n"
+    "xor %eax, %eax\n movl %eax, %ds\n movl %eax, %es\n"
+    "popfq\n pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbp\n pop %rbx\n ret\n");
+/* clang-format on */
 
 struct shared {
     volatile uint32_t done; /* cases that the child is through with */
@@ -139,6 +91,7 @@ struct native {
     struct oracle_case *cases;
     struct oracle_result *results;
     uint8_t *background;
+    uint8_t *code; /* CODE_PAGE once more, writable */
     unsigned batch;
     uint8_t signal_stack[65536];
 };
@@ -153,6 +106,24 @@ static void *map_at(uint32_t at, size_t len, int prot, int flags)
         exit(2);
     }
     return p;
+}
+
+/* Cases cannot write to their own page of code: what one left there would be the next one's. */
+static uint8_t *map_code(void)
+{
+    int fd = (int)syscall(SYS_memfd_create, "code", 0); /* _GNU_SOURCE would give REG_RAX another meaning */
+    void *at = (void *)(uintptr_t)CODE_PAGE, *code, *alias = MAP_FAILED;
+    if (fd < 0 || ftruncate(fd, 4096) < 0)
+        at = NULL;
+    code = mmap(at, 4096, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_POPULATE | MAP_FIXED_NOREPLACE, fd, 0);
+    if (at && code == at)
+        alias = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    if (alias == MAP_FAILED) {
+        perror("host_diff: code");
+        exit(2);
+    }
+    close(fd);
+    return alias;
 }
 
 static uint8_t *data(void)
@@ -178,7 +149,7 @@ static void put_stub(struct control *ctl, unsigned exit)
 /* A jump to a stub, in the case's mode. */
 static void put_exit(const struct native *n, uint32_t at, unsigned exit, bool code32)
 {
-    uint8_t *p = (uint8_t *)(uintptr_t)at;
+    uint8_t *p = n->code + (at - CODE_PAGE);
     uint64_t to = (uintptr_t)n->ctl->stub[exit];
     if (code32) {
         const uint16_t sel = 0x33;
@@ -199,7 +170,7 @@ struct native *native_create(unsigned batch, bool has_avx)
         exit(2);
     n->batch = batch;
     n->ctl = map_at(CONTROL_PAGE, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_FIXED_NOREPLACE);
-    map_at(CODE_PAGE, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_FIXED_NOREPLACE);
+    n->code = map_code();
     map_at(DATA_AT, DATA_SIZE + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED_NOREPLACE);
     n->shared = map_at(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED);
     n->cases = map_at(0, batch * sizeof *n->cases, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -219,6 +190,7 @@ void native_destroy(struct native *n)
 {
     munmap(n->ctl, 4096);
     munmap((void *)(uintptr_t)CODE_PAGE, 4096);
+    munmap(n->code, 4096);
     munmap(data(), DATA_SIZE + 4096);
     munmap(n->shared, 4096);
     munmap(n->cases, n->batch * sizeof *n->cases);
@@ -283,7 +255,7 @@ static void run_case(struct native *n, const struct oracle_case *c, struct oracl
 {
     struct control *ctl = n->ctl;
     oracle_put_windows(data(), c);
-    memcpy((void *)(uintptr_t)CODE_AT, c->code, c->len);
+    memcpy(n->code + (CODE_AT - CODE_PAGE), c->code, c->len);
     put_exit(n, CODE_AT + c->len, EXIT_FALL, c->code32);
     put_exit(n, BRANCH_TARGET, EXIT_TAKEN, c->code32);
     memcpy(ctl->gpr, c->in.gpr, sizeof ctl->gpr);

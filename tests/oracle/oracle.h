@@ -6,7 +6,7 @@
  * the interpreter in engine_interp.c; a JIT plugs in there), at the same addresses; the results are compared bit by bit
  * (compare.c).
  *
- * Addresses are the same on both sides. DATA is writable, RO is not, and what is around them is not mapped. Code begins
+ * Addresses are the same on both sides. DATA is writable, RO and the page of code are not, and what is around them is not mapped. Code begins
  * at CODE_AT and goes on, when it is through, at the byte after it (EXIT_FALL) or at BRANCH_TARGET (EXIT_TAKEN);
  * anything else ends in a fault.
  */
