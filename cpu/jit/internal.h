@@ -450,6 +450,8 @@ void tr_stack_adjust(struct tr *t, int32_t bytes);
 
 uint64_t jit_host_gates(void);
 bool tr_host_has(const struct tr *t, unsigned gate);
+/* MMX: wants what x87 instructions want. */
+bool tr_is_mmx(const struct tr *t, const struct insn *i);
 bool tr_is_avx(const struct tr *t, const struct insn *i);
 void tr_avx(struct tr *t, const struct insn *i);
 /* Operands as ModRM has them. guest: the general register that is written, -1: none; host: where. */

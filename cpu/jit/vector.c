@@ -105,6 +105,22 @@ unsigned tr_is_vector(const struct tr *t, const struct insn *i)
     return VEC_XMM;
 }
 
+/* MMX on the host's registers, which are those of its x87 unit. What has to do with XMM registers, too, and MASKMOVQ
+ * are the handlers'. */
+bool tr_is_mmx(const struct tr *t, const struct insn *i)
+{
+    const struct op_form *f = insn_form(i);
+    unsigned map = f->key >> 8;
+    bool vector = f->reg_kind == KIND_X || f->rm_kind == KIND_X;
+    if (i->op == OP_EMMS)
+        return true;
+    if ((f->reg_kind != KIND_M && f->rm_kind != KIND_M) || vector || i->op == OP_MASKMOVQ || !has_shape(i))
+        return false;
+    if ((map != MAP_0F && map != MAP_38 && map != MAP_3A) || (f->gate != GATE_MMX && !tr_host_has(t, f->gate)))
+        return false;
+    return i->flags & INSN_RM_REG || tr_has_ea(t, i);
+}
+
 static unsigned mem_size(const struct insn *i)
 {
     bool store = i->enc == ENC_MR || i->enc == ENC_MRI;
@@ -255,6 +271,15 @@ bool tr_vector(struct tr *t, const struct insn *i)
         return crc32(t, i);
     if (i->op == OP_MOVNTI)
         return movnti(t, i);
+    if (i->op == OP_EMMS) {
+        e8(&t->e, 0x0f);
+        e8(&t->e, 0x77);
+        return true;
+    }
+    if (tr_is_mmx(t, i)) {
+        legacy(t, i);
+        return true;
+    }
     switch (tr_is_vector(t, i)) {
     case VEC_XMM:
         legacy(t, i);

@@ -181,7 +181,7 @@ static bool is_store(unsigned op)
 bool tr_is_x87(const struct tr *t, const struct insn *i)
 {
     const struct op_form *f = insn_form(i);
-    if (i->op == OP_FWAIT)
+    if (i->op == OP_FWAIT || tr_is_mmx(t, i))
         return true;
     if (f->reg_kind != KIND_F || is_special(i->op) || (f->gate == GATE_SSE3 && !tr_host_has(t, GATE_SSE3)))
         return false;
