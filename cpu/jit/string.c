@@ -36,14 +36,12 @@ static bool is_string(const struct insn *i)
     return i->op == OP_MOVS || i->op == OP_STOS || i->op == OP_LODS || is_comparison(i);
 }
 
-/* By the host: with 64-bit addresses without a segment base. */
+/* By the host: runs with 64-bit addresses without a segment base alone. */
 static bool is_done_here(const struct tr *t, const struct insn *i)
 {
-    if (!t->wide || i->adsize != 8 || i->flags & INSN_SEGCHK)
+    if (t->wide && has_source(i) && (i->seg == SEG_FS || i->seg == SEG_GS))
         return false;
-    if (has_source(i) && (i->seg == SEG_FS || i->seg == SEG_GS))
-        return false;
-    return is_repeated(i) ? i->op != OP_LODS : !is_comparison(i);
+    return !is_repeated(i) || (t->wide && i->adsize == 8 && i->op != OP_LODS);
 }
 
 bool tr_goes_on_behind(const struct insn *i)
@@ -84,7 +82,38 @@ static void emit_string(struct tr *t, const struct insn *i, bool repeated)
 
 static void move_on(struct tr *t, unsigned reg, const struct insn *i)
 {
-    emit_lea(&t->e, 8, reg, (struct maddr){(int)reg, -1, 0, i->opsize});
+    struct emit *e = &t->e;
+    struct maddr m = {(int)reg, -1, 0, i->opsize};
+    if (i->adsize != 2) {
+        emit_lea(e, i->adsize, reg, m);
+        return;
+    }
+    emit_lea(e, 4, H_R14, m);
+    emit_rm(e, (struct how){.size = 2}, OPC(0x8b), reg, op_reg(H_R14));
+}
+
+/* r14 = host address of the element at rSI or rDI. */
+static void element(struct tr *t, const struct insn *i, unsigned reg, unsigned seg, bool write, uint32_t rec)
+{
+    struct emit *e = &t->e;
+    emit_rm(e, (struct how){.size = i->adsize == 8 ? 8 : 4}, OPC(0x8b), H_R14, op_reg(reg));
+    if (i->adsize == 2)
+        tr_cut16(t, H_R14);
+    bool flat = t->wide || (t->mode & MODE_FLAT && seg != SEG_CS && seg < SEG_FS);
+    t->segment = flat ? SEG_NONE : (int)seg;
+    tr_check(t, i->opsize, write, rec);
+}
+
+/* SCAS and CMPS: the elements are in the frame's m1 and m2, the first one in r15 besides. */
+static void compared(struct tr *t, const struct insn *i)
+{
+    unsigned wide = i->opsize != 1;
+    struct how w = {.size = i->opsize, .reg_byte = !wide, .rm_byte = !wide};
+    emit_rm(&t->e, w, OPC((uint8_t)(0x3a | wide)), H_R15, op_frame(FRAME(m2))); /* cmp */
+    if (tr_flags_live(t))
+        tr_set_flags_committed(t, (struct jit_recipe){.kind = RECIPE_SUB, .size = i->opsize, .a = SRC_M1, .b = SRC_M2});
+    else
+        tr_set_flags_dead(t, 0);
 }
 
 static void once(struct tr *t, const struct insn *i)
@@ -96,28 +125,36 @@ static void once(struct tr *t, const struct insn *i)
     tr_begin(t, writes, false);
     uint32_t rec = tr_slow(t, i);
     check_direction(t, rec);
-    if (has_source(i)) {
-        emit_mov(e, H_R14, H_RSI);
-        tr_check(t, i->opsize, false, rec);
-    }
-    if (i->op == OP_MOVS) {
+    if (has_source(i))
+        element(t, i, H_RSI, i->seg, false, rec);
+    if (has_source(i) && has_dest(i)) {
         load_r15(t, i->opsize);
         emit_store(e, H_R15, FRAME(tmp));
     }
     if (has_dest(i)) {
-        emit_mov(e, H_R14, H_RDI);
-        tr_check(t, i->opsize, true, rec);
+        element(t, i, H_RDI, SEG_ES, !is_comparison(i), rec);
         if (i->op == OP_MOVS)
             emit_load(e, H_R15, FRAME(tmp));
     }
-    if (i->op == OP_LODS)
+    if (is_comparison(i)) {
+        load_r15(t, i->opsize);
+        emit_store(e, H_R15, FRAME(m2));
+        if (has_source(i))
+            emit_load(e, H_R15, FRAME(tmp));
+        else
+            emit_mov(e, H_R15, H_RAX);
+        emit_store(e, H_R15, FRAME(m1));
+    } else if (i->op == OP_LODS) {
         emit_rm(e, w, OPC((uint8_t)(0x8a | wide)), H_RAX, op_r14());
-    else
+    } else {
         emit_rm(e, w, OPC((uint8_t)(0x88 | wide)), i->op == OP_MOVS ? H_R15 : H_RAX, op_r14());
+    }
     if (has_source(i))
         move_on(t, H_RSI, i);
     if (has_dest(i))
         move_on(t, H_RDI, i);
+    if (is_comparison(i))
+        compared(t, i);
     tr_resume(t, rec);
 }
 
