@@ -13,7 +13,8 @@
 
 #include "core/types.h"
 
-#define SNAP_NAME_MAX 31
+#define SNAP_NAME_MAX   31
+#define SNAP_PACKED_MAX 65536u
 
 struct snap_writer;
 struct snap_reader;
@@ -31,6 +32,9 @@ void snap_put_u16(struct snap_writer *w, uint16_t v);
 void snap_put_u32(struct snap_writer *w, uint32_t v);
 void snap_put_u64(struct snap_writer *w, uint64_t v);
 void snap_put_bytes(struct snap_writer *w, const void *p, size_t n);
+/* Bulk, such as a page of memory: compressed (zlib) in a file or in memory; a digest sees the bytes as they are. To be
+ * got with snap_get_packed() of the same length, at most SNAP_PACKED_MAX. */
+void snap_put_packed(struct snap_writer *w, const void *p, size_t n);
 /* What was put is not what should have been: snap_writer_close() will refuse and say why. The first reason counts. */
 void snap_writer_fail(struct snap_writer *w, const char *why);
 /* Finishes. Returns 0, or -1 with `err` filled; the target file is untouched then. Frees w. */
@@ -54,6 +58,7 @@ uint16_t snap_get_u16(struct snap_reader *r);
 uint32_t snap_get_u32(struct snap_reader *r);
 uint64_t snap_get_u64(struct snap_reader *r);
 void snap_get_bytes(struct snap_reader *r, void *p, size_t n);
+void snap_get_packed(struct snap_reader *r, void *p, size_t n);
 /* Bytes left in the current section. */
 size_t snap_left(const struct snap_reader *r);
 /* Reports a value out of range found by a module's load code. */

@@ -304,6 +304,13 @@ void snap_get_bytes(struct snap_reader *r, void *p, size_t n)
     r->pos += n;
 }
 
+static bool unpack(const uint8_t *packed, size_t len, void *p, size_t n)
+{
+    uLongf got = n;
+    uLong used = len;
+    return uncompress2(p, &got, packed, &used) == Z_OK && got == n && used == len;
+}
+
 static uint64_t get_le(struct snap_reader *r, unsigned n)
 {
     uint8_t b[8];
@@ -329,4 +336,25 @@ uint32_t snap_get_u32(struct snap_reader *r)
 uint64_t snap_get_u64(struct snap_reader *r)
 {
     return get_le(r, 8);
+}
+
+void snap_get_packed(struct snap_reader *r, void *p, size_t n)
+{
+    uint8_t packed[SNAP_PACKED_MAX];
+    if (n < 2 || n > SNAP_PACKED_MAX) {
+        snap_get_bytes(r, p, n);
+        return;
+    }
+    uint32_t len = snap_get_u32(r);
+    if (len >= n) {
+        if (len > n)
+            snap_fail(r, "section '%s': %u bytes stand for %zu", r->current ? r->current->name : "(none)", len, n);
+        snap_get_bytes(r, p, n);
+        return;
+    }
+    snap_get_bytes(r, packed, len);
+    if (snap_reader_error(r) || unpack(packed, len, p, n))
+        return;
+    snap_fail(r, "section '%s' cannot be decompressed", r->current ? r->current->name : "(none)");
+    memset(p, 0, n);
 }

@@ -23,6 +23,8 @@ struct snap_writer {
     long length_at; /* file offset of the open section's length field */
     uint8_t header[SNAP_HEADER_MAX];
     size_t header_len;
+    bool packs;      /* `pack` is set up */
+    z_stream pack;   /* of snap_put_packed() */
     char error[160]; /* sticky: the first failure */
 };
 
@@ -47,6 +49,8 @@ static void writer_free(struct snap_writer *w)
 {
     if (w->hash)
         XXH3_freeState(w->hash);
+    if (w->packs)
+        deflateEnd(&w->pack);
     free(w->path);
     free(w->tmp);
     free(w);
@@ -198,6 +202,34 @@ static void put_le(struct snap_writer *w, uint64_t v, unsigned n)
     uint8_t b[8];
     snap_store_le(b, v, n);
     snap_put_bytes(w, b, n);
+}
+
+/* The compressed length; 0: it would not be shorter, or cannot be done. */
+static size_t pack(struct snap_writer *w, const void *p, size_t n, uint8_t *out)
+{
+    if (!w->packs)
+        w->packs = deflateInit(&w->pack, Z_BEST_SPEED) == Z_OK;
+    if (!w->packs || deflateReset(&w->pack) != Z_OK)
+        return 0;
+    w->pack.next_in = (z_const Bytef *)(uintptr_t)p;
+    w->pack.avail_in = (uInt)n;
+    w->pack.next_out = out;
+    w->pack.avail_out = (uInt)(n - 1);
+    return deflate(&w->pack, Z_FINISH) == Z_STREAM_END ? n - 1 - w->pack.avail_out : 0;
+}
+
+void snap_put_packed(struct snap_writer *w, const void *p, size_t n)
+{
+    uint8_t out[SNAP_PACKED_MAX];
+    if (w->hash || n < 2 || n > SNAP_PACKED_MAX) {
+        if (n > SNAP_PACKED_MAX)
+            fail(w, "too much at once");
+        snap_put_bytes(w, p, n);
+        return;
+    }
+    size_t len = pack(w, p, n, out);
+    snap_put_u32(w, (uint32_t)(len ? len : n));
+    snap_put_bytes(w, len ? out : p, len ? len : n);
 }
 
 void snap_put_u8(struct snap_writer *w, uint8_t v)

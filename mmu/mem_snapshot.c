@@ -1,9 +1,10 @@
 /*
  * RAM in snapshots and digests: section "ram" holds the slots, and for each its pages that are not all zeros.
  *
- * Layout of version 1: u32 slots; for each u8 as, u8 kind, u64 base gfn, u64 pages, then { u64 index in the slot, 4096
- * bytes } in ascending order, ended by index ~0. Loading wants the same slots (the devices that place them are loaded
- * before), so that nothing in a file decides how much memory is touched. What has no page in the file becomes zero.
+ * Layout of version 2: u32 slots; for each u8 as, u8 kind, u64 base gfn, u64 pages, then { u64 index in the slot, 4096
+ * bytes, packed } in ascending order, ended by index ~0. Loading wants the same slots (the devices that place them are
+ * loaded before), so that nothing in a file decides how much memory is touched. What has no page in the file becomes
+ * zero.
  */
 #include "core/digest.h"
 #include "core/snapshot.h"
@@ -12,7 +13,7 @@
 #include <string.h>
 
 #define RAM_SECTION "ram"
-#define RAM_VERSION 1
+#define RAM_VERSION 2
 #define RAM_END     UINT64_MAX
 
 static void save_slot(const struct mem *m, const struct memslot *s, struct snap_writer *w)
@@ -29,7 +30,7 @@ static void save_slot(const struct mem *m, const struct memslot *s, struct snap_
         if (!page || digest_page_is_zero(page))
             continue;
         snap_put_u64(w, i);
-        snap_put_bytes(w, page, PAGE_SIZE);
+        snap_put_packed(w, page, PAGE_SIZE);
     }
     snap_put_u64(w, RAM_END);
 }
@@ -102,7 +103,7 @@ static bool load_slot(struct mem *m, const struct memslot *s, struct snap_reader
                       (unsigned long long)index);
             return false;
         }
-        snap_get_bytes(r, bytes, sizeof(bytes));
+        snap_get_packed(r, bytes, sizeof(bytes));
         if (snap_reader_error(r))
             return false;
         load_zeros(m, s, next, index);

@@ -243,7 +243,7 @@ void overlay_save(struct block_device *b, struct snap_writer *w)
             snap_writer_fail(w, failed);
         snap_put_u64(w, at);
         snap_put_u32(w, (uint32_t)n);
-        snap_put_bytes(w, piece, (size_t)n * BLOCK_SECTOR);
+        snap_put_packed(w, piece, (size_t)n * BLOCK_SECTOR);
     }
     snap_put_u64(w, MAP_END);
     free(piece);
@@ -272,7 +272,7 @@ static void load_records(struct overlay *o, uint8_t *piece, struct snap_reader *
             snap_fail(r, "sector %llu of a disk is out of range", (unsigned long long)at);
             return;
         }
-        snap_get_bytes(r, piece, (size_t)n * BLOCK_SECTOR);
+        snap_get_packed(r, piece, (size_t)n * BLOCK_SECTOR);
         if (overlay_write(&o->b, at * BLOCK_SECTOR, piece, (size_t)n * BLOCK_SECTOR))
             snap_fail(r, "no room on the host's disk");
     }

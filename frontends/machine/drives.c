@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define SECTION         "drives"
-#define SECTION_VERSION 1
+#define SECTION_VERSION 2
 
 static const struct {
     const char *name;

@@ -19,7 +19,7 @@
 #define BIOS_SEGMENT  0xf0000u
 
 #define SECTION         "hidden_ram"
-#define SECTION_VERSION 1
+#define SECTION_VERSION 2
 #define SECTION_END     UINT32_MAX
 
 /* Segment 0 is the 64 KiB at 0xf0000, the others the 16 KiB ones from 0xc0000 on. */
@@ -195,7 +195,7 @@ static void hidden_save(const struct firmware *f, unsigned k, struct snap_writer
         if (!page || digest_page_is_zero(page))
             continue;
         snap_put_u32(w, (uint32_t)(gpa >> PAGE_SHIFT));
-        snap_put_bytes(w, page, PAGE_SIZE);
+        snap_put_packed(w, page, PAGE_SIZE);
     }
 }
 
@@ -230,7 +230,7 @@ void firmware_load(struct firmware *f, struct snap_reader *r)
         if (gfn == SECTION_END || snap_reader_error(r))
             return;
         gpa_t gpa = (gpa_t)gfn << PAGE_SHIFT;
-        snap_get_bytes(r, page, sizeof page);
+        snap_get_packed(r, page, sizeof page);
         if (gpa < SEGMENTS_BASE || gpa >= ONE_MIB || !is_hidden(f, segment_of(gpa)) ||
             !hidden_poke(f, gpa, page, sizeof page))
             snap_fail(r, "hidden memory at 0x%llx is not hidden here", (unsigned long long)gpa);

@@ -15,7 +15,7 @@
 #define D_OPEN   0x40
 
 #define SECTION         "smram"
-#define SECTION_VERSION 1
+#define SECTION_VERSION 2
 #define SECTION_END     UINT32_MAX
 
 static bool wants_shown(const struct machine *m)
@@ -81,7 +81,7 @@ void smram_save(const struct machine *m, struct snap_writer *w)
         if (!page)
             continue;
         snap_put_u32(w, (uint32_t)(gpa >> PAGE_SHIFT));
-        snap_put_bytes(w, page, PAGE_SIZE);
+        snap_put_packed(w, page, PAGE_SIZE);
     }
     snap_put_u32(w, SECTION_END);
     snap_end(w);
@@ -106,7 +106,7 @@ void smram_load(struct machine *m, struct snap_reader *r)
         if (gfn == SECTION_END || snap_reader_error(r))
             return;
         gpa_t gpa = (gpa_t)gfn << PAGE_SHIFT;
-        snap_get_bytes(r, page, sizeof page);
+        snap_get_packed(r, page, sizeof page);
         if (m->smram.shown || gpa < BASE || gpa >= BASE + LEN || !page_poke(m, gpa, page))
             snap_fail(r, "SMRAM at 0x%llx is not hidden here", (unsigned long long)gpa);
     }

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define SECTION         "vram"
-#define SECTION_VERSION 1
+#define SECTION_VERSION 2
 #define SECTION_END     UINT32_MAX
 
 /* ---- the memory as the adapter sees it ---- */
@@ -146,7 +146,7 @@ void vram_save(const struct machine *m, struct snap_writer *w)
         if (!page)
             continue;
         snap_put_u32(w, offset >> PAGE_SHIFT);
-        snap_put_bytes(w, page, PAGE_SIZE);
+        snap_put_packed(w, page, PAGE_SIZE);
     }
     snap_put_u32(w, SECTION_END);
     snap_end(w);
@@ -172,7 +172,7 @@ void vram_load(struct machine *m, struct snap_reader *r)
         uint32_t index = snap_get_u32(r);
         if (index == SECTION_END || snap_reader_error(r))
             return;
-        snap_get_bytes(r, page, sizeof page);
+        snap_get_packed(r, page, sizeof page);
         if (index >= VGA_VRAM_PAGES || !is_hidden(&m->vram, index << PAGE_SHIFT)) {
             snap_fail(r, "display memory page %u is not hidden here", index);
             return;

@@ -257,6 +257,72 @@ static uint64_t digest_of(const char *name, uint32_t version, const char *data, 
     return snap_writer_digest_close(w);
 }
 
+/* Three blocks: one that shrinks, one that does not, one of a single byte. */
+static void write_packed(uint8_t smooth[4096], uint8_t noise[4096])
+{
+    uint32_t seed = 7;
+    for (unsigned i = 0; i < 4096; i++) {
+        seed = seed * 1664525 + 1013904223;
+        smooth[i] = (uint8_t)(i / 64);
+        noise[i] = (uint8_t)(seed >> 24);
+    }
+    struct snap_writer *w = snap_writer_open(path, err, sizeof err);
+    snap_begin(w, "bulk", 1);
+    snap_put_packed(w, smooth, 4096);
+    snap_put_packed(w, noise, 4096);
+    snap_put_packed(w, smooth, 1);
+    snap_end(w);
+    ck_assert_int_eq(snap_writer_close(w, err, sizeof err), 0);
+}
+
+START_TEST(packed_bytes_come_back_and_take_less_room)
+{
+    uint8_t smooth[4096], noise[4096], got[4096];
+    struct stat st;
+    write_packed(smooth, noise);
+    ck_assert_int_eq(stat(path, &st), 0);
+    ck_assert_int_lt(st.st_size, 4096 + 1024);
+    struct snap_reader *r = snap_reader_open(path, err, sizeof err);
+    ck_assert(snap_expect(r, "bulk", 1));
+    snap_get_packed(r, got, 4096);
+    ck_assert_int_eq(memcmp(got, smooth, 4096), 0);
+    snap_get_packed(r, got, 4096);
+    ck_assert_int_eq(memcmp(got, noise, 4096), 0);
+    snap_get_packed(r, got, 1);
+    ck_assert_uint_eq(got[0], smooth[0]);
+    ck_assert_uint_eq(snap_left(r), 0);
+    ck_assert_ptr_null(snap_reader_error(r));
+    snap_reader_close(r);
+}
+END_TEST
+
+static void put_crooked(uint32_t len, const void *bytes, size_t n)
+{
+    struct snap_writer *w = snap_writer_open(path, err, sizeof err);
+    snap_begin(w, "bulk", 1);
+    snap_put_u32(w, len);
+    snap_put_bytes(w, bytes, n);
+    snap_end(w);
+    ck_assert_int_eq(snap_writer_close(w, err, sizeof err), 0);
+}
+
+START_TEST(packed_bytes_that_are_no_stream_or_too_long_are_an_error)
+{
+    static const uint8_t junk[5000] = {0x78, 0x01, 0xff};
+    static const uint32_t lens[] = {0, 3, 4095, 4097, 0xffffffff};
+    for (size_t k = 0; k < sizeof lens / sizeof *lens; k++) {
+        uint8_t got[4096];
+        put_crooked(lens[k], junk, sizeof junk);
+        struct snap_reader *r = snap_reader_open(path, err, sizeof err);
+        ck_assert(snap_expect(r, "bulk", 1));
+        snap_get_packed(r, got, 4096);
+        ck_assert_ptr_nonnull(snap_reader_error(r));
+        ck_assert_uint_eq(got[0], 0);
+        snap_reader_close(r);
+    }
+}
+END_TEST
+
 START_TEST(digest_depends_on_names_versions_content_and_borders)
 {
     uint64_t d = digest_of("a", 1, "xy", "z");
@@ -289,6 +355,8 @@ static Suite *suite(void)
     tcase_add_test(t, a_name_used_twice_is_refused);
     tcase_add_test(t, payloads_larger_than_any_buffer_survive);
     tcase_add_test(t, what_is_put_into_memory_is_got_back_and_leaves_no_file);
+    tcase_add_test(t, packed_bytes_come_back_and_take_less_room);
+    tcase_add_test(t, packed_bytes_that_are_no_stream_or_too_long_are_an_error);
     tcase_add_test(t, digest_depends_on_names_versions_content_and_borders);
     suite_add_tcase(s, t);
     return s;
