@@ -38,6 +38,15 @@
 #define LAYOUT_IDE1_PORT          0x170
 #define LAYOUT_IDE1_CONTROL       0x376
 #define LAYOUT_IDE_PORTS          8
+#define LAYOUT_FDC_PORT           0x3f0 /* fdc_bus_ops */
+#define LAYOUT_FDC_PORTS          6
+#define LAYOUT_FDC_DIR_PORT       0x3f7 /* fdc_dir_bus_ops */
+#define LAYOUT_DMA_LOW_PORT       0x00  /* dma8237_low_bus_ops */
+#define LAYOUT_DMA_LOW_PORTS      16
+#define LAYOUT_DMA_HIGH_PORT      0xc0 /* dma8237_high_bus_ops */
+#define LAYOUT_DMA_HIGH_PORTS     32
+#define LAYOUT_DMA_PAGE_PORT      0x80 /* dma8237_page_bus_ops */
+#define LAYOUT_DMA_PAGE_PORTS     16
 #define LAYOUT_FIRMWARE_LOG_PORT  0x402 /* firmware_log_bus_ops */
 #define LAYOUT_FW_CFG_PORT        0x510 /* fw_cfg_bus_ops */
 #define LAYOUT_FW_CFG_PORTS       2
@@ -78,6 +87,7 @@
 #define LAYOUT_IRQ_CASCADE  2
 #define LAYOUT_IRQ_COM2     3 /* COM4 too */
 #define LAYOUT_IRQ_COM1     4 /* COM3 too */
+#define LAYOUT_IRQ_FLOPPY   6
 #define LAYOUT_IRQ_RTC      8
 #define LAYOUT_IRQ_SCI      9 /* level, active high */
 #define LAYOUT_IRQ_MOUSE    12

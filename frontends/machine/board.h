@@ -12,6 +12,8 @@
 #include "devices/acpi_tables.h"
 #include "devices/debug_console.h"
 #include "devices/debug_exit.h"
+#include "devices/dma8237.h"
+#include "devices/fdc.h"
 #include "devices/firmware_log.h"
 #include "devices/fpu_error.h"
 #include "devices/fw_cfg.h"
@@ -97,6 +99,8 @@ struct board {
     struct pci_host pci;
     struct acpi_pm pm;
     struct piix_ide ide;
+    struct dma8237 dma;
+    struct fdc fdc;
     struct fpu_error fpu_error;
     struct fw_cfg fw_cfg;
     struct debug_exit debug_exit;

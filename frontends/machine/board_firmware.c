@@ -17,7 +17,8 @@
 #define CMOS_BOOT        0x3d
 #define CMOS_CPUS        0x5f
 
-#define EQUIPMENT_FPU 0x02
+#define EQUIPMENT_FLOPPY 0x01
+#define EQUIPMENT_FPU    0x02
 
 #define TRANSLATION_LBA 1 /* of the four IDE disks, 2 bits each */
 
@@ -86,7 +87,9 @@ void board_fill_cmos(struct board *b)
         translation |= (uint8_t)(TRANSLATION_LBA << 2 * k);
     rtc_cmos_set_byte(&b->rtc, CMOS_TRANSLATION, translation);
     rtc_cmos_set_byte(&b->rtc, CMOS_CPUS, (uint8_t)(b->cfg.cpu_count - 1));
-    rtc_cmos_set_byte(&b->rtc, CMOS_EQUIPMENT, EQUIPMENT_FPU);
-    rtc_cmos_set_byte(&b->rtc, CMOS_FLOPPIES, 0);
+    uint8_t first = fdc_drive_type(&b->fdc, 0), second = fdc_drive_type(&b->fdc, 1);
+    uint8_t floppies = !first && !second ? 0 : EQUIPMENT_FLOPPY | (first && second ? 0x40 : 0);
+    rtc_cmos_set_byte(&b->rtc, CMOS_EQUIPMENT, EQUIPMENT_FPU | floppies);
+    rtc_cmos_set_byte(&b->rtc, CMOS_FLOPPIES, (uint8_t)(first << 4 | second));
     board_set_boot_order(b, b->cfg.boot_once ? b->cfg.boot_once : b->cfg.boot_order);
 }

@@ -1,6 +1,8 @@
 /*
- * The board's storage controllers: the drives of `-drive` on the PIIX3's IDE channels.
+ * The board's storage controllers: the drives of `-drive` on the PIIX3's IDE channels and on the floppy
+ * controller.
  */
+#include "core/stats.h"
 #include "devices/layout.h"
 #include "frontends/machine/board.h"
 
@@ -28,6 +30,14 @@ void board_storage_init(struct board *b)
     for (unsigned n = 0; n < ARRAY_LEN(ide.drive); n++)
         ide.drive[n] = ide_drive(b, n);
     piix_ide_init(&b->ide, &ide);
+    dma8237_init(&b->dma, &c->memory, c->log);
+    struct fdc_config fdc = {
+        .clock = c->clock, .irq = isa_irq_line(&b->isa, LAYOUT_IRQ_FLOPPY, 0), .dma = &b->dma, .log = c->log};
+    for (unsigned n = 0; n < FDC_DRIVES; n++) {
+        const struct drive *d = drives_find(c->drives, DRIVE_FLOPPY, n);
+        fdc.drive[n] = (struct fdc_drive_config){.present = d != NULL, .block = d ? d->block : NULL};
+    }
+    fdc_init(&b->fdc, &fdc);
 }
 
 bool board_storage_place(struct board *b, struct error *e)
@@ -39,6 +49,11 @@ bool board_storage_place(struct board *b, struct error *e)
         {io, LAYOUT_IDE0_CONTROL, 1, &ide_control_bus_ops, &c[0], "IDE 0 control"},
         {io, LAYOUT_IDE1_PORT, LAYOUT_IDE_PORTS, &ide_command_bus_ops, &c[1], "IDE 1"},
         {io, LAYOUT_IDE1_CONTROL, 1, &ide_control_bus_ops, &c[1], "IDE 1 control"},
+        {io, LAYOUT_FDC_PORT, LAYOUT_FDC_PORTS, &fdc_bus_ops, &b->fdc, "floppy controller"},
+        {io, LAYOUT_FDC_DIR_PORT, 1, &fdc_dir_bus_ops, &b->fdc, "floppy disk change"},
+        {io, LAYOUT_DMA_LOW_PORT, LAYOUT_DMA_LOW_PORTS, &dma8237_low_bus_ops, &b->dma.chip[0], "8237 bytes"},
+        {io, LAYOUT_DMA_HIGH_PORT, LAYOUT_DMA_HIGH_PORTS, &dma8237_high_bus_ops, &b->dma.chip[1], "8237 words"},
+        {io, LAYOUT_DMA_PAGE_PORT, LAYOUT_DMA_PAGE_PORTS, &dma8237_page_bus_ops, &b->dma, "8237 pages"},
     };
     for (size_t k = 0; k < ARRAY_LEN(all); k++)
         if (!board_place(&all[k], e))
@@ -49,6 +64,8 @@ bool board_storage_place(struct board *b, struct error *e)
 void board_storage_reset(struct board *b)
 {
     piix_ide_reset(&b->ide);
+    dma8237_reset(&b->dma);
+    fdc_reset(&b->fdc);
 }
 
 void board_storage_fini(struct board *b)
@@ -59,14 +76,20 @@ void board_storage_fini(struct board *b)
 void board_storage_save(const struct board *b, struct snap_writer *w)
 {
     piix_ide_save(&b->ide, w);
+    dma8237_save(&b->dma, w);
+    fdc_save(&b->fdc, w);
 }
 
 void board_storage_load(struct board *b, struct snap_reader *r)
 {
     piix_ide_load(&b->ide, r);
+    dma8237_load(&b->dma, r);
+    fdc_load(&b->fdc, r);
 }
 
 void board_storage_add_stats(struct board *b, struct stats *s)
 {
     piix_ide_add_stats(&b->ide, s);
+    stats_add(s, "fdc.commands", "commands", &b->fdc.commands);
+    stats_add(s, "fdc.dma", "bytes", &b->fdc.bytes);
 }
