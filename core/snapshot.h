@@ -46,7 +46,10 @@ uint64_t snap_writer_digest_close(struct snap_writer *w);
 struct snap_reader *snap_writer_read_back(struct snap_writer *w, char *err, size_t err_len);
 /* Opens and verifies magic, section bounds and CRCs. NULL with `err` on failure. */
 struct snap_reader *snap_reader_open(const char *path, char *err, size_t err_len);
-/* The same for an open file, which the reader takes over, also where it fails. `name` is for the error. */
+/* The same, but the CRC of one section's payload is not looked at: whoever reads that checks what he reads. */
+struct snap_reader *snap_reader_open_unchecked(const char *path, const char *section, char *err, size_t err_len);
+/* The same as snap_reader_open() for an open file, which the reader takes over, also where it fails. `name` is for the
+ * error. */
 struct snap_reader *snap_reader_open_fd(int fd, const char *name, char *err, size_t err_len);
 void snap_reader_close(struct snap_reader *r);
 /* Moves to the section. False (and a sticky error) if it is missing. `*version` is set. */
@@ -59,6 +62,17 @@ uint32_t snap_get_u32(struct snap_reader *r);
 uint64_t snap_get_u64(struct snap_reader *r);
 void snap_get_bytes(struct snap_reader *r, void *p, size_t n);
 void snap_get_packed(struct snap_reader *r, void *p, size_t n);
+/* Passes over what snap_put_packed() put, of whatever length. */
+void snap_skip_packed(struct snap_reader *r);
+/* Reads what it passed over later, from a descriptor of the file: n bytes put with snap_put_packed() at `offset`.
+ * False: they cannot be read, or are damaged. Any thread may. */
+bool snap_read_packed_at(int fd, uint64_t offset, void *p, size_t n);
+/* Where in the file the next byte is, and a descriptor of the file that is the caller's (-1 if there is none to be
+ * had): for who comes back later. */
+uint64_t snap_file_offset(const struct snap_reader *r);
+int snap_reader_dup(const struct snap_reader *r);
+/* The CRC-32 that sections are protected with, over more bytes; it starts as 0. */
+uint32_t snap_crc(uint32_t crc, const void *p, size_t n);
 /* Bytes left in the current section. */
 size_t snap_left(const struct snap_reader *r);
 /* Reports a value out of range found by a module's load code. */

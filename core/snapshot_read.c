@@ -30,7 +30,8 @@ struct snap_reader {
     uint64_t pos;                  /* in the current payload */
     uint64_t buf_at;               /* file offset of buf[0] */
     size_t buf_len;
-    char error[200]; /* sticky */
+    const char *unchecked; /* section whose payload's CRC is not looked at, or NULL; for the time of opening */
+    char error[200];       /* sticky */
     uint8_t buf[BUFFER_SIZE];
 };
 
@@ -209,7 +210,9 @@ static bool verify(struct snap_reader *r)
         return false;
     for (uint64_t at = SNAP_FILE_HEAD;;) {
         struct section s = {0};
-        if (!read_header(r, &at, &s, &header_crc) || !check_payload(r, &s))
+        if (!read_header(r, &at, &s, &header_crc))
+            return false;
+        if (!(r->unchecked && !strcmp(s.name, r->unchecked)) && !check_payload(r, &s))
             return false;
         if (!strcmp(s.name, SNAP_END))
             return check_end(r, &s, header_crc);
@@ -234,7 +237,7 @@ static bool measure_file(struct snap_reader *r)
     return true;
 }
 
-struct snap_reader *snap_reader_open_fd(int fd, const char *name, char *err, size_t err_len)
+static struct snap_reader *open_reader(int fd, const char *name, const char *unchecked, char *err, size_t err_len)
 {
     struct snap_reader *r = calloc(1, sizeof *r);
     if (!r) {
@@ -244,6 +247,7 @@ struct snap_reader *snap_reader_open_fd(int fd, const char *name, char *err, siz
         return NULL;
     }
     r->fd = fd;
+    r->unchecked = unchecked;
     if (!measure_file(r) || !verify(r)) {
         snprintf(err, err_len, "cannot read snapshot '%s': %s", name, r->error);
         snap_reader_close(r);
@@ -252,9 +256,19 @@ struct snap_reader *snap_reader_open_fd(int fd, const char *name, char *err, siz
     return r;
 }
 
+struct snap_reader *snap_reader_open_fd(int fd, const char *name, char *err, size_t err_len)
+{
+    return open_reader(fd, name, NULL, err, err_len);
+}
+
 struct snap_reader *snap_reader_open(const char *path, char *err, size_t err_len)
 {
-    return snap_reader_open_fd(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), path, err, err_len);
+    return snap_reader_open_unchecked(path, NULL, err, err_len);
+}
+
+struct snap_reader *snap_reader_open_unchecked(const char *path, const char *section, char *err, size_t err_len)
+{
+    return open_reader(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), path, section, err, err_len);
 }
 
 void snap_reader_close(struct snap_reader *r)
@@ -311,6 +325,21 @@ static bool unpack(const uint8_t *packed, size_t len, void *p, size_t n)
     return uncompress2(p, &got, packed, &used) == Z_OK && got == n && used == len;
 }
 
+uint64_t snap_file_offset(const struct snap_reader *r)
+{
+    return r->current ? r->current->offset + r->pos : 0;
+}
+
+int snap_reader_dup(const struct snap_reader *r)
+{
+    return fcntl(r->fd, F_DUPFD_CLOEXEC, 0);
+}
+
+uint32_t snap_crc(uint32_t crc, const void *p, size_t n)
+{
+    return (uint32_t)crc32(crc, p, (uInt)n);
+}
+
 static uint64_t get_le(struct snap_reader *r, unsigned n)
 {
     uint8_t b[8];
@@ -357,4 +386,33 @@ void snap_get_packed(struct snap_reader *r, void *p, size_t n)
         return;
     snap_fail(r, "section '%s' cannot be decompressed", r->current ? r->current->name : "(none)");
     memset(p, 0, n);
+}
+
+void snap_skip_packed(struct snap_reader *r)
+{
+    uint32_t len = snap_get_u32(r);
+    if (len > snap_left(r))
+        snap_fail(r, "section '%s' is too short", r->current ? r->current->name : "(none)");
+    if (!r->error[0])
+        r->pos += len;
+}
+
+static bool pread_all(int fd, void *buf, size_t n, uint64_t at)
+{
+    ssize_t got;
+    do
+        got = pread(fd, buf, n, (off_t)at);
+    while (got < 0 && errno == EINTR);
+    return got == (ssize_t)n;
+}
+
+bool snap_read_packed_at(int fd, uint64_t offset, void *p, size_t n)
+{
+    uint8_t head[4], packed[SNAP_PACKED_MAX];
+    if (n < 2 || n > SNAP_PACKED_MAX || !pread_all(fd, head, sizeof head, offset))
+        return false;
+    uint64_t len = snap_load_le(head, 4);
+    if (len >= n)
+        return len == n && pread_all(fd, p, n, offset + sizeof head);
+    return pread_all(fd, packed, (size_t)len, offset + sizeof head) && unpack(packed, (size_t)len, p, n);
 }

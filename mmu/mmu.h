@@ -83,6 +83,11 @@ void mem_hook(struct mem *m, struct guest_memory *out);
 /* Saves and loads RAM by page, without zero pages; digest of RAM by gpa and content. */
 void mem_save(const struct mem *m, struct snap_writer *w);
 void mem_load(struct mem *m, struct snap_reader *r);
+/* The section's name, for snap_reader_open_unchecked(). */
+#define MEM_SNAPSHOT_SECTION "ram"
+/* The same in post-copy: its pages are awaited (core/host/postcopy.h) from the reader's file, which the reader need not
+ * outlive. The list of pages is checked now, a page when it is fetched. */
+void mem_load_postcopy(struct mem *m, struct snap_reader *r);
 /* True if an access of this kind at gpa would reach a device (no slot, or ROM and write). */
 bool mem_is_device(const struct mem *m, unsigned as, gpa_t gpa, bool write);
 

@@ -1,6 +1,7 @@
 #include "core/host/host_mm_internal.h"
 #include "core/host/host_ops.h"
 #include "core/host/ksm.h"
+#include "core/host/postcopy.h"
 #include "core/host/swap.h"
 
 /*
@@ -12,7 +13,9 @@
 /* Linux: copy_one_pte. */
 static hpte_t share(struct host_mm *mm, hpte_t *e)
 {
-    if (hpte_state_of(*e) == HPTE_SWAPPED) {
+    if (hpte_is_awaited(*e))
+        return *e;
+    if (hpte_has_slot(*e)) {
         swap_slot_get(mm->swap, hpte_frame(*e));
         return *e;
     }
@@ -80,6 +83,8 @@ static struct host_mm *fork_locked(struct host_mm *mm, hva_t start, hva_t end)
         return NULL;
     if (mm->swap)
         host_mm_set_swap(child, mm->swap);
+    if (mm->page_source)
+        host_mm_set_page_source(child, mm->page_source);
     child->fault_level = mm->fault_level;
     copy_vmas(mm, child, start, end);
     host_mm_set_limit(child, mm->limit);

@@ -9,13 +9,15 @@
  * gup: from an hva to a frame, and the faults on the way (Linux: get_user_pages, handle_pte_fault).
  */
 
-/* Besides enum host_status: the page is a mirror's, and to be taken over without the lock. */
-enum { GUP_MIRROR = 1 };
+/* Besides enum host_status: the page is a mirror's, or another party's, and to be taken over without the lock. */
+enum { GUP_MIRROR = 1, GUP_AWAITED = 2 };
 
-struct mirror_fetch {
-    struct vma_backing *backing;
+struct fetch {
+    struct vma_backing *backing; /* GUP_MIRROR */
     hva_t source_hva;
     uint64_t seq;
+    struct page_source *source; /* GUP_AWAITED */
+    uint64_t key;
 };
 
 #define FRESH_BITS (HPTE_READ | HPTE_WRITE | HPTE_ACCESSED | HPTE_DIRTY | HPTE_SOFT_DIRTY)
@@ -121,19 +123,23 @@ int host_mm_break_cow_locked(struct host_mm *mm, hva_t hva, bool write)
     return HOST_OK;
 }
 
-static int fault_mirror(struct host_mm *mm, hva_t hva, bool write, const struct vma *v, struct mirror_fetch *fetch)
+static int fault_mirror(struct host_mm *mm, hva_t hva, bool write, const struct vma *v, struct fetch *fetch)
 {
     if (write || !v->backing->source)
         return HOST_DENIED;
     v->backing->refs++;
-    *fetch = (struct mirror_fetch){v->backing, v->offset + (hva - v->start), v->backing->seq};
+    *fetch = (struct fetch){.backing = v->backing, .source_hva = v->offset + (hva - v->start), .seq = v->backing->seq};
     return GUP_MIRROR;
 }
 
 /* Brings a page where no frame is; afterwards it may still be read-only. */
-static int fault_absent(struct host_mm *mm, hva_t hva, bool write, const struct vma *v, struct mirror_fetch *fetch)
+static int fault_absent(struct host_mm *mm, hva_t hva, bool write, const struct vma *v, struct fetch *fetch)
 {
     const hpte_t *e = hpte_lookup(&mm->hptes, hva);
+    if (e && hpte_is_awaited(*e)) {
+        postcopy_begin_locked(mm, *e, &fetch->source, &fetch->key);
+        return GUP_AWAITED;
+    }
     if (e && hpte_state_of(*e) == HPTE_SWAPPED)
         return host_mm_swap_in_locked(mm, hva);
     switch (v->kind) {
@@ -147,7 +153,7 @@ static int fault_absent(struct host_mm *mm, hva_t hva, bool write, const struct 
 }
 
 /* Linux: handle_pte_fault. */
-static int fault(struct host_mm *mm, hva_t hva, bool write, struct mirror_fetch *fetch)
+static int fault(struct host_mm *mm, hva_t hva, bool write, struct fetch *fetch)
 {
     const struct vma *v = vma_find(&mm->vmas, hva);
     if (!v || !v->prot || (write && !(v->prot & HOST_WRITE)))
@@ -164,7 +170,7 @@ static int fault(struct host_mm *mm, hva_t hva, bool write, struct mirror_fetch 
     return rc;
 }
 
-static int gup_once(struct host_mm *mm, hva_t hva, bool write, struct gup_result *out, struct mirror_fetch *fetch)
+static int gup_once(struct host_mm *mm, hva_t hva, bool write, struct gup_result *out, struct fetch *fetch)
 {
     int rc = HOST_OK;
     host_mm_lock(mm);
@@ -183,11 +189,12 @@ int host_mm_gup(struct host_mm *mm, hva_t hva, bool write, struct gup_result *ou
 {
     hva &= ~PAGE_MASK;
     for (;;) {
-        struct mirror_fetch fetch = {0};
+        struct fetch fetch = {0};
         int rc = gup_once(mm, hva, write, out, &fetch);
-        if (likely(rc != GUP_MIRROR))
+        if (likely(rc <= 0))
             return rc;
-        rc = mirror_fill(mm, fetch.backing, hva, fetch.source_hva, fetch.seq);
+        rc = rc == GUP_MIRROR ? mirror_fill(mm, fetch.backing, hva, fetch.source_hva, fetch.seq)
+                              : postcopy_fetch(mm, hva, fetch.source, fetch.key);
         if (rc)
             return rc;
     }

@@ -4,6 +4,7 @@
 #include "core/host/ksm.h"
 #include "core/host/lock_order.h"
 #include "core/host/notifier_bus.h"
+#include "core/host/postcopy.h"
 #include "core/host/swap.h"
 #include "core/stats.h"
 #include "core/trace.h"
@@ -36,7 +37,7 @@ static void put_hpte(struct host_mm *mm, hpte_t e)
         return;
     if (hpte_has_frame(e))
         frame_pool_put(mm->pool, hpte_frame(e));
-    else if (hpte_state_of(e) == HPTE_SWAPPED)
+    else if (hpte_has_slot(e))
         swap_slot_put(mm->swap, hpte_frame(e));
 }
 
@@ -78,6 +79,7 @@ void host_mm_destroy(struct host_mm *mm)
     vma_set_fini(&mm->vmas);
     notifier_bus_put(mm->bus);
     swap_store_put(mm->swap);
+    page_source_put(mm->page_source);
     free(mm->peek_buffers);
     pthread_mutex_destroy(&mm->lock);
     free(mm);
@@ -157,6 +159,9 @@ void host_mm_add_stats(const struct host_mm *mm, struct stats *stats)
     stats_add(stats, "host.ksm_merges", "", &c->ksm_merges);
     stats_add(stats, "host.ksm_zeros", "", &c->ksm_zeros);
     stats_add(stats, "host.ksm_unmerges", "", &c->ksm_unmerges);
+    stats_add(stats, "host.awaited", "pages", &mm->hptes.awaited);
+    stats_add(stats, "host.delivered", "pages", &c->delivered);
+    stats_add(stats, "host.fetched_ahead", "pages", &c->fetched_ahead);
     stats_add(stats, "host.mirror_fills", "", &c->mirror_fills);
     stats_add(stats, "bytes.host_tables", "bytes", &mm->hptes.bytes.now);
     stats_add(stats, "bytes.host_tables.peak", "bytes", &mm->hptes.bytes.peak);

@@ -53,6 +53,7 @@ struct hpte_info {
     pfn_t pfn;
     int level; /* as in struct gup_result; 1 where nothing is */
     bool writable, accessed, dirty;
+    bool awaited;  /* of those that are swapped: another party has it (core/host/postcopy.h) */
     bool readable; /* false: present, but its VMA permits no access */
 };
 
@@ -88,6 +89,8 @@ struct host_mm_counters {
     uint64_t ksm_merges;      /* hptes re-pointed to a shared frame */
     uint64_t ksm_zeros;       /* hptes re-pointed to the zero page */
     uint64_t ksm_unmerges;    /* merged hptes that got a frame of their own again */
+    uint64_t delivered;       /* awaited pages that have come */
+    uint64_t fetched_ahead;   /* of them those that nobody had touched */
     uint64_t mirror_fills;    /* hptes taken over from a mirror's source */
 };
 

@@ -12,6 +12,7 @@
 
 struct trace;
 struct swap_store;
+struct page_source;
 struct ksm;
 
 #define PEEK_BUFFERS 4
@@ -42,6 +43,8 @@ struct host_mm {
 
     struct vma_backing *backings;    /* owned */
     struct swap_store *swap;         /* counted; NULL: nothing can be swapped out */
+    struct page_source *page_source; /* counted; who has the awaited pages */
+    hva_t fetch_hand;                /* where host_mm_fetch_ahead() goes on */
     struct ksm *ksm;                 /* borrowed: set and cleared by ksm.c */
     uint64_t limit;                  /* pages that may be charged; 0: no limit */
     bool reclaim_wanted;             /* atomic: over the limit since the last safe point */
@@ -115,6 +118,14 @@ void vma_backing_reap(struct host_mm *mm);
 int vma_backing_read(const struct vma_backing *b, uint64_t offset, void *buf);
 /* A backing of `child` like `b`. A mirror's is to be subscribed with mirror_subscribe(), without locks. */
 struct vma_backing *vma_backing_clone(struct vma_backing *b, struct host_mm *child);
+
+/* postcopy.c */
+
+int page_source_fetch(struct page_source *s, uint64_t key, void *page);
+/* What has to be fetched for an awaited hpte; the source is counted for the caller. */
+void postcopy_begin_locked(struct host_mm *mm, hpte_t e, struct page_source **source, uint64_t *key);
+/* Fetches and delivers, without the lock held. HOST_OK means: look again. Ends the caller's use of the source. */
+int postcopy_fetch(struct host_mm *mm, hva_t hva, struct page_source *source, uint64_t key);
 
 /* mirror.c */
 

@@ -61,8 +61,8 @@ int host_mm_safe_point(struct host_mm *mm);
  * with huge pages while frames and limit allow. 1: small pages only, as at first. A huge page takes frames, and memory
  * only as they are touched. */
 void host_mm_set_huge_faults(struct host_mm *mm, int level);
-/* Makes the 2 MiB around `hva` one huge page. HOST_NOTHING: no frame in it, or huge already; HOST_NO_FRAMES: no aligned
- * run. */
+/* Makes the 2 MiB around `hva` one huge page. HOST_NOTHING: no frame in it, an awaited page, or huge already;
+ * HOST_NO_FRAMES: no aligned run. */
 int host_mm_collapse(struct host_mm *mm, hva_t hva);
 /* The same with the GiB around `hva` and one gigantic page. Nothing is copied where the frames lie as they should. */
 int host_mm_collapse_gigantic(struct host_mm *mm, hva_t hva);

@@ -75,6 +75,7 @@ void hpte_set(struct hpte_table *t, hva_t hva, hpte_t e)
     c->used += !none - (hpte_state_of(*slot) != HPTE_NONE);
     t->present += hpte_is_resident(e) - (uint64_t)hpte_is_resident(*slot);
     t->ksm += is_merged(e) - (uint64_t)is_merged(*slot);
+    t->awaited += hpte_is_awaited(e) - (uint64_t)hpte_is_awaited(*slot);
     *slot = none ? 0 : e;
     if (!c->used)
         chunk_drop(t, hva);
@@ -127,5 +128,5 @@ void hpte_table_fini(struct hpte_table *t)
         node_free(t, t->dir[d], sizeof *t->dir[d]);
         t->dir[d] = NULL;
     }
-    t->present = t->ksm = 0;
+    t->present = t->ksm = t->awaited = 0;
 }

@@ -16,19 +16,21 @@
 
 typedef uint64_t hpte_t;
 
-#define HPTE_STATE_MASK  3u        /* enum hpte_state */
-#define HPTE_READ        (1u << 2) /* may be read: the VMA grants some access */
-#define HPTE_WRITE       (1u << 3) /* may be written without a fault */
-#define HPTE_ACCESSED    (1u << 4)
-#define HPTE_DIRTY       (1u << 5)
-#define HPTE_SOFT_DIRTY  (1u << 6) /* written since soft-dirty was last cleared; kept in swapped hptes */
-#define HPTE_KSM         (1u << 7) /* KSM put this frame here */
-#define HPTE_SPECIAL     (1u << 8) /* the frame is another mm's (a mirror): no reference is held, nothing is accounted */
+#define HPTE_STATE_MASK 3u        /* enum hpte_state */
+#define HPTE_READ       (1u << 2) /* may be read: the VMA grants some access */
+#define HPTE_WRITE      (1u << 3) /* may be written without a fault */
+#define HPTE_ACCESSED   (1u << 4)
+#define HPTE_DIRTY      (1u << 5)
+#define HPTE_SOFT_DIRTY (1u << 6) /* written since soft-dirty was last cleared; kept in swapped hptes */
+#define HPTE_KSM        (1u << 7) /* KSM put this frame here */
+#define HPTE_SPECIAL                                                                                                   \
+    (1u << 8) /* what is named is another's: no reference is held, nothing is accounted. A mirror's                    \
+                 frame; swapped: an awaited page, with its key (core/host/postcopy.h) */
 #define HPTE_FILE        (1u << 9) /* the frame holds what the VMA's file holds: it can be dropped and read again */
 #define HPTE_AGE_SHIFT   10        /* two bits: agings in a row that found the page untouched */
 #define HPTE_AGE_MAX     3u
 #define HPTE_AGE_MASK    (HPTE_AGE_MAX << HPTE_AGE_SHIFT)
-#define HPTE_FRAME_SHIFT 12 /* frame number when present or zero, slot when swapped */
+#define HPTE_FRAME_SHIFT 12 /* frame number when present or zero, slot or key when swapped */
 
 #define HPTE_CHUNK_SHIFT 9
 #define HPTE_CHUNK_PAGES (1u << HPTE_CHUNK_SHIFT)
@@ -54,6 +56,7 @@ struct hpte_table {
     struct hpte_dir *dir[HPTE_DIR_SIZE];
     uint64_t present; /* hptes in state present, special ones not counted */
     uint64_t ksm;     /* of them those that KSM has merged */
+    uint64_t awaited; /* hptes of awaited pages */
     struct account bytes;
 };
 
@@ -82,6 +85,18 @@ static inline bool hpte_has_frame(hpte_t e)
 static inline bool hpte_is_resident(hpte_t e)
 {
     return hpte_state_of(e) == HPTE_PRESENT && !(e & HPTE_SPECIAL);
+}
+
+/* True if another party has the page (core/host/postcopy.h). */
+static inline bool hpte_is_awaited(hpte_t e)
+{
+    return hpte_state_of(e) == HPTE_SWAPPED && (e & HPTE_SPECIAL);
+}
+
+/* True if the hpte has a slot of the swap store. */
+static inline bool hpte_has_slot(hpte_t e)
+{
+    return hpte_state_of(e) == HPTE_SWAPPED && !(e & HPTE_SPECIAL);
 }
 
 static inline unsigned hpte_age(hpte_t e)

@@ -132,13 +132,19 @@ bool host_mm_huge_reuse_locked(struct host_mm *mm, hva_t hva)
 
 /* ---- collapse ---- */
 
-static bool any_present(const struct host_mm *mm, const struct notify_range *range)
+/* Something is there, and nothing is awaited. */
+static bool is_worth_it(const struct host_mm *mm, const struct notify_range *range)
 {
+    bool any = false;
     for_each_hpte(&mm->hptes, hva, range->start, range->end) {
-        if (hpte_state_of(*hpte_lookup(&mm->hptes, hva)) == HPTE_PRESENT)
-            return true;
+        hpte_t e = *hpte_lookup(&mm->hptes, hva);
+        if (hpte_is_awaited(e))
+            return false;
+        any |= hpte_state_of(e) == HPTE_PRESENT;
+        if (any && !mm->hptes.awaited)
+            break;
     }
-    return false;
+    return any;
 }
 
 /* One VMA over all of it, with memory of our own, something there, and not so large yet (Linux: hugepage_vma_check). */
@@ -147,7 +153,7 @@ static int can_collapse(const struct host_mm *mm, const struct notify_range *ran
     const struct vma *v = vma_find(&mm->vmas, range->start);
     if (!v || v->end < range->end || v->kind != VMA_ANON || !v->prot)
         return HOST_DENIED;
-    if (hpte_level_at(&mm->hptes, range->start) >= level || !any_present(mm, range))
+    if (hpte_level_at(&mm->hptes, range->start) >= level || !is_worth_it(mm, range))
         return HOST_NOTHING;
     return HOST_OK;
 }
@@ -176,7 +182,7 @@ static int copy_pages(struct host_mm *mm, const struct notify_range *range, pfn_
         void *to = frame_pool_ptr(mm->pool, run + ((hva - range->start) >> PAGE_SHIFT));
         if (hpte_state_of(e) == HPTE_PRESENT)
             copy_frame(mm, hpte_frame(e), to, untouched);
-        int rc = hpte_state_of(e) == HPTE_SWAPPED ? swap_store_read(mm->swap, hpte_frame(e), to) : HOST_OK;
+        int rc = hpte_has_slot(e) ? swap_store_read(mm->swap, hpte_frame(e), to) : HOST_OK;
         if (rc)
             return rc;
     }

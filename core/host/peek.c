@@ -24,17 +24,18 @@ struct hpte_info host_mm_peek(const struct host_mm *mm, hva_t hva)
         info.accessed = e & HPTE_ACCESSED;
         info.dirty = e & HPTE_DIRTY;
         info.level = c->level;
+        info.awaited = hpte_is_awaited(e);
     }
     host_mm_unlock(m);
     return info;
 }
 
 /* Where the bytes of a page are. */
-enum where { NOWHERE, ZEROS, FRAME, SLOT, BACKING };
+enum where { NOWHERE, ZEROS, FRAME, SLOT, AWAITED, BACKING };
 
 struct place {
     enum where where;
-    uint64_t frame_or_slot;
+    uint64_t frame_or_slot; /* or key */
     struct vma_backing *backing;
     uint64_t offset;
 };
@@ -50,6 +51,8 @@ static struct place find_place(const struct host_mm *mm, hva_t hva)
     if (state == HPTE_PRESENT && hpte_level_at(&mm->hptes, hva) > 1 &&
         frame_pool_next_touched(mm->pool, hpte_frame(*e)) > hpte_frame(*e))
         return (struct place){.where = ZEROS};
+    if (e && hpte_is_awaited(*e))
+        return (struct place){.where = AWAITED, .frame_or_slot = hpte_frame(*e)};
     if (state == HPTE_PRESENT || state == HPTE_SWAPPED)
         return (struct place){.where = state == HPTE_PRESENT ? FRAME : SLOT, .frame_or_slot = hpte_frame(*e)};
     if (state == HPTE_ZERO || v->kind == VMA_ANON)
@@ -66,6 +69,8 @@ static int read_place(const struct host_mm *mm, const struct place *p, void *buf
         return HOST_OK;
     case SLOT:
         return swap_store_peek(mm->swap, p->frame_or_slot, buf);
+    case AWAITED:
+        return page_source_fetch(mm->page_source, p->frame_or_slot, buf);
     case BACKING:
         return vma_backing_read(p->backing, p->offset, buf);
     case ZEROS:

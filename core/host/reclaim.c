@@ -121,7 +121,7 @@ int host_mm_swap_in(struct host_mm *mm, hva_t hva)
     hva &= ~PAGE_MASK;
     host_mm_lock(mm);
     const hpte_t *e = hpte_lookup(&mm->hptes, hva);
-    int rc = e && hpte_state_of(*e) == HPTE_SWAPPED ? host_mm_swap_in_locked(mm, hva) : HOST_NOTHING;
+    int rc = e && hpte_has_slot(*e) ? host_mm_swap_in_locked(mm, hva) : HOST_NOTHING;
     host_mm_check_limit_locked(mm);
     host_mm_unlock(mm);
     return rc;

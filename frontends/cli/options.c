@@ -437,6 +437,12 @@ static bool opt_ksm(struct options *o, const char *name, const char *arg, struct
     return o->machine.ksm || !strcmp(arg, "off") || bad_value(name, arg, "on or off", e);
 }
 
+static bool opt_postcopy(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.postcopy = !strcmp(arg, "on");
+    return o->machine.postcopy || !strcmp(arg, "off") || bad_value(name, arg, "on or off", e);
+}
+
 static bool opt_host_chaos(struct options *o, const char *name, const char *arg, struct error *e)
 {
     o->machine.host_chaos = arg;
@@ -637,6 +643,7 @@ static const struct option_row rows[] = {
      "screendump "
      "\"FILE\", screentext \"FILE\", savevm \"FILE\", quit"},
     {"loadvm", "FILE", opt_loadvm, "go on from a saved machine"},
+    {"postcopy", "on|off", opt_postcopy, "leave memory in the -loadvm file until it is touched (default off)"},
     {"timeout", "S", opt_timeout, "stop after S seconds of real time (exit code 6)"},
     {"vtimeout", "S", opt_vtimeout, "stop after S seconds of virtual time (exit code 8)"},
     {"icount-limit", "N", opt_icount_limit, "stop after N instructions (exit code 8)"},

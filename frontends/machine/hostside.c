@@ -3,6 +3,7 @@
 #include "core/host/chaos.h"
 #include "core/host/host_ops.h"
 #include "core/host/ksm.h"
+#include "core/host/postcopy.h"
 #include "core/host/swap.h"
 #include "frontends/machine/machine.h"
 
@@ -33,6 +34,8 @@ struct hostside {
     struct ksm *ksm;         /* NULL: off */
     bool owns_ksm;           /* not that of a forked machine's parent */
     uint64_t next_scan;
+    uint64_t next_fetch;
+    bool fetches_ahead;       /* pages of a snapshot may be awaited */
     struct host_chaos *chaos; /* NULL: none */
     struct host_chaos_config chaos_cfg;
     struct gate gate;
@@ -208,8 +211,16 @@ bool hostside_build_child(struct machine *m, const struct machine *parent, struc
 void hostside_start_child(struct hostside *h)
 {
     h->next_scan = clock_now(h->clock) + KSM_SCAN_UNITS;
+    if (host_mm_awaited(h->mm))
+        hostside_start_postcopy(h);
     if (h->chaos)
         host_chaos_start_at(h->chaos, clock_now(h->clock));
+}
+
+void hostside_start_postcopy(struct hostside *h)
+{
+    h->fetches_ahead = true;
+    h->next_fetch = clock_now(h->clock) + FETCH_AHEAD_UNITS;
 }
 
 void hostside_free(struct hostside *h)
@@ -266,6 +277,16 @@ static void run_ksm(struct hostside *h, uint64_t now)
     h->next_scan = now + KSM_SCAN_UNITS; /* time that idling has skipped is not made up for */
 }
 
+/* In post-copy. A page that cannot be fetched ends the run when it is touched, and not before. */
+static void run_fetch_ahead(struct hostside *h, uint64_t now)
+{
+    if (likely(!h->fetches_ahead) || now < h->next_fetch)
+        return;
+    if (host_mm_fetch_ahead(h->mm, FETCH_AHEAD_PAGES) || !host_mm_awaited(h->mm))
+        h->fetches_ahead = false;
+    h->next_fetch = now + FETCH_AHEAD_UNITS;
+}
+
 static void run_chaos(struct machine *m, struct hostside *h, uint64_t now)
 {
     if (!h->chaos)
@@ -284,6 +305,7 @@ bool hostside_step(struct machine *m, enum machine_exit *why)
     }
     uint64_t now = clock_now(h->clock);
     run_ksm(h, now);
+    run_fetch_ahead(h, now);
     run_chaos(m, h, now);
     return check_limit(h, why);
 }
@@ -298,6 +320,8 @@ uint64_t hostside_units_left(const struct hostside *h)
     uint64_t now = clock_now(h->clock), units = UINT64_MAX;
     if (h->ksm)
         units = until(h->next_scan, now);
+    if (h->fetches_ahead && until(h->next_fetch, now) < units)
+        units = until(h->next_fetch, now);
     if (!h->chaos)
         return units;
     uint64_t next = h->chaos_cfg.async ? GATE_UNITS : until(host_chaos_next(h->chaos), now);

@@ -17,6 +17,10 @@ struct stats;
 #define KSM_SCAN_PAGES 100
 #define KSM_SCAN_UNITS 1000000ull
 
+/* Awaited pages that are fetched before they are touched, so often in virtual time. */
+#define FETCH_AHEAD_PAGES 16
+#define FETCH_AHEAD_UNITS 200000ull
+
 /* Once the guest's memory is reserved, and before anything is put into it. Sets m->hostside, also where nothing is
  * asked for. */
 bool hostside_build(struct machine *m, struct error *e);
@@ -25,6 +29,8 @@ bool hostside_build(struct machine *m, struct error *e);
 bool hostside_build_child(struct machine *m, const struct machine *parent, struct error *e);
 /* Once the child's clock is the parent's: what is due by time is counted from now on. */
 void hostside_start_child(struct hostside *h);
+/* Pages of the machine's memory are awaited from now on. */
+void hostside_start_postcopy(struct hostside *h);
 /* Before the host_mm and after all who use it. NULL is allowed. */
 void hostside_free(struct hostside *h);
 void hostside_add_stats(const struct hostside *h, struct stats *stats);

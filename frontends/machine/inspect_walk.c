@@ -237,7 +237,9 @@ static void print_host(const struct machine *m, unsigned as, gfn_t gfn, const st
         return;
     struct hpte_info h = host_mm_peek(m->mm, memslot_hva(s, gfn));
     inspect_say(out, "  host   hva 0x%" PRIx64 " %s%s%s%s%s%s", (uint64_t)memslot_hva(s, gfn),
-                h.state < ARRAY_LEN(states) ? states[h.state] : "in another state",
+                h.awaited                     ? "awaited"
+                : h.state < ARRAY_LEN(states) ? states[h.state]
+                                              : "in another state",
                 h.writable ? " writable" : " read-only", h.accessed ? " accessed" : "", h.dirty ? " dirty" : "",
                 sizes[h.level], h.readable ? "" : " no-access");
     if (h.state == HPTE_PRESENT || h.state == HPTE_ZERO)

@@ -331,6 +331,10 @@ static bool run_turn(struct machine *m, enum machine_exit *why)
     uint64_t before = clock_now(&m->clock);
     enum vcpu_exit exit = vcpu_run(v, chunk_units(m));
     uint64_t used = clock_now(&m->clock) - before;
+    if (unlikely(mem_has_failed(m->mem))) { /* whatever came of it is not the guest's fault */
+        *why = MACHINE_HOST_FAILED;
+        return false;
+    }
     if (exit == VCPU_EXIT_SHUTDOWN)
         return triple_fault(m, why);
     turn_use(m, used, v->turn_over);

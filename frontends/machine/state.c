@@ -3,6 +3,7 @@
  */
 #include "core/snapshot.h"
 #include "cpu/cpuid.h"
+#include "frontends/machine/hostside.h"
 #include "frontends/machine/machine.h"
 
 #include <stdlib.h>
@@ -185,14 +186,15 @@ static void refresh(struct machine *m)
 bool machine_load(struct machine *m, const char *path, struct error *e)
 {
     char why[256] = "";
-    struct snap_reader *r = snap_reader_open(path, why, sizeof why);
+    struct snap_reader *r =
+        snap_reader_open_unchecked(path, m->cfg.postcopy ? MEM_SNAPSHOT_SECTION : NULL, why, sizeof why);
     if (!r)
         return error_set(e, "cannot load '%s': %s", path, why);
     config_load(m, r);
     if (!snap_reader_error(r)) {
         caches_drop(m);
         small_state_load(m, r);
-        mem_load(m->mem, r);
+        (m->cfg.postcopy ? mem_load_postcopy : mem_load)(m->mem, r);
         drives_load(&m->drives, r);
         if (m->has_firmware)
             firmware_load(&m->firmware, r);
@@ -211,6 +213,8 @@ bool machine_load(struct machine *m, const char *path, struct error *e)
         return false;
     caches_drop(m);
     refresh(m);
+    if (m->cfg.postcopy)
+        hostside_start_postcopy(m->hostside);
     return true;
 }
 

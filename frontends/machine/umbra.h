@@ -84,6 +84,7 @@ struct machine_config {
     const char *swap_file;     /* where it goes, path or NULL: memory */
     bool ksm;                  /* equal pages share a frame */
     int host_pages;            /* level of the largest host pages: 3 (1 GiB), 2 (2 MiB); 0 or 1: 4 KiB */
+    bool postcopy;             /* machine_load() leaves memory in the file: it comes as it is touched, and by and by */
     const char *host_chaos;    /* core/host/chaos.h's text, or NULL */
     const char *stop_text;     /* the run stops when COM1 has sent this (MACHINE_MARKER), once; or NULL */
     unsigned max_forks;        /* children of machine_fork() that may exist at a time: room for their memory */
@@ -157,7 +158,8 @@ enum machine_button { MACHINE_BUTTON_RESET, MACHINE_BUTTON_POWER };
 void machine_button(struct machine *m, enum machine_button button);
 
 bool machine_save(struct machine *m, const char *path, struct error *e);
-/* Into a machine made from the same configuration. A damaged or foreign file is refused with a reason. */
+/* Into a machine made from the same configuration. A damaged or foreign file is refused with a reason; in post-copy a
+ * damaged page is found when it is fetched, which ends the run (MACHINE_HOST_FAILED). */
 bool machine_load(struct machine *m, const char *path, struct error *e);
 
 /* Runs a machine beside a twin that is built from the same configuration for the interpreter, and compares the two:

@@ -1,4 +1,5 @@
 """The host side: guest memory is limited, swapped, merged and shaken, and the guest never notices."""
+import os
 import re
 import time
 
@@ -138,9 +139,71 @@ def test_accessed_state_of_a_guest_is_taken_and_comes_back():
         check(count(result, counter) > 100, f"{mode}: nothing was aged")
 
 
+def test_post_copy_ends_as_a_whole_load_does():
+    _, base = testos()
+    snap, again = tmp("postcopy.snap"), tmp("postcopy2.snap")
+    script = write_tmp("postcopy.script", f'wait "ok 1150"\nsavevm "{snap}"\nwait "ok "\nsavevm "{again}"\n')
+    testos("-input-script", script)
+    os.remove(again)
+    _, whole = testos("-loadvm", snap)
+    check(whole[0] == base[0], "the eager run differs")
+    for args in [], ["-mmu", "ept"], ["-mmu", "walk"], ["-host-chaos", "seed=3,rate=20000"], ["-memlimit", "256K"], ["-ksm", "on"], \
+            ["-hugepages", "1G"], ["-audit", "1000000"]:
+        result, seen = testos("-loadvm", snap, "-postcopy", "on", "-stats", *args)
+        check(seen == whole, f"{args}: {seen[0]} is not {whole[0]}")
+        touched = count(result, "host.delivered") - count(result, "host.fetched_ahead")
+        check(touched > 10 and (count(result, "host.fetched_ahead") > 10 or args), f"{args}: {touched} pages were touched")
+    # What is saved while pages are awaited is whole too.
+    testos("-loadvm", snap, "-postcopy", "on", "-input-script", script)
+    _, seen = testos("-loadvm", again)
+    check(seen[0] == base[0], f"saved in post-copy: {seen[0]} is not {base[0]}")
+
+
+def test_page_that_is_damaged_is_found_when_it_is_fetched():
+    snap = tmp("damaged.snap")
+    script = write_tmp("damaged.script", f'wait "ok 1150"\nsavevm "{snap}"\n')
+    testos("-input-script", script)
+    with open(snap, "rb") as f:
+        data = bytearray(f.read())
+    # u32 slots; a slot: 18 bytes, then records: u64 index (~0 ends), u32 CRC, u32 length, as many bytes. All are damaged.
+    at = data.index(b"\x03ram") + 4 + 12
+    slots = int.from_bytes(data[at:at + 4], "little")
+    first = at = at + 4
+    for _ in range(slots):
+        at += 18
+        while data[at:at + 8] != b"\xff" * 8:
+            length = int.from_bytes(data[at + 12:at + 16], "little")
+            data[at + 16 + length // 2] ^= 1
+            at += 16 + length
+        at += 12
+    write_tmp("damaged.snap", bytes(data))
+    result = run_guest("testos", "-append", "coherent", "-loadvm", snap)
+    check(result.status == 2 and "CRC" in result.err, f"{result.status}: {result.err}")
+    result = run_guest("testos", "-append", "coherent", "-loadvm", snap, "-postcopy", "on")
+    check(result.status == 12 and "cannot be read" in result.err, f"{result.status}: {result.err}")
+    data[first + 18 + 8] ^= 1  # the list of pages: found at once
+    write_tmp("damaged.snap", bytes(data))
+    result = run_guest("testos", "-append", "coherent", "-loadvm", snap, "-postcopy", "on")
+    check(result.status == 2 and "memory at" in result.err, f"{result.status}: {result.err}")
+
+
+def test_linux_goes_on_in_post_copy():
+    snap = tmp("linux-postcopy.snap")
+    work = f'wait "umbra# "\nsavevm "{snap}"\nsend "find / -xdev | sort | tail -n 1; poweroff -f\\n"\n'
+    script = write_tmp("linux-postcopy.script", work)
+    whole = umbra(*harness.linux(), "-input-script", script, "-digest", timeout=900)
+    for args in ["-postcopy", "on"], ["-postcopy", "on", "-mmu", "ept", "-host-chaos", "seed=4,rate=1200"]:
+        result = umbra(*harness.linux(), "-loadvm", snap, "-input-script", script, "-digest", "-stats", *args, timeout=900)
+        check(result.status == 0, f"{args}: status {result.status}\n{result.err[-2000:]}")
+        check(result.digest() == whole.digest(), f"{args}: {result.digest()} is not {whole.digest()}")
+        check(whole.out.endswith(result.out), f"{args}: serial output differs")
+        ahead, all_pages = count(result, "host.fetched_ahead"), count(result, "host.delivered")
+        check(ahead > 500 and all_pages > ahead + 500, f"{args}: {all_pages} pages came, {ahead} of them before they were touched")
+
+
 def test_bad_values_are_named():
     for option, value, word in (("-memlimit", "8K", "at least 256K"), ("-memlimit", "lots", "size"), ("-memlimit", "0", "256K"),
-                                ("-swapsize", "4K", "at least 64K"), ("-shadow-pages", "63", "at least 64"), ("-ksm", "maybe", "on or off"), ("-hugepages", "4M", "2M or 1G"),
+                                ("-swapsize", "4K", "at least 64K"), ("-shadow-pages", "63", "at least 64"), ("-ksm", "maybe", "on or off"), ("-postcopy", "maybe", "on or off"), ("-hugepages", "4M", "2M or 1G"),
                                 ("-host-chaos", "ops=swap+fire", "fire"), ("-host-chaos", "rate=0", "rate=0"),
                                 ("-host-chaos", "speed=3", "speed"), ("-swapfile", "/nonexistent/swap", "/nonexistent/swap")):
         result = umbra("-m", "32M", "-kernel", guest("testos"), *DEBUG_EXIT, option, value)
