@@ -247,9 +247,12 @@ void lin_probe_read(struct vcpu *v, const struct insn *i, uint64_t lin, unsigned
     check_range(v, i, lin, len, ACCESS_READ);
 }
 
-/* Implicit supervisor accesses use what the TLB knows for supervisor mode without AC. */
+/* Implicit supervisor accesses use what the TLB knows for supervisor mode without AC. Data breakpoints see them too, as
+ * processors have it; so while one is armed there is no way around the slow path here either. */
 static void *lookup_sys(const struct vcpu *v, uint64_t lin, unsigned size, bool write)
 {
+    if (unlikely(v->bp_data))
+        return NULL;
     const struct tlb_entry *e = &v->mv->data[TLB_SUPER][tlb_index(lin)];
     uint64_t off = lin + (write ? e->ntag_w : e->ntag_r);
     return off <= PAGE_SIZE - size ? (void *)(uintptr_t)(e->host + off) : NULL;

@@ -19,6 +19,7 @@ static const char *const names[MACHINES] = {"walk", "shadow", "ept", "shadow, JI
 static const enum machine_mmu mmus[MACHINES] = {MACHINE_MMU_WALK, MACHINE_MMU_SHADOW, MACHINE_MMU_EPT,
                                                 MACHINE_MMU_SHADOW, MACHINE_MMU_WALK};
 #define FIRST_JIT 3
+#define FUZZ_RAM  (16ull << 20)
 
 static uint64_t state_digest(const struct machine *m)
 {
@@ -36,6 +37,21 @@ static void print_line(void *ctx, const char *line)
     fprintf(stderr, "  %s\n", line);
 }
 
+/* Where machine k's first bytes are that differ from the first machine's. */
+static void print_memory(const struct world *w, unsigned k)
+{
+    uint8_t one[4096], other[4096];
+    for (uint64_t gpa = 0, shown = 0; gpa < FUZZ_RAM && shown < 8; gpa += sizeof one) {
+        mem_access(w->m[0]->mem, 0, gpa, one, sizeof one, MEM_PEEK, false, BUS_NO_CPU);
+        mem_access(w->m[k]->mem, 0, gpa, other, sizeof other, MEM_PEEK, false, BUS_NO_CPU);
+        for (unsigned n = 0; n < sizeof one && shown < 8; n++)
+            if (one[n] != other[n])
+                fprintf(stderr, "  memory at %llx: %02x in %s, %02x here\n", (unsigned long long)gpa + n, one[n],
+                        names[0], other[n]),
+                    shown++;
+    }
+}
+
 static void disagree(const struct world *w, const char *what)
 {
     for (unsigned k = 0; k < MACHINES; k++) {
@@ -43,6 +59,7 @@ static void disagree(const struct world *w, const char *what)
         fprintf(stderr, "%s: icount %llu, time %llu, digest %016llx\n", names[k], (unsigned long long)m->clock.icount,
                 (unsigned long long)clock_now(&m->clock), (unsigned long long)machine_digest(m));
         vcpu_print(m->cpu[0], print_line, NULL);
+        print_memory(w, k);
     }
     fuzz_fail(w->f, "%s, the machines disagree on %s", scene_mode_name(w->mode), what);
 }
@@ -103,7 +120,8 @@ static void session(struct fuzz *f)
 {
     struct world w = {.f = f, .rng = &f->rng};
     for (unsigned k = 0; k < MACHINES; k++)
-        w.m[k] = (k < FIRST_JIT ? fuzz_machine : fuzz_machine_jit)(f, mmus[k], 16, image_code, sizeof image_code);
+        w.m[k] = (k < FIRST_JIT ? fuzz_machine : fuzz_machine_jit)(f, mmus[k], FUZZ_RAM >> 20, image_code,
+                                                                   sizeof image_code);
     for (f->round = 0; f->round < ROUNDS && !(f->position && w.m[0]->clock.icount >= f->position); f->round++) {
         if (f->round == 0 || rng_one_in(w.rng, 3) || w.m[0]->cpu[0]->activity == VCPU_SHUTDOWN)
             scene_build(&w);

@@ -250,6 +250,29 @@ START_TEST(a_breakpoint_at_a_rep_is_met_once)
 }
 END_TEST
 
+/* The first INT3 leaves the table in the TLB, which the second must not use. */
+START_TEST(a_data_breakpoint_in_the_idt_is_met_by_a_delivery)
+{
+    struct cpu_rig r;
+    rig_open(&r);
+    rig_long(&r);
+    code(&r, RIG_CODE, "\xcc");
+    vcpu_run(r.v, 1);
+    rig_expect_vector(&r, EXC_BP);
+    r.v->dr[1] = RIG_IDT + 16 * EXC_BP + 4;
+    r.v->dr[7] = 0x400 | 4 | 0xfu << 20; /* four bytes, reads too */
+    breakpoints_update(r.v);
+    r.v->rip = RIG_CODE;
+    vcpu_run(r.v, 1);
+    rig_expect_vector(&r, EXC_BP);
+    ck_assert_uint_eq(r.v->pending_dbg, 2);
+    vcpu_run(r.v, 1);
+    rig_expect_vector(&r, EXC_DB);
+    ck_assert_uint_eq(r.v->dr[6] & 15, 2);
+    rig_close(&r);
+}
+END_TEST
+
 static Suite *events_suite(void)
 {
     const TTest *const tests[] = {an_nmi_that_is_blocked_does_not_wake_a_halted_processor,
@@ -262,7 +285,8 @@ static Suite *events_suite(void)
                                   an_interrupt_between_iterations_pushes_rf_and_iret_goes_on,
                                   an_interrupt_after_the_last_iteration_pushes_rf_clear,
                                   a_rep_that_goes_on_needs_one_run_not_one_for_each_iteration,
-                                  a_breakpoint_at_a_rep_is_met_once};
+                                  a_breakpoint_at_a_rep_is_met_once,
+                                  a_data_breakpoint_in_the_idt_is_met_by_a_delivery};
     return rig_suite("events", tests, ARRAY_LEN(tests));
 }
 
