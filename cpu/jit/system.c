@@ -45,11 +45,19 @@ static void need_cpl0(struct tr *t, uint32_t rec)
     tr_clobber(t);
 }
 
+/* More than any block that may follow has: the units do not end right behind the instruction. */
+#define SHADOW_UNITS 256
+
+/* No one sees the shadow: nothing waits for its end, and the run goes on behind the next instruction. */
 static bool sti(struct tr *t, const struct insn *i)
 {
     if (t->mode & MODE_USER)
         return false;
     uint32_t rec = tr_slow(t, i);
+    emit_load(&t->e, H_R14, FRAME(budget));
+    emit_op64(&t->e, 0x81, 5, op_reg(H_R14)); /* sub */
+    e32(&t->e, SHADOW_UNITS);
+    slow_if(t, CC_S, rec);
     need_cpl0(t, rec);
     op32_imm(t, 0x81, 7, V(intr_pin), 0); /* cmp: nothing waits for the window that opens */
     slow_if(t, CC_NZ, rec);

@@ -274,9 +274,9 @@ static void start(struct cpu_rig *rig, const struct scene *s, uint64_t seed, con
                BUS_NO_CPU);
 }
 
-static void run(struct cpu_rig *r)
+static void run(struct cpu_rig *r, uint64_t units)
 {
-    uint64_t end = clock_now(&r->clock) + 20000;
+    uint64_t end = clock_now(&r->clock) + units;
     while (r->v->activity == VCPU_RUNNING && clock_now(&r->clock) < end)
         vcpu_run(r->v, end - clock_now(&r->clock));
 }
@@ -325,8 +325,8 @@ static void compare(struct cpu_rig *a, struct cpu_rig *b, const struct scene *s,
         uint64_t seed = next_random(r);
         start(a, s, seed, code, len);
         start(b, s, seed, code, len);
-        run(a);
-        run(b);
+        run(a, 20000);
+        run(b, 20000);
         check_same(a, b, text);
     }
 }
@@ -357,12 +357,39 @@ START_TEST(integer_programs_end_as_in_the_interpreter)
 }
 END_TEST
 
+/* Its block is compiled, and exactly its units are left. */
+START_TEST(the_shadow_of_sti_is_there_where_the_units_end_behind_it)
+{
+    static const uint8_t code[] = {0x90, 0x90, 0xfb, 0x90, 0x90, 0xf4}; /* nop; nop; sti; nop; nop; hlt */
+    struct log log;
+    struct cpu_rig r;
+    log_init(&log, stderr);
+    struct jit *j = jit_create(&(struct jit_config){.log = &log, .heat = 1, .cache_bytes = 4 << 20});
+    ck_assert_ptr_nonnull(j);
+    rig_open(&r);
+    r.v->jit = j;
+    for (unsigned units = 1; units < 2 * sizeof code; units++) {
+        start(&r, &scenes[0], units, code, sizeof code);
+        vcpu_set_rflags(r.v, 2);
+        run(&r, 4); /* compiles the first block */
+        start(&r, &scenes[0], units, code, sizeof code);
+        vcpu_set_rflags(r.v, 2);
+        run(&r, units);
+        ck_assert_uint_eq(r.v->rip, RIG_CODE + (units < sizeof code ? units : sizeof code));
+        ck_assert_int_eq(r.v->int_shadow, units == 3);
+    }
+    rig_close(&r);
+    jit_destroy(j);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("cpu jit integer");
     TCase *c = tcase_create("programs");
     tcase_set_timeout(c, 900);
     tcase_add_loop_test(c, integer_programs_end_as_in_the_interpreter, 0, ARRAY_LEN(scenes));
+    tcase_add_test(c, the_shadow_of_sti_is_there_where_the_units_end_behind_it);
     suite_add_tcase(s, c);
     return s;
 }
