@@ -18,8 +18,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define UMBRA_VERSION "0.1"
-
 static void print_end(const struct machine *m, const struct options *o, const struct console *c, enum machine_exit why)
 {
     struct error e;

@@ -83,6 +83,27 @@ void inspect_spte_text(uint64_t spte, int level, char *text, size_t size);
 void inspect_ept_text(uint64_t entry, char *text, size_t size);
 void inspect_gpte_text(uint64_t gpte, int level, bool leaf, unsigned size_of_entry, char *text, size_t size);
 
+/* ---- devices (inspect_devices.c) ---- */
+
+/* Who answers at which ports and device memory. */
+void machine_print_buses(const struct machine *m, const struct inspect_out *out);
+/* A PCI function of bus 0. */
+struct inspect_pci {
+    unsigned slot, function;
+    uint16_t vendor, device;
+    uint32_t class_code; /* base class << 16 | subclass << 8 | programming interface */
+    const char *name;
+    unsigned interrupt_pin, interrupt_line; /* pin 0: none */
+    unsigned bars;
+    struct {
+        unsigned index; /* 6: the expansion ROM */
+        bool io, mapped;
+        uint64_t address, size;
+    } bar[7];
+};
+void machine_each_pci(const struct machine *m, void (*fn)(void *ctx, const struct inspect_pci *f), void *ctx);
+void machine_print_pci(const struct machine *m, const struct inspect_out *out);
+
 /* ---- the host under the machine (inspect_host.c) ---- */
 
 struct host_verb {

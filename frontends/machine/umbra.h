@@ -18,6 +18,10 @@
 
 #define MACHINE_CPUS_MAX 16
 
+#define UMBRA_VERSION       "0.1"
+#define UMBRA_VERSION_MAJOR 0
+#define UMBRA_VERSION_MINOR 1
+
 enum machine_mmu { MACHINE_MMU_SHADOW, MACHINE_MMU_WALK, MACHINE_MMU_EPT };
 
 /* The front end's side: where output goes, and how it keeps an eye on the run. */
@@ -142,6 +146,8 @@ int machine_exit_code(const struct machine *m, enum machine_exit why);
 const char *machine_exit_text(enum machine_exit why);
 
 uint64_t machine_icount(const struct machine *m);
+/* Times that it was reset. */
+uint64_t machine_resets(const struct machine *m);
 uint64_t machine_vtime(const struct machine *m);
 /* Digest of the whole state: RAM, registers, devices. */
 uint64_t machine_digest(const struct machine *m);

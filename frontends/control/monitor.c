@@ -1,0 +1,236 @@
+/*
+ * The monitor: commands for people, one a line.
+ */
+#include "core/keys.h"
+#include "frontends/control/control_internal.h"
+#include "frontends/machine/screen.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ARGS   8
+#define PROMPT "(umbra) "
+
+typedef void monitor_fn(struct control *c, int argc, char **argv, const struct inspect_out *out);
+
+struct monitor_row {
+    const char *name, *alias, *args, *help;
+    int min, max; /* arguments */
+    monitor_fn *fn;
+};
+
+static void say_error(const struct inspect_out *out, const struct error *e)
+{
+    inspect_say(out, "error: %s", e->text);
+}
+
+static void run_stop(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    control_stop(c, true);
+}
+
+static void run_cont(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    control_stop(c, false);
+}
+
+static void run_quit(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    control_quit(c);
+}
+
+static void run_reset(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    machine_button(c->m, MACHINE_BUTTON_RESET);
+}
+
+static void run_powerdown(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    machine_button(c->m, MACHINE_BUTTON_POWER);
+}
+
+static void run_screendump(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    struct error e;
+    if (!machine_screendump(c->m, argv[1], &e))
+        say_error(out, &e);
+}
+
+static void run_screentext(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    struct error e;
+    char *save = NULL;
+    if (argc > 1) {
+        if (!machine_screentext_write(c->m, argv[1], &e))
+            say_error(out, &e);
+        return;
+    }
+    char *text = machine_screentext(c->m);
+    for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line; line = strtok_r(NULL, "\n", &save))
+        out->line(out->ctx, line);
+    free(text);
+}
+
+static void run_sendkey(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    uint8_t events[KEY_CHORD_BYTES];
+    const char *bad;
+    size_t bad_len, n = key_chord_events(argv[1], events, &bad, &bad_len);
+    if (n)
+        machine_key_input(c->m, events, n);
+    else
+        inspect_say(out, "error: '%.*s' is not the name of a key (or there are too many)", (int)bad_len, bad);
+}
+
+static void run_mouse_move(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    machine_mouse_input(c->m, atoi(argv[1]), atoi(argv[2]), argc > 3 ? atoi(argv[3]) : 0, c->buttons);
+}
+
+/* QEMU's numbers: 1 left, 2 middle, 4 right. */
+static void run_mouse_button(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    unsigned b = (unsigned)atoi(argv[1]);
+    c->buttons = (b & 1 ? MOUSE_LEFT : 0) | (b & 2 ? MOUSE_MIDDLE : 0) | (b & 4 ? MOUSE_RIGHT : 0);
+    machine_mouse_input(c->m, 0, 0, 0, c->buttons);
+}
+
+static void run_savevm(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    struct error e;
+    if (!machine_save(c->m, argv[1], &e))
+        say_error(out, &e);
+}
+
+/* A file that is refused half way leaves a machine that cannot go on. */
+static void run_loadvm(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    struct error e;
+    if (machine_load(c->m, argv[1], &e))
+        return;
+    say_error(out, &e);
+    control_stop(c, true);
+}
+
+static void run_cpu(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    uint64_t n;
+    if (!monitor_number(argv[1], &n) || n >= machine_cpu_count(c->m))
+        inspect_say(out, "error: there are processors 0 to %u", machine_cpu_count(c->m) - 1);
+    else
+        c->cpu = (unsigned)n;
+}
+
+static void run_x(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    monitor_examine(c, false, argc, argv, out);
+}
+
+static void run_xp(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    monitor_examine(c, true, argc, argv, out);
+}
+
+static monitor_fn run_help;
+
+static const struct monitor_row rows[] = {
+    {"help", "?", "[COMMAND]", "this list", 0, 1, run_help},
+    {"info", NULL, "[WHAT]", "show something of the machine; alone: what there is", 0, 3, monitor_info},
+    {"stop", "s", "", "stop the machine", 0, 0, run_stop},
+    {"cont", "c", "", "let it go on", 0, 0, run_cont},
+    {"quit", "q", "", "end the run", 0, 0, run_quit},
+    {"system_reset", NULL, "", "press the reset button", 0, 0, run_reset},
+    {"system_powerdown", NULL, "", "press the power button (ACPI)", 0, 0, run_powerdown},
+    {"screendump", NULL, "FILE", "write the screen as a PNG file", 1, 1, run_screendump},
+    {"screentext", NULL, "[FILE]", "show, or write, the text on the screen", 0, 1, run_screentext},
+    {"sendkey", NULL, "KEY[-KEY]...", "press keys together, such as ctrl-alt-delete", 1, 2, run_sendkey},
+    {"mouse_move", NULL, "DX DY [DZ]", "move the mouse", 2, 3, run_mouse_move},
+    {"mouse_button", NULL, "STATE", "buttons that are down: 1 left, 2 middle, 4 right, added", 1, 1, run_mouse_button},
+    {"cpu", NULL, "N", "the processor that the following is about", 1, 1, run_cpu},
+    {"x", NULL, "/FMT ADDRESS", "memory at a virtual address: count, then x d u o c i, then b h w g", 1, 2, run_x},
+    {"xp", NULL, "/FMT ADDRESS", "memory at a physical address", 1, 2, run_xp},
+    {"savevm", NULL, "FILE", "save the machine", 1, 1, run_savevm},
+    {"loadvm", NULL, "FILE", "load a machine", 1, 1, run_loadvm},
+};
+
+static void run_help(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
+        const struct monitor_row *r = &rows[k];
+        if (argc < 2 || !strcmp(argv[1], r->name))
+            inspect_say(out, "%s%s%s %s -- %s", r->name, r->alias ? "|" : "", r->alias ? r->alias : "", r->args, r->help);
+    }
+}
+
+/* The command's name ends at a slash as well: "x/4x". */
+static const struct monitor_row *row_find(const char *word)
+{
+    size_t n = strcspn(word, "/");
+    for (size_t k = 0; k < ARRAY_LEN(rows); k++)
+        if ((strlen(rows[k].name) == n && !strncmp(rows[k].name, word, n)) || (rows[k].alias && !strcmp(rows[k].alias, word)))
+            return &rows[k];
+    return NULL;
+}
+
+/* Words apart, quotes around words with blanks. */
+static int split(char *line, char **argv)
+{
+    int n = 0;
+    for (char *p = line; n < ARGS;) {
+        p += strspn(p, " \t\r");
+        if (!*p)
+            break;
+        char end = *p == '"' ? '"' : ' ';
+        p += *p == '"';
+        argv[n++] = p;
+        p += end == '"' ? strcspn(p, "\"") : strcspn(p, " \t\r");
+        if (*p)
+            *p++ = 0;
+    }
+    return n;
+}
+
+void monitor_command(struct control *c, char *line, const struct inspect_out *out)
+{
+    char *argv[ARGS];
+    int argc = split(line, argv);
+    if (!argc)
+        return;
+    const struct monitor_row *r = row_find(argv[0]);
+    if (!r)
+        inspect_say(out, "unknown command: '%s' (help lists them)", argv[0]);
+    else if (argc - 1 < r->min || argc - 1 > r->max)
+        inspect_say(out, "usage: %s %s", r->name, r->args);
+    else
+        r->fn(c, argc, argv, out);
+}
+
+/* ---- lines of a channel ---- */
+
+static void send_line(void *ctx, const char *text)
+{
+    struct channel *ch = ctx;
+    channel_send(ch, text, strlen(text));
+    channel_send(ch, ch->is_stdio ? "\n" : "\r\n", ch->is_stdio ? 1 : 2);
+}
+
+void monitor_greet(struct channel *ch)
+{
+    send_line(ch, "Umbra monitor; help lists the commands");
+    channel_send(ch, PROMPT, strlen(PROMPT));
+}
+
+void monitor_serve(struct channel *ch)
+{
+    const struct inspect_out out = {send_line, ch};
+    char *end;
+    while (channel_is_connected(ch) && ch->in.len && (end = memchr(ch->in.data, '\n', ch->in.len))) {
+        size_t len = (size_t)(end - ch->in.data);
+        char *line = strndup(ch->in.data, len);
+        bytes_skip(&ch->in, len + 1);
+        if (line)
+            monitor_command(ch->control, line, &out);
+        free(line);
+        channel_send(ch, PROMPT, strlen(PROMPT));
+    }
+}

@@ -1,0 +1,286 @@
+/*
+ * QMP's commands.
+ */
+#include "core/keys.h"
+#include "frontends/control/control_internal.h"
+#include "frontends/machine/screen.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef json_t *qmp_fn(struct control *c, json_t *arguments, struct qmp_error *e);
+
+static json_t *fail(struct qmp_error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static json_t *fail(struct qmp_error *e, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(e->text, sizeof e->text, fmt, args);
+    va_end(args);
+    return NULL;
+}
+
+/* A string among the arguments, or NULL with the error. */
+static const char *string_of(json_t *arguments, const char *name, struct qmp_error *e)
+{
+    json_t *v = json_object_get(arguments, name);
+    if (!v)
+        fail(e, "Parameter '%s' is missing", name);
+    else if (!json_is_string(v))
+        fail(e, "Invalid parameter type for '%s', expected: string", name);
+    return json_string_value(v);
+}
+
+static json_t *qmp_query_version(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    return json_pack("{s{sisisi}ss}", "qemu", "micro", 0, "minor", UMBRA_VERSION_MINOR, "major", UMBRA_VERSION_MAJOR, "package",
+                     "umbra " UMBRA_VERSION);
+}
+
+static json_t *qmp_query_status(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    bool holds = control_holds(c);
+    return json_pack("{sbsbss}", "running", !holds, "singlestep", 0, "status", holds ? "paused" : "running");
+}
+
+static json_t *qmp_query_name(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    return json_object();
+}
+
+static json_t *qmp_query_kvm(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    return json_pack("{sbsb}", "enabled", 0, "present", 0);
+}
+
+static json_t *qmp_query_cpus(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    json_t *list = json_array();
+    for (unsigned k = 0; k < machine_cpu_count(c->m); k++)
+        json_array_append_new(list, json_pack("{sisssssi}", "cpu-index", (int)k, "qom-path", "/machine", "target", "x86_64",
+                                              "thread-id", 0));
+    return list;
+}
+
+static json_t *qmp_stop(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    control_stop(c, true);
+    return json_object();
+}
+
+static json_t *qmp_cont(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    control_stop(c, false);
+    return json_object();
+}
+
+static json_t *qmp_quit(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    control_quit(c);
+    return json_object();
+}
+
+static json_t *qmp_reset(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    machine_button(c->m, MACHINE_BUTTON_RESET);
+    return json_object();
+}
+
+static json_t *qmp_powerdown(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    machine_button(c->m, MACHINE_BUTTON_POWER);
+    return json_object();
+}
+
+static json_t *qmp_screendump(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    struct error bad;
+    const char *file = string_of(arguments, "filename", e), *format = json_string_value(json_object_get(arguments, "format"));
+    if (!file)
+        return NULL;
+    if (format && strcmp(format, "png"))
+        return fail(e, "the format is png, not '%s'", format);
+    return machine_screendump(c->m, file, &bad) ? json_object() : fail(e, "%s", bad.text);
+}
+
+/* {"type": "qcode", "data": "a"} */
+static enum key key_value(json_t *v, struct qmp_error *e)
+{
+    const char *type = json_string_value(json_object_get(v, "type")), *data = json_string_value(json_object_get(v, "data"));
+    enum key key = type && data && !strcmp(type, "qcode") ? key_find(data, strlen(data)) : KEY_COUNT;
+    if (key == KEY_COUNT)
+        fail(e, "Invalid parameter '%s': expected a key of type qcode", data ? data : "keys");
+    return key;
+}
+
+static json_t *qmp_send_key(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    json_t *keys = json_object_get(arguments, "keys");
+    uint8_t events[KEY_CHORD_BYTES];
+    size_t n = json_array_size(keys);
+    if (!n || n > KEY_CHORD_MAX)
+        return fail(e, "Parameter 'keys' is an array of 1 to %d keys", KEY_CHORD_MAX);
+    for (size_t k = 0; k < n; k++) {
+        enum key key = key_value(json_array_get(keys, k), e);
+        if (key == KEY_COUNT)
+            return NULL;
+        events[2 * k] = events[2 * (2 * n - 1 - k)] = (uint8_t)key;
+        events[2 * k + 1] = 1;
+        events[2 * (2 * n - 1 - k) + 1] = 0;
+    }
+    machine_key_input(c->m, events, 4 * n);
+    return json_object();
+}
+
+/* What a client's events add up to, sent at the end. */
+struct gathered {
+    int dx, dy, dz;
+    unsigned buttons;
+    bool mouse;
+};
+
+static bool gather_button(struct gathered *g, json_t *data, bool down)
+{
+    static const struct {
+        const char *name;
+        unsigned bit;
+        int wheel;
+    } buttons[] = {{"left", MOUSE_LEFT, 0}, {"right", MOUSE_RIGHT, 0}, {"middle", MOUSE_MIDDLE, 0}, {"wheel-up", 0, -1}, {"wheel-down", 0, 1}};
+    const char *name = json_string_value(json_object_get(data, "button"));
+    for (size_t k = 0; name && k < ARRAY_LEN(buttons); k++) {
+        if (strcmp(name, buttons[k].name))
+            continue;
+        g->buttons = down ? g->buttons | buttons[k].bit : g->buttons & ~buttons[k].bit;
+        g->dz += down ? buttons[k].wheel : 0;
+        g->mouse = true;
+        return true;
+    }
+    return false;
+}
+
+static bool gather_axis(struct gathered *g, json_t *data)
+{
+    const char *axis = json_string_value(json_object_get(data, "axis"));
+    json_int_t value = json_integer_value(json_object_get(data, "value"));
+    if (!axis || value < -32768 || value > 32767 || (strcmp(axis, "x") && strcmp(axis, "y")))
+        return false;
+    *(axis[0] == 'x' ? &g->dx : &g->dy) += (int)value;
+    g->mouse = true;
+    return true;
+}
+
+static bool input_event(struct control *c, struct gathered *g, json_t *event, struct qmp_error *e)
+{
+    const char *type = json_string_value(json_object_get(event, "type"));
+    json_t *data = json_object_get(event, "data");
+    bool down = json_is_true(json_object_get(data, "down"));
+    if (type && !strcmp(type, "key")) {
+        enum key key = key_value(json_object_get(data, "key"), e);
+        const uint8_t bytes[2] = {(uint8_t)key, down};
+        if (key == KEY_COUNT)
+            return false;
+        machine_key_input(c->m, bytes, 2);
+        return true;
+    }
+    if (type && ((!strcmp(type, "rel") && gather_axis(g, data)) || (!strcmp(type, "btn") && gather_button(g, data, down))))
+        return true;
+    fail(e, "an event is of type key, rel (axis x or y) or btn (left, middle, right, wheel-up, wheel-down)");
+    return false;
+}
+
+static json_t *qmp_input_send_event(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    json_t *events = json_object_get(arguments, "events");
+    struct gathered g = {.buttons = c->buttons};
+    if (!json_is_array(events))
+        return fail(e, "Parameter 'events' is missing");
+    for (size_t k = 0; k < json_array_size(events); k++)
+        if (!input_event(c, &g, json_array_get(events, k), e))
+            return NULL;
+    c->buttons = g.buttons;
+    if (g.mouse)
+        machine_mouse_input(c->m, g.dx, g.dy, g.dz, g.buttons);
+    return json_object();
+}
+
+static void keep_line(void *ctx, const char *text)
+{
+    bytes_add(ctx, text, strlen(text));
+    bytes_add(ctx, "\r\n", 2);
+}
+
+static json_t *qmp_human(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    const char *line = string_of(arguments, "command-line", e);
+    char *copy = line ? strdup(line) : NULL;
+    struct bytes text = {0};
+    const struct inspect_out out = {keep_line, &text};
+    if (!copy)
+        return NULL;
+    monitor_command(c, copy, &out);
+    json_t *value = text.data ? json_stringn(text.data, text.len) : json_string("");
+    free(text.data);
+    free(copy);
+    return value ? value : fail(e, "the answer is not text");
+}
+
+static void add_function(void *ctx, const struct inspect_pci *f)
+{
+    json_t *regions = json_array();
+    for (unsigned k = 0; k < f->bars; k++)
+        json_array_append_new(regions, json_pack("{sissssIsI}", "bar", (int)f->bar[k].index, "type", f->bar[k].io ? "io" : "memory", "address",
+                                                 (json_int_t)f->bar[k].address, "size", (json_int_t)f->bar[k].size));
+    json_array_append_new(ctx, json_pack("{sisisiss{si}s{sisi}so}", "bus", 0, "slot", (int)f->slot, "function", (int)f->function, "qdev_id", "",
+                                         "class_info", "class", (int)(f->class_code >> 8), "id", "vendor", (int)f->vendor, "device",
+                                         (int)f->device, "regions", regions));
+}
+
+static json_t *qmp_query_pci(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    json_t *devices = json_array();
+    machine_each_pci(c->m, add_function, devices);
+    return json_pack("[{siso}]", "bus", 0, "devices", devices);
+}
+
+static qmp_fn qmp_query_commands;
+
+static const struct {
+    const char *name;
+    qmp_fn *fn;
+} commands[] = {
+    {"query-version", qmp_query_version},
+    {"query-commands", qmp_query_commands},
+    {"query-status", qmp_query_status},
+    {"query-name", qmp_query_name},
+    {"query-kvm", qmp_query_kvm},
+    {"query-cpus-fast", qmp_query_cpus},
+    {"query-pci", qmp_query_pci},
+    {"stop", qmp_stop},
+    {"cont", qmp_cont},
+    {"quit", qmp_quit},
+    {"system_reset", qmp_reset},
+    {"system_powerdown", qmp_powerdown},
+    {"screendump", qmp_screendump},
+    {"send-key", qmp_send_key},
+    {"input-send-event", qmp_input_send_event},
+    {"human-monitor-command", qmp_human},
+};
+
+static json_t *qmp_query_commands(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    json_t *list = json_pack("[{ss}]", "name", "qmp_capabilities");
+    for (size_t k = 0; k < ARRAY_LEN(commands); k++)
+        json_array_append_new(list, json_pack("{ss}", "name", commands[k].name));
+    return list;
+}
+
+json_t *qmp_run(struct control *c, const char *name, json_t *arguments, struct qmp_error *e)
+{
+    for (size_t k = 0; k < ARRAY_LEN(commands); k++)
+        if (!strcmp(commands[k].name, name))
+            return commands[k].fn(c, arguments, e);
+    e->name = "CommandNotFound";
+    return fail(e, "The command %.80s has not been found", name);
+}
