@@ -61,10 +61,13 @@ static size_t escapes_filter(struct console *c, uint8_t *bytes, size_t len)
             c->escape = false;
             if (bytes[k] == 'x')
                 c->quit = true;
+            else if (bytes[k] == 'c' && c->typed)
+                c->to_serial = !c->to_serial;
             else if (bytes[k] == CTRL_A)
                 bytes[n++] = CTRL_A;
             else
-                fprintf(stderr, "\r\nCtrl-A x: leave the emulator, Ctrl-A Ctrl-A: send Ctrl-A\r\n");
+                fprintf(stderr, "\r\nCtrl-A x: leave the emulator, Ctrl-A Ctrl-A: send Ctrl-A%s\r\n",
+                        c->typed ? ", Ctrl-A c: monitor or serial port" : "");
         } else if (bytes[k] == CTRL_A) {
             c->escape = true;
         } else {
@@ -92,7 +95,9 @@ static void stdin_pump(struct console *c)
             return;
         }
         size_t left = c->is_raw ? escapes_filter(c, bytes, (size_t)n) : (size_t)n;
-        if (left)
+        if (left && c->typed && !c->to_serial)
+            c->typed(c->typed_ctx, bytes, left);
+        else if (left)
             machine_serial_input(c->machine, bytes, left);
     }
 }
@@ -120,30 +125,77 @@ bool console_take_interrupt(struct console *c)
     return seen;
 }
 
+/* ---- parts ---- */
+
+void console_add_part(struct console *c, const struct console_part *part)
+{
+    c->part[c->parts++] = *part;
+}
+
+static bool parts_ask(struct console *c, bool holds)
+{
+    bool yes = false;
+    for (unsigned k = 0; k < c->parts; k++) {
+        bool (*ask)(void *ctx) = holds ? c->part[k].holds : c->part[k].wants_end;
+        yes |= ask && ask(c->part[k].ctx);
+    }
+    return yes;
+}
+
+static void parts_serve(struct console *c)
+{
+    for (unsigned k = 0; k < c->parts; k++)
+        if (c->part[k].serve)
+            c->part[k].serve(c->part[k].ctx);
+}
+
+/* Sleeps until something comes, a part wants its tick, or `ns` (and WAIT_NS) have passed. */
+static void wait_for_input(struct console *c, uint64_t ns)
+{
+    struct pollfd fds[WAIT_FDS] = {{.fd = c->reads_stdin ? STDIN_FILENO : -1, .events = POLLIN}};
+    unsigned n = 1;
+    fflush(stdout);
+    if (c->serial) /* what is not a whole line yet */
+        fflush(c->serial);
+    for (unsigned k = 0; k < c->parts; k++) {
+        const struct console_part *p = &c->part[k];
+        if (p->fds)
+            n += p->fds(p->ctx, fds + n, WAIT_FDS - n);
+        if (p->tick_ms && (uint64_t)p->tick_ms * 1000000 < ns)
+            ns = (uint64_t)p->tick_ms * 1000000;
+    }
+    n += machine_pollfds(c->machine, fds + n, WAIT_FDS - n, &ns);
+    ns = ns < WAIT_NS ? ns : WAIT_NS;
+    const struct timespec limit = {.tv_nsec = (long)ns};
+    ppoll(fds, n, &limit, NULL);
+}
+
+/* While a part holds the machine, this does not return. */
 static bool host_poll(void *ctx)
 {
     struct console *c = ctx;
-    bool also = c->poll_also && c->poll_also(c->poll_ctx);
-    return console_wants_end(c) || also;
+    for (;;) {
+        parts_serve(c);
+        bool also = c->poll_also && c->poll_also(c->poll_ctx);
+        if (console_wants_end(c) || also || parts_ask(c, false))
+            return true;
+        if (!parts_ask(c, true))
+            return false;
+        wait_for_input(c, WAIT_NS);
+    }
 }
 
 static bool host_is_live(void *ctx)
 {
     struct console *c = ctx;
     stdin_pump(c);
-    return c->reads_stdin;
+    return c->reads_stdin || c->parts;
 }
 
 static uint64_t host_wait(void *ctx, uint64_t ns)
 {
-    struct console *c = ctx;
-    struct pollfd fds[WAIT_FDS] = {{.fd = c->reads_stdin ? STDIN_FILENO : -1, .events = POLLIN}};
     double start = monotonic_seconds();
-    fflush(stdout);
-    nfds_t count = 1 + machine_pollfds(c->machine, fds + 1, WAIT_FDS - 1, &ns);
-    ns = ns < WAIT_NS ? ns : WAIT_NS;
-    const struct timespec limit = {.tv_nsec = (long)ns};
-    ppoll(fds, count, &limit, NULL);
+    wait_for_input(ctx, ns);
     return (uint64_t)((monotonic_seconds() - start) * 1e9);
 }
 
@@ -200,6 +252,14 @@ bool console_open(struct console *c, const struct options *o, struct error *e)
     if (c->reads_stdin)
         terminal_raw(c);
     return true;
+}
+
+void console_read_for(struct console *c, void (*typed)(void *ctx, const void *bytes, size_t len), void *ctx)
+{
+    c->to_serial = c->reads_stdin;
+    c->reads_stdin = true;
+    c->typed = typed;
+    c->typed_ctx = ctx;
 }
 
 static bool stream_close(FILE *f, bool owns)

@@ -9,7 +9,21 @@
 
 #include "frontends/cli/options.h"
 
+#include <poll.h>
 #include <termios.h>
+
+/* A front end that is served beside the terminal, between instructions: control sockets, a screen. Each function may
+ * be NULL. */
+struct console_part {
+    void *ctx;
+    void (*serve)(void *ctx);
+    bool (*holds)(void *ctx);                                      /* the machine is to stand still */
+    bool (*wants_end)(void *ctx);                                  /* the run is to end */
+    unsigned (*fds)(void *ctx, struct pollfd *fds, unsigned room); /* what to wait for */
+    int tick_ms;                                                   /* serve at least so often; 0: no need */
+};
+
+#define CONSOLE_PARTS 4
 
 struct console {
     struct machine *machine; /* set once it exists */
@@ -21,6 +35,12 @@ struct console {
     double deadline;      /* CLOCK_MONOTONIC seconds; 0: none */
     bool timed_out, quit; /* why poll() stopped the run */
     int caught_signal;    /* 0, SIGINT, SIGTERM */
+    struct console_part part[CONSOLE_PARTS];
+    unsigned parts;
+    /* Standard input goes there instead of COM1 (a monitor); with both, Ctrl-A c changes over. */
+    void (*typed)(void *ctx, const void *bytes, size_t len);
+    void *typed_ctx;
+    bool to_serial; /* of the two */
     /* Asked by poll() as well, if there is one; true: stop the run. */
     bool (*poll_also)(void *ctx);
     void *poll_ctx;
@@ -28,6 +48,10 @@ struct console {
 
 /* Opens what the options name. */
 bool console_open(struct console *c, const struct options *o, struct error *e);
+/* Serves a part as well; the struct is copied. There is room for CONSOLE_PARTS. */
+void console_add_part(struct console *c, const struct console_part *part);
+/* Standard input is read for a monitor. Before the machine runs. */
+void console_read_for(struct console *c, void (*typed)(void *ctx, const void *bytes, size_t len), void *ctx);
 /* The machine's host callbacks. */
 void console_host(struct console *c, struct machine_host *host);
 /* True: the run is to end (a signal, the timeout, Ctrl-A x). For who waits while the machine stands still. */

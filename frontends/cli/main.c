@@ -90,6 +90,51 @@ static struct gdbstub *open_stub(const struct options *o, struct console *c, str
     return s;
 }
 
+/* ---- monitors ---- */
+
+static void part_serve(void *ctx)
+{
+    control_serve(ctx);
+}
+
+static bool part_holds(void *ctx)
+{
+    return control_holds(ctx);
+}
+
+static bool part_wants_end(void *ctx)
+{
+    return control_wants_end(ctx);
+}
+
+static unsigned part_fds(void *ctx, struct pollfd *fds, unsigned room)
+{
+    return control_fds(ctx, fds, room);
+}
+
+static void part_typed(void *ctx, const void *bytes, size_t len)
+{
+    control_typed(ctx, bytes, len);
+}
+
+/* *out stays NULL if there are none. */
+static bool open_control(const struct options *o, struct console *c, struct control **out, struct error *e)
+{
+    *out = NULL;
+    if (!o->controls)
+        return true;
+    *out = control_open(o->control, o->controls, o->stopped && !o->gdb, e);
+    if (!*out)
+        return false;
+    const struct console_part part = {
+        .ctx = *out, .serve = part_serve, .holds = part_holds, .wants_end = part_wants_end, .fds = part_fds};
+    control_attach(*out, c->machine);
+    console_add_part(c, &part);
+    if (control_has_stdio(*out))
+        console_read_for(c, part_typed, *out);
+    return true;
+}
+
 /* ---- running ---- */
 
 static bool save_paused(struct machine *m, const struct options *o)
@@ -117,13 +162,15 @@ static enum machine_exit run_lockstep(struct machine *m, const struct options *o
     return why;
 }
 
-static int run_machine(struct machine *m, const struct options *o, struct console *c, struct gdbstub *stub)
+static int run_machine(struct machine *m, const struct options *o, struct console *c, struct gdbstub *stub,
+                       struct control *control)
 {
     struct error e;
     enum machine_exit why = stub          ? gdbstub_run(stub, m, o->stopped, console_wants_end, c)
                             : o->lockstep ? run_lockstep(m, o, &e)
                                           : machine_run(m);
     fflush(stdout);
+    control_close(control, why, true);
     print_end(m, o, c, why);
     return why == MACHINE_PAUSED && !save_paused(m, o) ? EXIT_BAD_INPUT : exit_status(m, c, why);
 }
@@ -163,13 +210,14 @@ static int run(struct options *o, const struct fork_list *forks, struct console 
         return EXIT_BAD_INPUT;
     }
     struct gdbstub *stub = o->gdb ? open_stub(o, c, e) : NULL;
+    struct control *control = NULL;
     int status = EXIT_BAD_INPUT;
-    if (o->gdb && !stub)
+    if ((o->gdb && !stub) || !open_control(o, c, &control, e))
         log_error("%s", e->text);
     else
         status = o->debug     ? run_debugger(m, o, c, e)
                  : o->fork_at ? forks_run(m, o, forks, c)
-                              : run_machine(m, o, c, stub);
+                              : run_machine(m, o, c, stub, control);
     gdbstub_close(stub);
     machine_destroy(m);
     return status;

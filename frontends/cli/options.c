@@ -281,11 +281,24 @@ static bool opt_display(struct options *o, const char *name, const char *arg, st
     return true;
 }
 
+static bool add_control(struct options *o, enum control_kind kind, const char *name, const char *arg, struct error *e)
+{
+    if (o->controls == CONTROL_CHANNELS)
+        return error_set(e, "-%s %s: there are %d monitors already", name, arg, CONTROL_CHANNELS);
+    o->control[o->controls++] = (struct control_spec){kind, arg};
+    return true;
+}
+
 static bool opt_monitor(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    if (strcmp(arg, "none") && strcmp(arg, "null"))
-        return bad_value(name, arg, "none (there is no monitor yet)", e);
-    return true;
+    if (!strcmp(arg, "none") || !strcmp(arg, "null"))
+        return true;
+    return add_control(o, CONTROL_MONITOR, name, arg, e);
+}
+
+static bool opt_qmp(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return add_control(o, CONTROL_QMP, name, arg, e);
 }
 
 /* -rtc base=2020-01-01[T00:00:00] or seconds since 1970 */
@@ -628,7 +641,8 @@ static const struct option_row rows[] = {
     {"vga", "std|none", opt_vga, "display adapter (default std: VGA and VBE, 16 MiB)"},
     {"screendump", "FILE", opt_screendump, "write the screen as a PNG file at the end"},
     {"screentext", "FILE", opt_screentext, "write the text on the screen at the end"},
-    {"monitor", "none", opt_monitor, "no monitor"},
+    {"monitor", "stdio|unix:PATH|tcp:[HOST]:PORT", opt_monitor, "commands for people (help lists them); none"},
+    {"qmp", "unix:PATH,server[,nowait]", opt_qmp, "JSON control as of QEMU's protocol; also stdio, tcp:[HOST]:PORT"},
     {"device", "KIND[,KEY=VALUE]...", opt_device,
      "isa-debug-exit,iobase=P,iosize=N (exit port: status (2 * value + 1) & 255), or a PCI card: "
      "virtio-blk-pci,drive=ID; virtio-net-pci,netdev=ID; e1000,netdev=ID; virtio-rng-pci"},
@@ -720,7 +734,8 @@ static bool debug_check(const struct options *o, struct error *e)
                          o->gdb ? "-s, -gdb" : "-S");
     if (!o->debug && (o->debug_script || (o->symbols && !o->perf_map)))
         return error_set(e, "%s: only for 'umbra debug' (-symbols: and -perfmap)", o->debug_script ? "-x" : "-symbols");
-    return !o->stopped || o->gdb || error_set(e, "-S: nothing could start the machine: give -s or -gdb as well");
+    return !o->stopped || o->gdb || o->controls ||
+           error_set(e, "-S: nothing could start the machine: give -s, -gdb, -monitor or -qmp as well");
 }
 
 /* What goes together with forking, and what does not. */

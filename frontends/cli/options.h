@@ -6,6 +6,7 @@
 #ifndef FRONTENDS_CLI_OPTIONS_H
 #define FRONTENDS_CLI_OPTIONS_H
 
+#include "frontends/control/control.h"
 #include "frontends/machine/umbra.h"
 
 enum sink_kind { SINK_NULL, SINK_STDIO, SINK_FILE };
@@ -20,6 +21,8 @@ struct options {
     struct sink_spec serial, debugcon;
     bool serial_given, snapshot;
     bool stats, digest, help, version, perf_map;
+    struct control_spec control[CONTROL_CHANNELS]; /* -monitor, -qmp */
+    unsigned controls;
     const char *log_path;                /* -D */
     const char *screendump, *screentext; /* files for the screen at the end, or NULL */
     const char *loadvm, *pause_save;

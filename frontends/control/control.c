@@ -37,14 +37,18 @@ static const char *shutdown_reason(const struct control *c, enum machine_exit wh
 {
     if (c->quit)
         return "host-qmp-quit";
-    return why == MACHINE_POWER_OFF ? "guest-shutdown" : why == MACHINE_RESET ? "guest-reset" : why == MACHINE_TRIPLE_FAULT ? "guest-panic" : "host-signal";
+    return why == MACHINE_POWER_OFF      ? "guest-shutdown"
+           : why == MACHINE_RESET        ? "guest-reset"
+           : why == MACHINE_TRIPLE_FAULT ? "guest-panic"
+                                         : "host-signal";
 }
 
 void control_close(struct control *c, enum machine_exit why, bool ended)
 {
     if (!c)
         return;
-    bool by_guest = !c->quit && (why == MACHINE_POWER_OFF || why == MACHINE_RESET || why == MACHINE_TRIPLE_FAULT || why == MACHINE_DEBUG_EXIT);
+    bool by_guest = !c->quit && (why == MACHINE_POWER_OFF || why == MACHINE_RESET || why == MACHINE_TRIPLE_FAULT ||
+                                 why == MACHINE_DEBUG_EXIT);
     if (ended)
         qmp_event(c, "SHUTDOWN", json_pack("{sbss}", "guest", by_guest, "reason", shutdown_reason(c, why)));
     for (unsigned k = 0; k < c->count; k++)

@@ -39,7 +39,7 @@ struct control {
     bool stopped, quit;
     unsigned cpu;     /* the monitor's */
     unsigned buttons; /* of the mouse, as clients hold them */
-    uint64_t resets; /* that clients were told of */
+    uint64_t resets;  /* that clients were told of */
 };
 
 /* ---- channel.c ---- */

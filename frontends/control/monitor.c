@@ -131,7 +131,7 @@ static void run_xp(struct control *c, int argc, char **argv, const struct inspec
     monitor_examine(c, true, argc, argv, out);
 }
 
-static monitor_fn run_help;
+static void run_help(struct control *c, int argc, char **argv, const struct inspect_out *out);
 
 static const struct monitor_row rows[] = {
     {"help", "?", "[COMMAND]", "this list", 0, 1, run_help},
@@ -158,7 +158,8 @@ static void run_help(struct control *c, int argc, char **argv, const struct insp
     for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
         const struct monitor_row *r = &rows[k];
         if (argc < 2 || !strcmp(argv[1], r->name))
-            inspect_say(out, "%s%s%s %s -- %s", r->name, r->alias ? "|" : "", r->alias ? r->alias : "", r->args, r->help);
+            inspect_say(out, "%s%s%s %s -- %s", r->name, r->alias ? "|" : "", r->alias ? r->alias : "", r->args,
+                        r->help);
     }
 }
 
@@ -167,7 +168,8 @@ static const struct monitor_row *row_find(const char *word)
 {
     size_t n = strcspn(word, "/");
     for (size_t k = 0; k < ARRAY_LEN(rows); k++)
-        if ((strlen(rows[k].name) == n && !strncmp(rows[k].name, word, n)) || (rows[k].alias && !strcmp(rows[k].alias, word)))
+        if ((strlen(rows[k].name) == n && !strncmp(rows[k].name, word, n)) ||
+            (rows[k].alias && !strcmp(rows[k].alias, word)))
             return &rows[k];
     return NULL;
 }

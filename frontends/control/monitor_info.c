@@ -45,7 +45,8 @@ static void info_cpus(struct control *c, int argc, char **argv, const struct ins
     for (unsigned k = 0; k < machine_cpu_count(c->m); k++) {
         struct inspect_regs r;
         machine_get_regs(c->m, k, &r);
-        inspect_say(out, "%c CPU #%u: rip 0x%016" PRIx64 "%s", k == c->cpu ? '*' : ' ', k, r.rip, r.halted ? " (halted)" : "");
+        inspect_say(out, "%c CPU #%u: rip 0x%016" PRIx64 "%s", k == c->cpu ? '*' : ' ', k, r.rip,
+                    r.halted ? " (halted)" : "");
     }
 }
 
@@ -166,7 +167,8 @@ static void print_value(char *text, size_t size, const struct format *f, uint64_
     }
 }
 
-static void print_memory(struct control *c, bool physical, const struct format *f, uint64_t at, const struct inspect_out *out)
+static void print_memory(struct control *c, bool physical, const struct format *f, uint64_t at,
+                         const struct inspect_out *out)
 {
     unsigned on_line = f->how == 'c' ? 8 : 16 / f->size;
     for (unsigned k = 0; k < f->count;) {

@@ -25,8 +25,9 @@ static void send_json(struct channel *ch, json_t *message)
 
 void qmp_greet(struct channel *ch)
 {
-    send_json(ch, json_pack("{s{s{s{sisisi}ss}s[]}}", "QMP", "version", "qemu", "micro", 0, "minor", UMBRA_VERSION_MINOR, "major",
-                            UMBRA_VERSION_MAJOR, "package", "umbra " UMBRA_VERSION, "capabilities"));
+    send_json(ch,
+              json_pack("{s{s{s{sisisi}ss}s[]}}", "QMP", "version", "qemu", "micro", 0, "minor", UMBRA_VERSION_MINOR,
+                        "major", UMBRA_VERSION_MAJOR, "package", "umbra " UMBRA_VERSION, "capabilities"));
 }
 
 void qmp_event(struct control *c, const char *name, json_t *data)
@@ -70,8 +71,10 @@ static const char *object_problem(json_t *message)
     json_t *value;
     if (!json_is_object(message))
         return "QMP input must be a JSON object";
-    json_object_foreach(message, key, value) if (strcmp(key, "execute") && strcmp(key, "arguments") && strcmp(key, "id"))
-        return "QMP input has a member that is not execute, arguments or id";
+    json_object_foreach(
+        message, key,
+        value) if (strcmp(key, "execute") && strcmp(key, "arguments") &&
+                   strcmp(key, "id")) return "QMP input has a member that is not execute, arguments or id";
     if (!json_is_string(json_object_get(message, "execute")))
         return "QMP input lacks member 'execute'";
     value = json_object_get(message, "arguments");

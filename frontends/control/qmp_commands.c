@@ -35,8 +35,8 @@ static const char *string_of(json_t *arguments, const char *name, struct qmp_err
 
 static json_t *qmp_query_version(struct control *c, json_t *arguments, struct qmp_error *e)
 {
-    return json_pack("{s{sisisi}ss}", "qemu", "micro", 0, "minor", UMBRA_VERSION_MINOR, "major", UMBRA_VERSION_MAJOR, "package",
-                     "umbra " UMBRA_VERSION);
+    return json_pack("{s{sisisi}ss}", "qemu", "micro", 0, "minor", UMBRA_VERSION_MINOR, "major", UMBRA_VERSION_MAJOR,
+                     "package", "umbra " UMBRA_VERSION);
 }
 
 static json_t *qmp_query_status(struct control *c, json_t *arguments, struct qmp_error *e)
@@ -59,8 +59,8 @@ static json_t *qmp_query_cpus(struct control *c, json_t *arguments, struct qmp_e
 {
     json_t *list = json_array();
     for (unsigned k = 0; k < machine_cpu_count(c->m); k++)
-        json_array_append_new(list, json_pack("{sisssssi}", "cpu-index", (int)k, "qom-path", "/machine", "target", "x86_64",
-                                              "thread-id", 0));
+        json_array_append_new(list, json_pack("{sisssssi}", "cpu-index", (int)k, "qom-path", "/machine", "target",
+                                              "x86_64", "thread-id", 0));
     return list;
 }
 
@@ -97,7 +97,8 @@ static json_t *qmp_powerdown(struct control *c, json_t *arguments, struct qmp_er
 static json_t *qmp_screendump(struct control *c, json_t *arguments, struct qmp_error *e)
 {
     struct error bad;
-    const char *file = string_of(arguments, "filename", e), *format = json_string_value(json_object_get(arguments, "format"));
+    const char *file = string_of(arguments, "filename", e),
+               *format = json_string_value(json_object_get(arguments, "format"));
     if (!file)
         return NULL;
     if (format && strcmp(format, "png"))
@@ -108,7 +109,8 @@ static json_t *qmp_screendump(struct control *c, json_t *arguments, struct qmp_e
 /* {"type": "qcode", "data": "a"} */
 static enum key key_value(json_t *v, struct qmp_error *e)
 {
-    const char *type = json_string_value(json_object_get(v, "type")), *data = json_string_value(json_object_get(v, "data"));
+    const char *type = json_string_value(json_object_get(v, "type")),
+               *data = json_string_value(json_object_get(v, "data"));
     enum key key = type && data && !strcmp(type, "qcode") ? key_find(data, strlen(data)) : KEY_COUNT;
     if (key == KEY_COUNT)
         fail(e, "Invalid parameter '%s': expected a key of type qcode", data ? data : "keys");
@@ -147,7 +149,11 @@ static bool gather_button(struct gathered *g, json_t *data, bool down)
         const char *name;
         unsigned bit;
         int wheel;
-    } buttons[] = {{"left", MOUSE_LEFT, 0}, {"right", MOUSE_RIGHT, 0}, {"middle", MOUSE_MIDDLE, 0}, {"wheel-up", 0, -1}, {"wheel-down", 0, 1}};
+    } buttons[] = {{"left", MOUSE_LEFT, 0},
+                   {"right", MOUSE_RIGHT, 0},
+                   {"middle", MOUSE_MIDDLE, 0},
+                   {"wheel-up", 0, -1},
+                   {"wheel-down", 0, 1}};
     const char *name = json_string_value(json_object_get(data, "button"));
     for (size_t k = 0; name && k < ARRAY_LEN(buttons); k++) {
         if (strcmp(name, buttons[k].name))
@@ -164,7 +170,8 @@ static bool gather_axis(struct gathered *g, json_t *data)
 {
     const char *axis = json_string_value(json_object_get(data, "axis"));
     json_int_t value = json_integer_value(json_object_get(data, "value"));
-    if (!axis || value < -32768 || value > 32767 || (strcmp(axis, "x") && strcmp(axis, "y")))
+    if (!axis || !json_is_integer(json_object_get(data, "value")) || value < -32768 || value > 32767 ||
+        (strcmp(axis, "x") && strcmp(axis, "y")))
         return false;
     *(axis[0] == 'x' ? &g->dx : &g->dy) += (int)value;
     g->mouse = true;
@@ -184,7 +191,8 @@ static bool input_event(struct control *c, struct gathered *g, json_t *event, st
         machine_key_input(c->m, bytes, 2);
         return true;
     }
-    if (type && ((!strcmp(type, "rel") && gather_axis(g, data)) || (!strcmp(type, "btn") && gather_button(g, data, down))))
+    if (type &&
+        ((!strcmp(type, "rel") && gather_axis(g, data)) || (!strcmp(type, "btn") && gather_button(g, data, down))))
         return true;
     fail(e, "an event is of type key, rel (axis x or y) or btn (left, middle, right, wheel-up, wheel-down)");
     return false;
@@ -230,11 +238,13 @@ static void add_function(void *ctx, const struct inspect_pci *f)
 {
     json_t *regions = json_array();
     for (unsigned k = 0; k < f->bars; k++)
-        json_array_append_new(regions, json_pack("{sissssIsI}", "bar", (int)f->bar[k].index, "type", f->bar[k].io ? "io" : "memory", "address",
+        json_array_append_new(regions, json_pack("{sissssIsI}", "bar", (int)f->bar[k].index, "type",
+                                                 f->bar[k].io ? "io" : "memory", "address",
                                                  (json_int_t)f->bar[k].address, "size", (json_int_t)f->bar[k].size));
-    json_array_append_new(ctx, json_pack("{sisisiss{si}s{sisi}so}", "bus", 0, "slot", (int)f->slot, "function", (int)f->function, "qdev_id", "",
-                                         "class_info", "class", (int)(f->class_code >> 8), "id", "vendor", (int)f->vendor, "device",
-                                         (int)f->device, "regions", regions));
+    json_array_append_new(ctx,
+                          json_pack("{sisisiss{si}s{sisi}so}", "bus", 0, "slot", (int)f->slot, "function",
+                                    (int)f->function, "qdev_id", "", "class_info", "class", (int)(f->class_code >> 8),
+                                    "id", "vendor", (int)f->vendor, "device", (int)f->device, "regions", regions));
 }
 
 static json_t *qmp_query_pci(struct control *c, json_t *arguments, struct qmp_error *e)
@@ -244,7 +254,7 @@ static json_t *qmp_query_pci(struct control *c, json_t *arguments, struct qmp_er
     return json_pack("[{siso}]", "bus", 0, "devices", devices);
 }
 
-static qmp_fn qmp_query_commands;
+static json_t *qmp_query_commands(struct control *c, json_t *arguments, struct qmp_error *e);
 
 static const struct {
     const char *name;

@@ -55,13 +55,15 @@ void machine_each_pci(const struct machine *m, void (*fn)(void *ctx, const struc
 static void print_function(void *ctx, const struct inspect_pci *f)
 {
     const struct inspect_out *out = ctx;
-    inspect_say(out, "%02x.%u %04x:%04x class %06x %s", f->slot, f->function, f->vendor, f->device, f->class_code, f->name);
+    inspect_say(out, "%02x.%u %04x:%04x class %06x %s", f->slot, f->function, f->vendor, f->device, f->class_code,
+                f->name);
     if (f->interrupt_pin)
         inspect_say(out, "      INT%c, line %u", 'A' + (int)f->interrupt_pin - 1, f->interrupt_line);
     for (unsigned k = 0; k < f->bars; k++) {
         const char *kind = f->bar[k].index == PCI_ROM ? "ROM" : f->bar[k].io ? "ports" : "memory";
         if (f->bar[k].mapped)
-            inspect_say(out, "      BAR%u: %s at 0x%" PRIx64 ", 0x%" PRIx64 " bytes", f->bar[k].index, kind, f->bar[k].address, f->bar[k].size);
+            inspect_say(out, "      BAR%u: %s at 0x%" PRIx64 ", 0x%" PRIx64 " bytes", f->bar[k].index, kind,
+                        f->bar[k].address, f->bar[k].size);
         else
             inspect_say(out, "      BAR%u: %s, 0x%" PRIx64 " bytes, not mapped", f->bar[k].index, kind, f->bar[k].size);
     }

@@ -159,6 +159,11 @@ uint64_t machine_icount(const struct machine *m)
     return m->clock.icount;
 }
 
+uint64_t machine_resets(const struct machine *m)
+{
+    return m->resets;
+}
+
 uint64_t machine_vtime(const struct machine *m)
 {
     return clock_now(&m->clock);

@@ -208,6 +208,7 @@ bool machine_load(struct machine *m, const char *path, struct error *e)
         error_set(e, "cannot load '%s': %s", path, bad);
     else
         m->started = true;
+    m->next_poll = 0; /* time may have gone back */
     snap_reader_close(r);
     if (bad)
         return false;

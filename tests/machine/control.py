@@ -1,0 +1,270 @@
+"""Control from outside: QMP as its specification gives it, byte by byte; the monitor on a socket and on standard input."""
+import json
+import os
+import socket
+import subprocess
+import time
+
+import harness
+from harness import UMBRA, check, guest, tmp
+
+WAIT = 60
+
+
+class Client:
+    """A line-wise client of a unix socket."""
+
+    def __init__(self, path, process):
+        end = time.time() + WAIT
+        self.sock = socket.socket(socket.AF_UNIX)
+        while True:
+            try:
+                self.sock.connect(path)
+                break
+            except OSError:
+                check(time.time() < end and process.poll() is None, "nobody listens at " + path)
+                time.sleep(0.02)
+        self.sock.settimeout(WAIT)
+        self.pending = b""
+
+    def until(self, mark):
+        while mark not in self.pending:
+            got = self.sock.recv(65536)
+            check(got, "the connection was closed; before that: %r" % self.pending[-300:])
+            self.pending += got
+        text, self.pending = self.pending.split(mark, 1)
+        return text
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def is_closed(self):
+        try:
+            while self.sock.recv(65536):
+                pass
+        except ConnectionResetError:
+            pass
+        return True
+
+
+class Qmp(Client):
+    def __init__(self, path, process, negotiate=True):
+        super().__init__(path, process)
+        self.events = []
+        self.greeting = self.message()
+        if negotiate:
+            check(self.run("qmp_capabilities") == {"return": {}}, "negotiation")
+
+    def message(self):
+        return json.loads(self.until(b"\r\n"))
+
+    def answer(self):
+        while True:
+            got = self.message()
+            if "event" not in got:
+                return got
+            self.events.append(got)
+
+    def run(self, command, **arguments):
+        request = {"execute": command}
+        if arguments:
+            request["arguments"] = {k.replace("_", "-"): v for k, v in arguments.items()}
+        self.send(json.dumps(request).encode())
+        return self.answer()
+
+    def event(self, name):
+        end = time.time() + WAIT
+        while True:
+            for k, e in enumerate(self.events):
+                if e["event"] == name:
+                    return self.events.pop(k)
+            check(time.time() < end, "no event " + name)
+            got = self.message()
+            check("event" in got, "an answer nobody asked for: %r" % got)
+            self.events.append(got)
+
+
+class Machine:
+    def __init__(self, *args, kernel="spin"):
+        self.path = tmp("sock-%d" % time.monotonic_ns())
+        self.process = subprocess.Popen([UMBRA, "-m", "32M", "-kernel", guest(kernel), "-serial", "null",
+                                         *[a.replace("SOCK", self.path) for a in args]],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def end(self):
+        _, err = self.process.communicate(timeout=WAIT)
+        return self.process.returncode, err.decode()
+
+
+def test_the_handshake_is_as_the_specification_says():
+    with Machine("-qmp", "unix:SOCK,server") as m:
+        q = Qmp(m.path, m.process, negotiate=False)
+        version = q.greeting["QMP"]["version"]
+        check(set(version) == {"qemu", "package"} and set(version["qemu"]) == {"major", "minor", "micro"}, "%r" % q.greeting)
+        check(q.greeting["QMP"]["capabilities"] == [], "capabilities")
+        check(q.run("query-status")["error"]["class"] == "CommandNotFound", "a command before the negotiation")
+        check(q.run("qmp_capabilities") == {"return": {}}, "negotiation")
+        check(q.run("qmp_capabilities")["error"]["class"] == "CommandNotFound", "a second negotiation")
+        q.send(b'{ "execute": "query-status", "id": {"a": [1]} }')
+        got = q.answer()
+        check(got["id"] == {"a": [1]} and got["return"]["status"] == "running" and got["return"]["running"] is True, "%r" % got)
+        names = [c["name"] for c in q.run("query-commands")["return"]]
+        for name in ("stop", "cont", "quit", "system_reset", "system_powerdown", "screendump", "send-key", "query-version",
+                     "human-monitor-command", "query-commands", "query-status", "query-pci"):
+            check(name in names, name)
+        check(q.run("no-such-thing")["error"]["class"] == "CommandNotFound", "an unknown command")
+        check(q.run("quit") == {"return": {}}, "quit")
+        event = q.event("SHUTDOWN")
+        check(event["data"] == {"guest": False, "reason": "host-qmp-quit"} and set(event["timestamp"]) == {"seconds", "microseconds"},
+              "%r" % event)
+        check(m.end()[0] == 0, "status")
+        check(not os.path.exists(m.path), "the socket's name is left over")
+
+
+def test_messages_need_no_line_ends_and_may_come_in_pieces():
+    with Machine("-qmp", "unix:SOCK,server,nowait") as m:
+        q = Qmp(m.path, m.process)
+        for b in b'{"execute":"query-name"}{"execute":"query-kvm"}':
+            q.send(bytes([b]))
+        check(q.answer() == {"return": {}}, "first")
+        check(q.answer() == {"return": {"enabled": False, "present": False}}, "second")
+        q.send(b'\n\n  {"execute"\n:\n"query-name"}  \r\n{"execute":"human-monitor-command","arguments":{"command-line":"info } version"}}')
+        check(q.answer() == {"return": {}}, "blanks between")
+        check("error" in q.answer()["return"], "a brace in a string")
+
+
+def test_hostile_input_is_answered_or_dropped_and_never_more():
+    with Machine("-qmp", "unix:SOCK,server,nowait") as m:
+        for junk in (b"hello\n", b"[1,2]\n", b'{"execute": 5}', b'{"execute":"stop","more":1}', b'{"a":}\n', b'{"execute":"stop","arguments":[]}',
+                     b"\x00\xff\xfe\n", b'"text"\n', b"}\n", b'{"execute":"screendump"}', b'{"execute":"send-key","arguments":{"keys":[]}}',
+                     b'{"execute":"send-key","arguments":{"keys":[{"type":"qcode","data":"nokey"}]}}',
+                     b'{"execute":"input-send-event","arguments":{"events":[{"type":"rel","data":{"axis":"x","value":1e99}}]}}'):
+            q = Qmp(m.path, m.process)
+            q.send(junk)
+            check("error" in q.answer(), "%r is not refused" % junk)
+            check(q.run("query-name") == {"return": {}}, "after %r" % junk)
+            q.sock.close()
+        q = Qmp(m.path, m.process)
+        q.send(b"[" * 100000)
+        check("error" in q.answer(), "depth")
+        q.sock.close()
+        q = Qmp(m.path, m.process)
+        try:
+            for _ in range(40):
+                q.send(b'"' + b"x" * 65536)
+            check(q.is_closed(), "a message without an end")
+        except OSError:
+            pass
+        check(m.process.poll() is None, "it died")
+        check(Qmp(m.path, m.process).run("quit") == {"return": {}}, "quit")
+        check(m.end()[0] == 0, "status")
+
+
+def position(q):
+    return int(q.run("human-monitor-command", command_line="info status")["return"].split("instructions ")[1].split(",")[0])
+
+
+def test_a_stopped_machine_stands_still_and_goes_on():
+    with Machine("-qmp", "unix:SOCK,server", "-S") as m:
+        q = Qmp(m.path, m.process)
+        check(q.run("query-status")["return"] == {"running": False, "singlestep": False, "status": "paused"}, "-S")
+        check(position(q) == 0, "it ran before cont")
+        check(q.run("cont") == {"return": {}} and q.event("RESUME"), "cont")
+        check(q.run("stop") == {"return": {}} and q.event("STOP"), "stop")
+        at = position(q)
+        time.sleep(0.3)
+        check(position(q) == at, "it runs while it is stopped")
+        q.run("cont")
+        end = time.time() + WAIT
+        while position(q) == at:
+            check(time.time() < end, "it does not go on")
+        q.run("system_reset")
+        check(q.event("RESET"), "reset")
+        q.run("quit")
+
+
+def test_the_monitor_shows_memory_registers_and_buses():
+    with Machine("-monitor", "unix:SOCK,server,nowait") as m:
+        c = Client(m.path, m.process)
+        c.until(b"(umbra) ")
+
+        def ask(line):
+            c.send(line.encode() + b"\n")
+            return c.until(b"(umbra) ").decode()
+        check("running" in ask("info status"), "status")
+        check("paused" in ask("stop") + ask("info status"), "stop")
+        check("rip" in ask("info registers"), "registers")
+        check("8254" in ask("info mtree"), "mtree")
+        pci = ask("info pci")
+        check("1234:1111" in pci and "8086:1237" in pci, pci)
+        check("cannot access" in ask("xp/2xh 0xb8000"), "the planes are no memory")
+        # The Multiboot magic is in the image that was loaded.
+        check("0x1badb002" in ask("xp/2048xw 0x100000"), "xp of the image")
+        check("0x" in ask("x/4i 0x100040") and "usage" in ask("x"), "x")
+        check("unknown command" in ask("frobnicate") and "usage" in ask("sendkey"), "errors")
+        check("nokey" in ask("sendkey ctrl-nokey"), "unknown key")
+        picture, text, snapshot = tmp("m.png"), tmp("m.txt"), tmp("m.snap")
+        check(ask("screendump " + picture).strip() == "" and open(picture, "rb").read(8) == b"\x89PNG\r\n\x1a\n", "screendump")
+        check(ask("screentext " + text).strip() == "" and os.path.exists(text), "screentext")
+        check("error" in ask("screendump /nonexistent/x.png"), "where nothing can be written")
+        before = ask("info status")
+        check(ask("savevm " + snapshot).strip() == "", "savevm")
+        ask("cont")
+        time.sleep(0.2)
+        ask("stop")
+        check(ask("info status") != before, "it did not run")
+        check(ask("loadvm " + snapshot).strip() == "", "loadvm")
+        check(ask("info status") == before, "loadvm did not go back")
+        check("cannot load" in ask("loadvm " + picture), "a foreign file")
+        c.send(b"quit\n")
+        check(m.end()[0] == 0, "status")
+
+
+def test_the_monitor_on_standard_input():
+    done = subprocess.run([UMBRA, "-m", "32M", "-kernel", guest("spin"), "-serial", "null", "-monitor", "stdio"],
+                          input=b"info version\nquit\n", stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=WAIT)
+    check(done.returncode == 0 and b"umbra 0." in done.stdout, "%r" % done)
+
+
+def test_bad_places_are_refused_with_a_reason():
+    for where in ("unix:", "unix:" + "x" * 200, "nowhere", "tcp:1", "tcp::99999", "unix:/nonexistent/dir/s,server", "unix:x,frob"):
+        done = subprocess.run([UMBRA, "-kernel", guest("spin"), "-qmp", where], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=WAIT)
+        check(done.returncode == 2 and done.stderr.startswith(b"umbra: "), "%s: %r" % (where, done))
+
+
+def test_power_button_and_keys_reach_a_guest():
+    boot = harness.linux()
+    options = [a for a in boot if a not in ("-nographic",)]
+    path = tmp("linux-qmp")
+    serial = tmp("linux-serial")
+    process = subprocess.Popen([UMBRA, *options, "-serial", "file:" + serial, "-qmp", "unix:%s,server" % path, "-accel", "jit"],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        q = Qmp(path, process)
+        end = time.time() + 10 * WAIT
+        while b"umbra# " not in open(serial, "rb").read():
+            check(time.time() < end and process.poll() is None, "no prompt")
+            time.sleep(0.2)
+        check(q.run("send-key", keys=[{"type": "qcode", "data": "a"}]) == {"return": {}}, "send-key")
+        check(q.run("input-send-event", events=[{"type": "rel", "data": {"axis": "x", "value": 5}},
+                                                {"type": "btn", "data": {"button": "left", "down": True}}]) == {"return": {}}, "mouse")
+        picture = tmp("linux.png")
+        check(q.run("screendump", filename=picture) == {"return": {}} and os.path.getsize(picture) > 500, "screendump")
+        check(q.run("quit") == {"return": {}}, "quit")
+        process.communicate(timeout=WAIT)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+harness.main(globals())
