@@ -66,9 +66,9 @@ bool ept_dirty_log_start(struct mmu *mmu)
     if (!e->cfg.ad)
         return false;
     mmu_lock(mmu);
-    dirty_bits_forget(e);
     for (unsigned i = 0; i < mmu->vcpu_count; i++)
-        e->vcpus[i].pml.index = EPT_PML_ENTRIES - 1;
+        ept_pml_drain_locked(e, &e->vcpus[i]); /* slots that are logged want them */
+    dirty_bits_forget(e);
     for (unsigned as = 0; as < MEM_ADDRESS_SPACES; as++)
         ept_for_each_leaf(e, as, 0, GFN_LIMIT, leaf_clear_dirty, NULL);
     e->logging = true;

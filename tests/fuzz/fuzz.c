@@ -237,7 +237,7 @@ void fuzz_audit(const struct fuzz *f, struct machine *m)
 /* ---- the command line ---- */
 
 struct run_limits {
-    uint64_t count, seconds, only;
+    uint64_t count, seconds, least, only;
     bool one;
 };
 
@@ -288,7 +288,7 @@ static uint64_t run_sessions(struct fuzz *f, const struct run_limits *l, fuzz_se
         fn(f);
         return 1;
     }
-    for (; l->seconds ? now_seconds() < end : k < l->count; k++) {
+    for (; l->seconds ? now_seconds() < end || k < l->least : k < l->count; k++) {
         session_begin(f, k);
         fn(f);
     }
@@ -297,6 +297,12 @@ static uint64_t run_sessions(struct fuzz *f, const struct run_limits *l, fuzz_se
 
 int fuzz_main(const char *name, fuzz_session_fn *fn, unsigned long_seconds, int argc, char **argv)
 {
+    return fuzz_main_least(name, fn, long_seconds, 0, argc, argv);
+}
+
+int fuzz_main_least(const char *name, fuzz_session_fn *fn, unsigned long_seconds, unsigned long_least, int argc,
+                    char **argv)
+{
     struct fuzz f = {.name = name, .seed = 1};
     struct run_limits l = {.count = 10};
     if (!arguments_read(&f, &l, argc, argv)) {
@@ -304,8 +310,10 @@ int fuzz_main(const char *name, fuzz_session_fn *fn, unsigned long_seconds, int 
         return 2;
     }
     const char *is_long = getenv("UMBRA_LONG");
-    if (is_long && !strcmp(is_long, "1") && !l.one)
+    if (is_long && !strcmp(is_long, "1") && !l.one) {
         l.seconds = long_seconds;
+        l.least = long_least;
+    }
     signal(SIGPROF, on_hang);
     dir_make(&f);
     uint64_t done = run_sessions(&f, &l, fn);

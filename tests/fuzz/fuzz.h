@@ -33,6 +33,7 @@ struct fuzz {
     char dir[64];      /* a directory for the run's files, removed at its end */
     uint64_t work;     /* what the driver counts: instructions, accesses, files */
     uint64_t accepted; /* files that were not refused */
+    uint64_t met;      /* what the driver wants to have met after many sessions of a run */
     unsigned round;    /* of the session, for messages */
     bool verbose;
 };
@@ -43,6 +44,9 @@ typedef void fuzz_session_fn(struct fuzz *f);
 /* -seed N, -count N, -seconds N, -session N, -position N, -v. UMBRA_LONG=1 in the environment takes `long_seconds`. A
  * session that takes longer than a minute (of processor time) is a hang. Returns the exit status. */
 int fuzz_main(const char *name, fuzz_session_fn *fn, unsigned long_seconds, int argc, char **argv);
+/* The same, with a long form of `long_least` sessions at least, however long they take. */
+int fuzz_main_least(const char *name, fuzz_session_fn *fn, unsigned long_seconds, unsigned long_least, int argc,
+                    char **argv);
 /* Says which session it was, and ends the process. */
 void fuzz_fail(const struct fuzz *f, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
 

@@ -2,6 +2,7 @@
 #include "fuzz_mmu.h"
 #include "core/host/chaos.h"
 #include "core/host/swap.h"
+#include "core/stats.h"
 #include "mmu/dirty.h"
 #include "mmu/ept/ept.h"
 #include "mmu/ept/ept_entry.h"
@@ -11,8 +12,13 @@
 #include <string.h>
 
 #define STEPS        2000 /* a session */
-#define LONG_SECONDS 1500
-#define POOL_FRAMES  16384
+#define LONG_SECONDS 600
+#ifdef __SANITIZE_ADDRESS__
+#define LONG_SESSIONS 0 /* by time alone */
+#else
+#define LONG_SESSIONS 5000 /* 10 million steps */
+#endif
+#define POOL_FRAMES 16384
 
 unsigned below(struct pair *p, unsigned n)
 {
@@ -99,6 +105,7 @@ static void ept_setup(struct pair *p)
 {
     struct mmu *mmu = p->tested.mmu;
     ept_configure(mmu, &(struct ept_config){.levels = chance(p, 50) ? 5 : 4, .ad = chance(p, 60), .x_only = true});
+    p->pml = chance(p, 50) && ept_dirty_log_start(mmu);
     if (chance(p, 50))
         return;
     ept_restrict(mmu, 0, 3, 1, EPT_R);
@@ -205,6 +212,21 @@ static void check(struct pair *p)
 
 /* ---- sessions ---- */
 
+#define MANY_SESSIONS 60
+
+/* With `unsync=on` tables must go out of sync, or the sessions that are for it try nothing. */
+static void count_unsyncs(struct pair *p)
+{
+    bool found;
+    struct stats stats;
+    stats_init(&stats);
+    mmu_register_stats(p->tested.mmu, &stats);
+    p->f->met += stats_get(&stats, "shadow.unsyncs", &found);
+    stats_fini(&stats);
+    if (p->f->work / STEPS >= MANY_SESSIONS && p->f->met < MANY_SESSIONS)
+        fuzz_fail(p->f, "hardly a table went out of sync");
+}
+
 /* `accesses`: how many steps of a hundred are accesses; most of the others edit tables. */
 static void step_any(struct pair *p, unsigned accesses)
 {
@@ -239,6 +261,9 @@ static void session(struct fuzz *f)
         check(p);
     }
     dirty_log_check(p);
+    pml_check(p);
+    if (p->unsync)
+        count_unsyncs(p);
     compare_pages(p, BIG_FIRST, BIG_PAGES);
     pair_close(p);
     free(p);
@@ -247,5 +272,5 @@ static void session(struct fuzz *f)
 
 int main(int argc, char **argv)
 {
-    return fuzz_main("fuzz_mmu", session, LONG_SECONDS, argc, argv);
+    return fuzz_main_least("fuzz_mmu", session, LONG_SECONDS, LONG_SESSIONS, argc, argv);
 }

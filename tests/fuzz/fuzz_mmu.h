@@ -69,6 +69,8 @@ struct pair {
     unsigned tracked[RAM_PAGES];
     bool logging;              /* the slot at 0 of the tested side is logged */
     uint64_t clean[RAM_PAGES]; /* hash of each page when the log was last read */
+    bool pml;                  /* EPT: the processor logs what it writes */
+    uint64_t pml_written;      /* bit a page: written by the processor since that log was last read */
     uint8_t ringed[RAM_PAGES]; /* pages that rings gave, and that were not reset yet */
 };
 
@@ -92,6 +94,8 @@ void step_access(struct pair *p);
 
 /* fuzz_mmu_host.c: what hosts and the machine's owner do. */
 void step_host(struct pair *p);
+/* EPT: the processor's log must hold every page that it wrote; it is empty then. */
+void pml_check(struct pair *p);
 /* The dirty log must hold every page whose content is another. */
 void dirty_log_check(struct pair *p);
 

@@ -195,6 +195,7 @@ struct outcome {
     uint32_t error;
     gpa_t gpa;
     uint64_t value;
+    bool direct; /* through a pointer, as the processor does it */
 };
 
 /* The soft TLB's answer, or NULL. */
@@ -228,6 +229,7 @@ static struct outcome access_one(const struct side *s, unsigned cpu, unsigned as
         host = x.host;
     }
     o.value = value;
+    o.direct = host != NULL;
     if (!host)
         mem_access(s->mem, as, o.gpa, &o.value, 8, MEM_GUEST, write, (int)cpu);
     else if (write)
@@ -300,6 +302,8 @@ void step_access(struct pair *p)
                   p->step, access, (unsigned long long)gva, s.result, s.error, (unsigned long long)s.gpa,
                   (unsigned long long)s.value, w.result, w.error, (unsigned long long)w.gpa,
                   (unsigned long long)w.value);
+    if (s.direct && (access & ACCESS_WRITE) && !g->as && s.gpa >> 12 < RAM_PAGES)
+        p->pml_written |= 1ull << (s.gpa >> 12);
     if (w.result == XLATE_OK || chance(p, 20))
         p->recent[below(p, RECENT)] = gva;
     if (w.result == XLATE_FAULT && chance(p, 60))

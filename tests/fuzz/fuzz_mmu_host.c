@@ -1,6 +1,8 @@
 #include "core/host/chaos.h"
 #include "fuzz_mmu.h"
 #include "mmu/dirty.h"
+#include "mmu/ept/ept.h"
+#include "mmu/gfn_tree.h"
 #include "mmu/mem.h"
 
 #include <string.h>
@@ -128,9 +130,41 @@ void dirty_log_check(struct pair *p)
     remember_clean(p);
 }
 
+static void pml_page(void *ctx, unsigned as, gfn_t gfn)
+{
+    struct pair *p = ctx;
+    if (!as && gfn < RAM_PAGES)
+        p->pml_written &= ~(1ull << gfn);
+}
+
+void pml_check(struct pair *p)
+{
+    if (!p->pml)
+        return;
+    uint64_t n = ept_dirty_log_harvest(p->tested.mmu, 0, 0, GFN_LIMIT, pml_page, p);
+    note(p, "the processor's log is read: %llu pages", (unsigned long long)n);
+    if (p->pml_written)
+        fuzz_fail(p->f, "step %lu: pages %llx were written and are not in the processor's log", p->step,
+                  (unsigned long long)p->pml_written);
+}
+
+static void step_pml(struct pair *p)
+{
+    pml_check(p);
+    if (chance(p, 80))
+        return;
+    note(p, "the processor's log %s", p->pml ? "ends" : "begins");
+    if (p->pml)
+        ept_dirty_log_stop(p->tested.mmu);
+    p->pml = !p->pml && ept_dirty_log_start(p->tested.mmu);
+    p->pml_written = 0;
+}
+
 static void step_dirty(struct pair *p)
 {
-    if (!p->logging)
+    if (p->kind == MMU_EPT && chance(p, 50))
+        step_pml(p);
+    else if (!p->logging)
         log_starts(p);
     else if (chance(p, 80))
         dirty_log_check(p);
@@ -160,11 +194,20 @@ static void drop_content(struct pair *p)
         p->clean[at >> 12] = page_hash(&p->tested, at >> 12);
 }
 
+/* Outside of any merge, and for the frame that is there: sptes lose rights, or go. */
+static void bare_change_pte(struct pair *p, hva_t hva)
+{
+    struct hpte_info info = host_mm_peek(p->tested.mm, hva);
+    if (info.state == HPTE_PRESENT)
+        notify_change_pte(p->tested.mm, hva,
+                          (struct hpte_view){.pfn = info.pfn, .writable = info.writable && chance(p, 20)});
+}
+
 static void one_page(struct pair *p)
 {
     hva_t hva = chance(p, 80) ? p->tested.ram + below(p, RAM_PAGES) * 4096 : p->tested.big + below(p, BIG_PAGES) * 4096;
     uint64_t len = (1 + below(p, 4)) * 4096;
-    unsigned k = below(p, 8);
+    unsigned k = below(p, 9);
     note(p, "host event %u at %llx", k, (unsigned long long)hva);
     switch (k) {
     case 0:
@@ -188,6 +231,9 @@ static void one_page(struct pair *p)
         host_mm_soft_dirty_clear(p->tested.mm, hva, len);
         break;
     case 6:
+        bare_change_pte(p, hva);
+        break;
+    case 7:
         host_mm_collapse(p->tested.mm, p->tested.big + below(p, 2) * 0x200000);
         break;
     default:

@@ -334,6 +334,27 @@ START_TEST(log_goes_with_its_slot)
 }
 END_TEST
 
+static void no_page(void *ctx, unsigned as, gfn_t gfn)
+{
+}
+
+/* The processor has one log for the slots' logs and for that of the whole machine: neither may take the other's. */
+START_TEST(log_of_the_machine_that_begins_later_leaves_the_slots_log_its_pages)
+{
+    reopen(EPT);
+    map_data();
+    ck_assert_int_eq(mem_dirty_log_start(r->mem, 0, 0, DIRTY_BIT), 0);
+    store(GVA + 0x1000);
+    ck_assert(ept_dirty_log_start(r->mmu));
+    store(GVA + 0x2000);
+    ck_assert_uint_ge(ept_dirty_log_harvest(r->mmu, 0, 0, PAGES, no_page, NULL), 1);
+    store(GVA + 0x3000);
+    ept_dirty_log_stop(r->mmu);
+    get_log();
+    ck_assert(is_dirty(FIRST + 1) && is_dirty(FIRST + 2) && is_dirty(FIRST + 3) && !is_dirty(FIRST + 4));
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("dirty");
@@ -349,6 +370,7 @@ static Suite *suite(void)
     tcase_add_test(t, full_ring_says_so_in_time_and_loses_nothing);
     tcase_add_test(t, large_page_is_logged_by_small_ones_and_comes_back_afterwards);
     tcase_add_test(t, log_goes_with_its_slot);
+    tcase_add_test(t, log_of_the_machine_that_begins_later_leaves_the_slots_log_its_pages);
     suite_add_tcase(s, t);
     return s;
 }
