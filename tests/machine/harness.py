@@ -85,15 +85,21 @@ def write_tmp(name, content):
     return path
 
 
+def fetched(what, name):
+    """Path of a file that scripts/fetch-guests fetches with `what`; skips where it was not and cannot be fetched."""
+    done = subprocess.run([os.path.join(TOP, "scripts", "fetch-guests"), what], stderr=subprocess.PIPE)
+    if done.returncode == 3:
+        raise Skip(done.stderr.decode().strip().splitlines()[-1])
+    check(done.returncode == 0, done.stderr.decode())
+    return os.path.join(CACHE, name)
+
+
 def linux(kernel="cloud"):
     """Options that boot Debian's kernel; skips where it was not and cannot be fetched, and under UMBRA_SKIP_LINUX=1."""
     if os.environ.get("UMBRA_SKIP_LINUX") == "1":
         raise Skip("Linux boots are not run under sanitizers")
-    done = subprocess.run([os.path.join(TOP, "scripts", "fetch-guests"), kernel], stderr=subprocess.PIPE)
-    if done.returncode == 3:
-        raise Skip(done.stderr.decode().strip().splitlines()[-1])
-    check(done.returncode == 0, done.stderr.decode())
-    return ["-m", "512M", "-kernel", os.path.join(CACHE, "vmlinuz-" + kernel), "-initrd", os.path.join(CACHE, "initrd.img"),
+    image = fetched(kernel, "vmlinuz-" + kernel)
+    return ["-m", "512M", "-kernel", image, "-initrd", os.path.join(CACHE, "initrd.img"),
             "-append", "console=ttyS0", "-nographic", "-no-reboot"]
 
 

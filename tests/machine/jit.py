@@ -61,6 +61,23 @@ def test_linux_boots_the_same():
         check(results[1].status == 0, results[1].out[-1000:])
 
 
+def test_32_bit_systems_run_the_same():
+    if not LONG:
+        raise harness.Skip("the long form runs 32-bit systems under both engines")
+    script = write_tmp("jit.script", SCRIPT)
+    initrd = harness.fetched("initrd-i386", "initrd-i386.img")
+    for kernel in ("686", "686-pae"):
+        args = linux(kernel)
+        args[args.index("-initrd") + 1] = initrd
+        both(lambda *a: umbra(*args, "-input-script", script, *a, timeout=1800))
+    mach, memtest = harness.fetched("gnumach", "gnumach"), harness.fetched("memtest", "memtest-32.bin")
+    both(lambda *a: umbra("-m", "128M", "-kernel", mach, "-append", "console=com0", "-nographic", "-no-reboot", "-vtimeout", "8", *a))
+    both(lambda *a: umbra("-m", "64M", "-kernel", memtest, "-append", "console=ttyS0", "-nographic", "-vtimeout", "6", *a))
+    for bits in (32, 64):
+        rom = harness.fetched("u-boot", f"u-boot-{bits}.rom")
+        both(lambda *a: umbra("-m", "128M", "-bios", rom, "-nographic", "-no-reboot", "-vtimeout", "2", *a))
+
+
 def test_engines_load_each_other_s_snapshots():
     snap = tmp("engine.snap")
     script = write_tmp("engine.script", f'wait "ok 700"\nsavevm "{snap}"\n')

@@ -73,6 +73,10 @@ def test_linux_boots():
     script = write_tmp("lockstep.script", SCRIPT)
     for mode in MODES:
         expect(umbra(*linux("cloud"), "-input-script", script, "-mmu", mode, "-accel", "jit", "-lockstep", "10000", timeout=5000), 0)
+    for kernel in ("686", "686-pae"):
+        args = linux(kernel)
+        args[args.index("-initrd") + 1] = harness.fetched("initrd-i386", "initrd-i386.img")
+        expect(umbra(*args, "-input-script", script, "-accel", "jit", "-lockstep", "10000", timeout=5000), 0)
 
 
 if __name__ == "__main__":
