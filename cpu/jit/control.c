@@ -73,9 +73,19 @@ static void branch_rip(struct tr *t, const struct insn *i, int64_t target)
         tr_cut16(t, H_R14);
 }
 
-/* Goes on at an offset from the page; branch: the one that is taken to there, or NULL. Flags are committed. */
-static void go(struct tr *t, const struct insn *branch, int64_t target, uint32_t rec)
+static void give_back(struct tr *t, unsigned units)
 {
+    if (!units)
+        return;
+    emit_op64(&t->e, 0x83, 0, op_frame(FRAME(budget))); /* add */
+    e8(&t->e, units);
+}
+
+/* A branch that leads nowhere faults itself: its handler does it. */
+void tr_go(struct tr *t, const struct insn *branch, int64_t target, unsigned units)
+{
+    if (in_page(target) || !branch)
+        give_back(t, units);
     if (in_page(target)) {
         tr_edge(t, (int32_t)target);
         return;
@@ -84,38 +94,54 @@ static void go(struct tr *t, const struct insn *branch, int64_t target, uint32_t
         branch_rip(t, branch, target);
     else
         tr_rip_at(t, (int32_t)target);
-    tr_look_up(t, rec);
+    tr_look_up(t, branch ? tr_slow(t, branch) : 0);
+    if (branch)
+        give_back(t, units);
     tr_jump_entry(t);
 }
 
 static bool jmp_direct(struct tr *t, const struct insn *i)
 {
-    tr_commit_edge(t, tr_edge_lost(t, target_of(t, i, true)));
-    go(t, i, target_of(t, i, true), tr_slow(t, i));
+    int64_t target = target_of(t, i, true);
+    if (tr_follow(t, target))
+        return true;
+    tr_commit_edge(t, tr_edge_lost(t, target));
+    tr_go(t, i, target, 0);
     return true;
+}
+
+/* The host's flags are to be the guest's, as far as a condition looks at them. */
+static void flags_for(struct tr *t, const struct insn *i)
+{
+    unsigned mask = insn_form(i)->read;
+    if (tr_can_have_host(t, mask)) {
+        tr_need_host(t, mask);
+        return;
+    }
+    if (t->flags == BASE_RECIPE || t->overlay.kind || t->partial)
+        tr_collapse(t);
+    tr_host_or_slow(t, mask, tr_slow(t, i));
 }
 
 static bool jcc(struct tr *t, const struct insn *i)
 {
     struct emit *e = &t->e;
-    unsigned mask = insn_form(i)->read;
-    bool have = tr_can_have_host(t, mask);
-    if (have)
-        tr_need_host(t, mask);
-    else if (t->flags == BASE_RECIPE || t->overlay.kind)
-        tr_collapse(t);
     int64_t next = target_of(t, i, false), target = target_of(t, i, true);
-    tr_commit_edge(t, tr_edge_lost(t, next) | tr_edge_lost(t, target));
-    uint32_t rec = tr_slow(t, i);
-    tr_host_or_slow(t, mask, rec);
-    if (in_page(target) && tr_edge_if(t, i->cc, (int32_t)target)) {
-        go(t, NULL, next, rec);
+    bool taken;
+    flags_for(t, i);
+    if (tr_follow_branch(t, next, target, &taken)) {
+        tr_leave_trace(t, emit_jcc(e, taken ? i->cc ^ 1u : i->cc), taken ? NULL : i, taken ? next : target);
         return true;
     }
-    uint8_t *taken = emit_jcc(e, i->cc);
-    go(t, NULL, next, rec);
-    patch_jump(e, taken, e->p);
-    go(t, i, target, rec);
+    tr_commit_edge(t, tr_edge_lost(t, next) | tr_edge_lost(t, target));
+    if (in_page(target) && tr_edge_if(t, i->cc, (int32_t)target)) {
+        tr_go(t, NULL, next, 0);
+        return true;
+    }
+    uint8_t *at = emit_jcc(e, i->cc);
+    tr_go(t, NULL, next, 0);
+    patch_jump(e, at, e->p);
+    tr_go(t, i, target, 0);
     return true;
 }
 
@@ -143,7 +169,8 @@ static bool call_direct(struct tr *t, const struct insn *i)
     }
     push_return(t, i, rec);
     if (in_page(target)) {
-        tr_edge(t, (int32_t)target);
+        if (!tr_follow(t, target))
+            tr_edge(t, (int32_t)target);
         return true;
     }
     emit_load(e, H_R15, FRAME(tmp));

@@ -114,6 +114,8 @@ struct jit_slow {
     const struct insn *note;  /* the last x87 instruction of the block before it that has pointers to note, or NULL */
     bool by_handler;          /* compiled code never does it */
     bool at_end;              /* resume is behind the block: a repeated string instruction's */
+    uint16_t before;          /* instructions of the trace before the block */
+    uint32_t trace;           /* data offset of the number of the trace's instructions (32 bits) */
 };
 
 /* Where a direct jump inside a page leads: out, until the block there is compiled. */
@@ -180,6 +182,7 @@ struct jit_entered {
 };
 #define JIT_LAST 8
 
+struct tr;
 struct jit {
     const struct log *log;
     unsigned heat;
@@ -190,6 +193,7 @@ struct jit {
     size_t thunks_end; /* code and data after reset */
     size_t data_start;
     void (*enter)(struct vcpu *v, struct jit_frame *f, const void *code);
+    struct tr *tr;                                                     /* the translator's state while it translates */
     const uint8_t *thunk_exit, *thunk_interp, *thunk_slow, *thunk_vec; /* where they run */
     const uint8_t *thunk_ymm, *thunk_x87, *thunk_find;
     bool has_rorx;
@@ -248,9 +252,10 @@ void jit_x87_notes(struct vcpu *v, struct jit_frame *f, const struct jit_slow *s
 
 /* ---- the translator ---- */
 
-#define REGION_BLOCKS 24
-#define REGION_INSNS  256
-#define REGION_COLD   1024
+#define REGION_BLOCKS  24
+#define REGION_INSNS   256
+#define REGION_EMITTED (2 * REGION_INSNS) /* instructions: those that are in several traces are there several times */
+#define REGION_COLD    2048
 
 enum flag_base {
     BASE_FRAME,  /* committed, or never changed */
@@ -261,7 +266,18 @@ enum flag_base {
 struct tr_block {
     struct block *b;
     uint8_t *entry, *vectors,
-        *body; /* written addresses: of the head, behind its check of vectors, behind all checks */
+        *body;   /* written addresses: of the head, behind its check of vectors, behind all checks; NULL: it has none */
+    bool wanted; /* something jumps to its head */
+    bool in_trace; /* in the one that is being emitted */
+    uint8_t units; /* instructions of the trace that begins with it */
+};
+
+/* A trace is a block that can be entered, and the blocks that follow it on the likely way: their code stands behind
+ * its. Its head takes the units of them all; who leaves it on the way gives back those of the rest. */
+#define TRACE_UNITS 100
+struct tr_trace {
+    const uint8_t *from, *to; /* written addresses */
+    unsigned block, mark;     /* the first ones of its */
 };
 
 /* The code of an instruction. */
@@ -279,6 +295,47 @@ struct tr_cold {
     struct jit_recipe overlay; /* COLD_IMAGE: on top of the image, if the frame has one */
 };
 
+/*
+ * A place in the guest's code, and the flags there: what is kept, and put back when the code for another way out of it
+ * is emitted later.
+ *   b, k       the block that is being translated, and its instruction
+ *   before     instructions of the trace before b
+ *   note       as jit_slow.note, not yet committed
+ *   host       the host's flags are the guest's (those of undefined are not, where the processor differs)
+ *   undefined  bits of the host's flags that are not the guest's though host is set
+ *   base       if BASE_RECIPE
+ *   overlay    kind RECIPE_NONE if there is none pending
+ *   base_rec, overlay_rec  their offsets once they have one
+ *   partial    on top of them
+ *   image      if BASE_FRAME: the frame has an image, no recipe
+ *   known      if BASE_FRAME: it has known_base and known_overlay, whose operands are in it, or an image
+ */
+#define TR_PLACE                                                                                                       \
+    struct block *b;                                                                                                   \
+    unsigned k;                                                                                                        \
+    unsigned before;                                                                                                   \
+    const struct insn *note;                                                                                           \
+    bool host;                                                                                                         \
+    unsigned undefined;                                                                                                \
+    enum flag_base flags;                                                                                              \
+    struct jit_recipe base, overlay;                                                                                   \
+    uint32_t base_rec, overlay_rec;                                                                                    \
+    enum partial_kind partial;                                                                                         \
+    bool image, known;                                                                                                 \
+    struct jit_recipe known_base, known_overlay;
+
+struct tr_place {
+    TR_PLACE
+};
+
+/* A way out of a trace before its end. */
+struct tr_side {
+    uint8_t *at;               /* the jump */
+    const struct insn *branch; /* the one that is taken, or NULL */
+    int64_t target;            /* offset from the page */
+    struct tr_place place;
+};
+
 struct tr {
     struct emit e;
     struct jit *j;
@@ -290,34 +347,38 @@ struct tr {
     bool uses_x87;
     struct tr_block blocks[REGION_BLOCKS];
     unsigned nblocks;
-    struct tr_cold cold[REGION_COLD];
     unsigned ncold;
+    unsigned nfix;
+    unsigned nmarks;
+    uint8_t *cold_start;
+    struct tr_trace traces[REGION_BLOCKS];
+    unsigned ntraces;
+    unsigned nside;
+    uint8_t *clock[8]; /* behind 32-bit numbers from which the units of the trace are still to be subtracted */
+    unsigned nclock;
+    uint32_t trace;       /* as jit_slow.trace */
+    struct block *follow; /* the trace goes on there behind the current instruction, or NULL */
+    union {
+        struct tr_place place;
+        struct {
+            TR_PLACE
+        };
+    };
+    /* From here on nothing is cleared when a region is begun. */
+    struct tr_cold cold[REGION_COLD];
+    struct tr_mark marks[REGION_EMITTED];
+    struct tr_side side[TRACE_UNITS]; /* of the trace that is being emitted */
     struct {
         uint8_t *at;
         unsigned block;
-    } fix[2 * REGION_BLOCKS]; /* jumps inside the region */
-    unsigned nfix;
-    struct tr_mark marks[REGION_INSNS + BLOCK_MAX_INSNS];
-    unsigned nmarks;
-    uint8_t *cold_start;
-    struct block *b;         /* being translated */
-    unsigned k;              /* its instruction */
-    const struct insn *note; /* as jit_slow.note, not yet committed */
-    /* Flags at this place. */
-    bool host;          /* the host's flags are the guest's (those of undefined are not, where the processor differs) */
-    unsigned undefined; /* bits of the host's flags that are not the guest's though host is set */
-    enum flag_base flags;
-    struct jit_recipe base, overlay; /* base: if BASE_RECIPE; overlay: kind RECIPE_NONE if there is none pending */
-    uint32_t base_rec, overlay_rec;  /* their offsets once they have one */
-    enum partial_kind partial;       /* on top of them */
-    bool image;                      /* if BASE_FRAME: the frame has an image, no recipe */
-    bool known;                      /* if BASE_FRAME: it has these, whose operands are in it, or an image */
-    struct jit_recipe known_base, known_overlay;
+    } fix[16 * REGION_BLOCKS]; /* jumps inside the region */
 };
 
 /* Host register of a guest one, or -1: in the frame. */
 extern const int8_t jit_host_of[16];
 
+/* Free with free(). */
+struct tr *jit_translator_create(void);
 /* Compiles b and what it leads to in its page. NULL: no room. */
 bool jit_translate(struct jit *j, struct vcpu *v, struct block *b);
 
@@ -344,6 +405,19 @@ bool tr_goes_on_behind(const struct insn *i);
 void tr_rip_at(struct tr *t, int32_t offset);
 /* jcc there, if it is a block of the region. */
 bool tr_edge_if(struct tr *t, unsigned cc, int32_t offset);
+/* Lets the trace go on at an offset from the running page, if it can: then nothing is to be emitted and flags need not
+ * be committed. */
+bool tr_follow(struct tr *t, int64_t offset);
+/* As tr_follow() behind a conditional jump. *taken: it goes on with the target, else behind the jump. */
+bool tr_follow_branch(struct tr *t, int64_t next, int64_t target, bool *taken);
+/* `at`, a jump, leaves the trace for an offset from the running page with the flags as they are now. branch: the jump
+ * if it is taken then, else NULL. */
+void tr_leave_trace(struct tr *t, uint8_t *at, const struct insn *branch, int64_t target);
+/* Goes on at an offset from the running page, in the page or not, and gives units back. branch: as above. Flags are
+ * committed. (control.c) */
+void tr_go(struct tr *t, const struct insn *branch, int64_t target, unsigned units);
+/* r14 += instructions of the trace before the current one, less all of the trace. */
+void tr_add_position(struct tr *t, const struct insn *i);
 /* A direct branch whose target is within the page is where the page's offsets say. */
 static inline bool tr_branch_is_native(unsigned mode, const struct insn *i)
 {

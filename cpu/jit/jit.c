@@ -33,6 +33,7 @@ struct jit *jit_create(const struct jit_config *cfg)
     j->symbol_ctx = cfg->symbol_ctx;
     j->heat = cfg->heat ? cfg->heat : JIT_HEAT_DEFAULT;
     j->generation = 1;
+    j->tr = jit_translator_create();
     j->host_gates = jit_host_gates();
     jit_counts_init(j);
     if (jit_arena_init(&j->arena, size, size) || !jit_make_thunks(j)) {
@@ -214,7 +215,7 @@ bool jit_run(struct jit *j, struct vcpu *v, struct block *b, uint64_t end)
     if (f.exit_kind == JIT_EXIT_DONE)
         return true;
     after_edge(j, v, &f);
-    return f.exit_kind != JIT_EXIT_INTERP || f.budget != before;
+    return (int64_t)((uint64_t)f.budget + f.bias) != before; /* the units left may be too few for a whole trace */
 }
 
 static void print_block(const struct block *b, uint64_t rip, FILE *out)
@@ -293,10 +294,17 @@ static void frame_refresh(struct vcpu *v, struct jit_frame *f)
     f->stamp = stamp;
 }
 
-/* Position at the head of the running block, all surcharges since then included. */
-static void clock_at_head(struct vcpu *v, const struct jit_frame *f, const struct block *b)
+/* Units that the head of the trace took for s's block and what follows it. */
+static uint64_t units_taken(const struct jit_frame *f, const struct jit_slow *s)
 {
-    v->clock->icount = f->end - ((uint64_t)f->budget + f->bias) - b->n - v->clock->extra;
+    const uint32_t *units = jit_data(&f->jit->arena, s->trace);
+    return *units - s->before;
+}
+
+/* Position at the head of s's block, all surcharges since then included. */
+static void clock_at_head(struct vcpu *v, const struct jit_frame *f, const struct jit_slow *s)
+{
+    v->clock->icount = f->end - ((uint64_t)f->budget + f->bias) - units_taken(f, s) - v->clock->extra;
     v->synced = 0;
 }
 
@@ -330,7 +338,8 @@ static bool is_behind(const struct vcpu *v, const struct jit_slow *s)
 /* v is exact at the boundary. Compiled code may go on there if nothing wants a look at events before. */
 static const void *resume_behind(struct vcpu *v, struct jit_frame *f, const struct jit_slow *s)
 {
-    f->budget = (int64_t)(f->end - clock_now(v->clock) - f->bias);
+    uint64_t rest = units_taken(f, s) - s->block->n; /* of the trace */
+    f->budget = (int64_t)(f->end - clock_now(v->clock) - f->bias - rest);
     if (must_leave(v, f))
         return go_on(v, f);
     frame_refresh(v, f);
@@ -352,10 +361,10 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
     if (f->x87)
         jit_x87_to_vcpu(v, f);
     jit_x87_notes(v, f, s);
-    clock_at_head(v, f, b);
+    clock_at_head(v, f, s);
     v->gpr[REG_IP] = f->page + (b->gpa & PAGE_MASK);
     v->block = b;
-    v->rep_budget = (uint64_t)f->budget + f->bias + 1;
+    v->rep_budget = (uint64_t)f->budget + f->bias + units_taken(f, s) - b->n + 1;
     jit_count_slow(f->jit, s);
     step[0] = *s->insn;
     step[1].fn = op_resume;
@@ -365,7 +374,7 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
         return is_behind(v, s) ? resume_behind(v, f, s) : go_on(v, f);
     f->budget -= (int64_t)(v->clock->extra - extra);
     if (must_leave(v, f)) {
-        clock_at_head(v, f, b);
+        clock_at_head(v, f, s);
         block_end(v, s->insn, insn_next_rip(v, s->insn), 2);
         return leave(f);
     }

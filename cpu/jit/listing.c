@@ -32,11 +32,10 @@ void jit_perf_map_region(const struct tr *t)
     const struct block *root = t->blocks[0].b;
     if (!j->perf_map)
         return;
-    for (unsigned k = 0; k < t->nblocks; k++) {
-        const struct block *b = t->blocks[k].b;
-        const uint8_t *end = k + 1 < t->nblocks ? t->blocks[k + 1].entry - JIT_FAR_LEN : t->cold_start;
-        map_line(j, t->blocks[k].entry - JIT_FAR_LEN + t->e.exec, end + t->e.exec, t->v->rip + b->gpa - root->gpa,
-                 b->gpa, "");
+    for (unsigned k = 0; k < t->ntraces; k++) {
+        const struct tr_trace *r = &t->traces[k];
+        const struct block *b = t->blocks[r->block].b;
+        map_line(j, r->from + t->e.exec, r->to + t->e.exec, t->v->rip + b->gpa - root->gpa, b->gpa, "");
     }
     map_line(j, t->cold_start + t->e.exec, t->e.p + t->e.exec, t->v->rip, root->gpa, ".slow");
     fflush(j->perf_map);
@@ -79,27 +78,27 @@ static void list_insn(const struct listing *l, const struct tr_mark *m)
     list_part(l, line, m->from, m->to);
 }
 
+static void list_trace(const struct listing *l, const struct tr_trace *r, unsigned end)
+{
+    const struct tr_mark *marks = l->t->marks;
+    list_part(l, "head", l->t->blocks[r->block].entry, r->mark < end ? marks[r->mark].from : r->to);
+    for (unsigned k = r->mark; k < end; k++)
+        list_insn(l, &marks[k]);
+    if (r->mark < end && r->to > marks[end - 1].to)
+        list_part(l, "end", marks[end - 1].to, r->to);
+}
+
 void jit_list_region(const struct tr *t)
 {
     struct listing l = {.t = t};
-    unsigned block = 0;
     if (!log_is_on(t->j->log, LOG_JIT) || cs_open(CS_ARCH_X86, CS_MODE_64, &l.handle) != CS_ERR_OK)
         return;
     log_emit(t->j->log, LOG_JIT,
              "region at gpa 0x%" PRIx64 ", mode 0x%x: %u blocks, %u instructions, %zu bytes, %zu of them cold",
-             t->blocks[0].b->gpa, t->blocks[0].b->mode, t->nblocks, t->nmarks, (size_t)(t->e.p - t->e.start),
+             t->blocks[0].b->gpa, t->blocks[0].b->mode, t->ntraces, t->nmarks, (size_t)(t->e.p - t->e.start),
              (size_t)(t->e.p - t->cold_start));
-    for (unsigned k = 0; k < t->nmarks; k++) {
-        if (k == 0 || t->marks[k].block != block) {
-            block = t->marks[k].block;
-            list_part(&l, "head", t->blocks[block].entry, t->marks[k].from);
-        }
-        list_insn(&l, &t->marks[k]);
-        bool last = k + 1 == t->nmarks || t->marks[k + 1].block != block;
-        const uint8_t *end = block + 1 < t->nblocks ? t->blocks[block + 1].entry - JIT_FAR_LEN : t->cold_start;
-        if (last && end > t->marks[k].to)
-            list_part(&l, "end", t->marks[k].to, end);
-    }
+    for (unsigned k = 0; k < t->ntraces; k++)
+        list_trace(&l, &t->traces[k], k + 1 < t->ntraces ? t->traces[k + 1].mark : t->nmarks);
     list_part(&l, "cold", t->cold_start, t->e.p);
     cs_close(&l.handle);
 }

@@ -53,6 +53,8 @@ uint32_t tr_slow(struct tr *t, const struct insn *i)
         return 0;
     }
     s->block = t->b;
+    s->before = (uint16_t)t->before;
+    s->trace = t->trace;
     s->insn = i;
     s->note = t->note;
     if (t->flags == BASE_RECIPE) {

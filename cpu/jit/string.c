@@ -237,7 +237,7 @@ static void repeated(struct tr *t, const struct insn *i)
     if (rec)
         ((struct jit_slow *)jit_data(&t->j->arena, rec))->at_end = true;
     t->flags = BASE_FRAME;
-    t->image = false;
+    t->image = t->known = false;
     tr_clobber(t);
     tr_go_behind(t, i);
 }

@@ -195,7 +195,8 @@ static void read_clock(struct tr *t, const struct insn *i, uint32_t rec)
     emit_op64(e, 0x2b, H_R14, op_frame(FRAME(budget))); /* a positive budget is not biased */
     emit_op64(e, 0x83, 5, op_frame(FRAME(budget)));
     e8(e, UNITS_RDTSC);
-    emit_lea(e, 8, H_R14, (struct maddr){H_R14, H_R15, 0, (int32_t)i->idx - (int32_t)t->b->n});
+    emit_op64(e, 0x03, H_R14, op_reg(H_R15));
+    tr_add_position(t, i);
     tr_clobber(t);
 }
 

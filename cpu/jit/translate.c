@@ -5,7 +5,10 @@
  * they have been decoded. Each block can be entered from outside: from another page with its rip in r14, or from its
  * own page. At its head it takes its units from the budget, and leaves if they do not suffice.
  */
+#include "core/alloc.h"
 #include "cpu/jit/internal.h"
+
+#include <limits.h>
 
 /* ---- which blocks ---- */
 
@@ -97,9 +100,10 @@ static void head(struct tr *t, unsigned number)
         tr_jump_cold(t, emit_jcc(e, CC_Z), COLD_NOX87, number, 0);
     }
     tb->body = e->p;
-    emit_op64(e, 0x83, 5, op_frame(FRAME(budget))); /* sub */
-    e8(e, t->b->n);
+    emit_op64(e, 0x83, 5, op_frame(FRAME(budget))); /* sub, of what trace_end() says */
+    e8(e, 0);
     tr_jump_cold(t, emit_jcc(e, CC_S), COLD_BUDGET, number, 0);
+    t->before = 0;
     t->flags = BASE_FRAME;
     t->overlay.kind = RECIPE_NONE;
     t->base_rec = t->overlay_rec = 0;
@@ -130,6 +134,7 @@ bool tr_edge_if(struct tr *t, unsigned cc, int32_t offset)
         t->e.full = true;
         return true;
     }
+    t->blocks[known].wanted = true;
     t->fix[t->nfix].at = emit_jcc(&t->e, cc);
     t->fix[t->nfix++].block = (unsigned)known;
     return true;
@@ -155,6 +160,7 @@ void tr_edge(struct tr *t, int32_t offset)
     int known = region_find(t, offset);
     if (known >= 0) {
         if (t->nfix < ARRAY_LEN(t->fix)) {
+            t->blocks[known].wanted = true;
             t->fix[t->nfix].at = emit_jmp(e);
             t->fix[t->nfix++].block = (unsigned)known;
         } else {
@@ -183,13 +189,62 @@ void tr_edge(struct tr *t, int32_t offset)
 void tr_go_behind(struct tr *t, const struct insn *i)
 {
     int32_t behind = page_offset(t) + i->off + i->len;
-    tr_commit(t);
     tr_x87_commit(t);
+    if (tr_follow(t, behind))
+        return;
+    tr_commit(t);
     if (behind < (int32_t)PAGE_SIZE) {
         tr_edge(t, behind);
     } else {
         look_up_at(t, behind);
     }
+}
+
+/* ---- traces ---- */
+
+/* The block at an offset, if the trace can go on there: in the region, and no jump back. */
+static struct block *followable(struct tr *t, int64_t offset)
+{
+    int known = offset >= 0 && offset < (int64_t)PAGE_SIZE ? region_find(t, (int32_t)offset) : -1;
+    if (known < 0)
+        return NULL;
+    const struct tr_block *tb = &t->blocks[known];
+    unsigned units = t->before + t->b->n + tb->b->n;
+    bool fits = units <= TRACE_UNITS && t->nmarks + tb->b->n <= REGION_EMITTED - REGION_INSNS;
+    return tb->in_trace || tb->entry || !fits || t->nside >= ARRAY_LEN(t->side) - 1 ? NULL : tb->b;
+}
+
+bool tr_follow(struct tr *t, int64_t offset)
+{
+    t->follow = followable(t, offset);
+    return t->follow != NULL;
+}
+
+bool tr_follow_branch(struct tr *t, int64_t next, int64_t target, bool *taken)
+{
+    if (target <= page_offset(t) + t->b->insn[t->k].off) /* a loop's end */
+        return false;
+    struct block *behind = followable(t, next), *there = followable(t, target);
+    *taken = there && (!behind || there->heat > behind->heat);
+    t->follow = *taken ? there : behind;
+    return t->follow != NULL;
+}
+
+void tr_leave_trace(struct tr *t, uint8_t *at, const struct insn *branch, int64_t target)
+{
+    t->side[t->nside++] = (struct tr_side){at, branch, target, t->place};
+}
+
+void tr_add_position(struct tr *t, const struct insn *i)
+{
+    struct emit *e = &t->e;
+    if (t->nclock == ARRAY_LEN(t->clock)) {
+        e->full = true;
+        return;
+    }
+    emit_op64(e, 0x81, 0, op_reg(H_R14)); /* add, less what trace_end() says */
+    e32(e, t->before + i->idx);
+    t->clock[t->nclock++] = e->p;
 }
 
 /* ---- cold code ---- */
@@ -199,7 +254,7 @@ static void cold_budget(struct tr *t, const struct tr_cold *c)
     struct emit *e = &t->e;
     t->b = t->blocks[c->n].b;
     emit_op64(e, 0x83, 0, op_frame(FRAME(budget)));
-    e8(e, t->b->n);
+    e8(e, t->blocks[c->n].units);
     tr_rip_at(t, page_offset(t));
     emit_imm(e, H_R15, 0);
     emit_jmp_to(e, t->j->thunk_exit - e->exec);
@@ -314,23 +369,89 @@ static void insn(struct tr *t, const struct insn *i)
     tr_handler(t, i);
 }
 
-static void insn_marked(struct tr *t, unsigned number)
+static void insn_marked(struct tr *t)
 {
     const uint8_t *from = t->e.p;
+    unsigned number = (unsigned)region_find(t, page_offset(t));
     insn(t, &t->b->insn[t->k]);
     if (t->nmarks < ARRAY_LEN(t->marks))
         t->marks[t->nmarks++] = (struct tr_mark){from, t->e.p, (uint16_t)number, (uint16_t)t->k};
 }
 
-static void body(struct tr *t, unsigned number)
+/* One block of a trace. */
+static void body(struct tr *t)
 {
-    head(t, number);
+    t->blocks[region_find(t, page_offset(t))].in_trace = true;
+    t->follow = NULL;
     for (t->k = 0; t->k < t->b->n && !t->e.full; t->k++)
-        insn_marked(t, number);
+        insn_marked(t);
     const struct insn *last = &t->b->insn[t->b->n - 1];
-    if (last->flags & INSN_ENDS)
+    if (!(last->flags & INSN_ENDS))
+        tr_go_behind(t, last);
+}
+
+static void trace_begin(struct tr *t, unsigned number)
+{
+    t->trace = jit_data_alloc(&t->j->arena, sizeof(uint32_t));
+    if (!t->trace)
+        t->e.full = true;
+    t->nside = t->nclock = 0;
+    for (unsigned k = 0; k < t->nblocks; k++)
+        t->blocks[k].in_trace = false;
+    t->traces[t->ntraces] = (struct tr_trace){.from = t->e.p, .block = number, .mark = t->nmarks};
+}
+
+/* The units of the trace are known. */
+static void trace_end(struct tr *t, unsigned number)
+{
+    struct tr_block *tb = &t->blocks[number];
+    uint32_t units = t->before + t->b->n;
+    if (t->e.full)
         return;
-    tr_go_behind(t, last);
+    memcpy(jit_data(&t->j->arena, t->trace), &units, sizeof units);
+    tb->units = tb->body[5] = (uint8_t)units; /* behind 48 83 6c 24 disp */
+    for (unsigned k = 0; k < t->nclock; k++) {
+        uint32_t x;
+        memcpy(&x, t->clock[k] - 4, sizeof x);
+        x -= units;
+        memcpy(t->clock[k] - 4, &x, sizeof x);
+    }
+}
+
+/* The ways out of the trace before its end. */
+static void trace_sides(struct tr *t, unsigned units)
+{
+    for (unsigned k = 0; k < t->nside && !t->e.full; k++) {
+        const struct tr_side *s = &t->side[k];
+        t->place = s->place;
+        patch_jump(&t->e, s->at, t->e.p);
+        tr_commit_edge(t, tr_edge_lost(t, s->target));
+        tr_go(t, s->branch, s->target, units - t->before - t->b->n);
+    }
+}
+
+static void trace(struct tr *t, unsigned number)
+{
+    trace_begin(t, number);
+    head(t, number);
+    for (body(t); t->follow && !t->e.full; body(t)) {
+        t->before += t->b->n;
+        t->b = t->follow;
+    }
+    trace_end(t, number);
+    trace_sides(t, t->blocks[number].units);
+    t->traces[t->ntraces++].to = t->e.p;
+}
+
+/* Each block that something jumps to begins a trace. */
+static void traces(struct tr *t)
+{
+    t->blocks[0].wanted = true;
+    for (unsigned k = 0; k < t->nblocks && !t->e.full; k++)
+        if (t->blocks[k].wanted && !t->blocks[k].entry) {
+            trace(t, k);
+            k = UINT_MAX; /* from the first again */
+        }
 }
 
 /* Code that was written through one mapping is about to be run through another: SDM volume 3, 8.1.3. Of the
@@ -362,35 +483,52 @@ static void install(struct tr *t, size_t size)
     for (unsigned k = 0; k < t->nfix; k++)
         patch_jump(&t->e, t->fix[k].at, t->blocks[t->fix[k].block].body);
     for (unsigned k = 0; k < t->nblocks; k++) {
+        if (!t->blocks[k].entry)
+            continue;
         t->blocks[k].b->native = t->blocks[k].entry + t->e.exec;
         t->blocks[k].b->native_generation = j->generation;
     }
     serialise();
     j->arena.code_used += size;
     j->stats.regions++;
-    j->stats.blocks += t->nblocks;
+    j->stats.blocks += t->ntraces;
     j->stats.bytes += size;
+}
+
+struct tr *jit_translator_create(void)
+{
+    return alloc_zeroed(1, sizeof(struct tr));
+}
+
+static void tr_init(struct tr *t, struct jit *j, struct vcpu *v, const struct block *b)
+{
+    struct jit_arena *a = &j->arena;
+    memset(t, 0, offsetof(struct tr, cold));
+    a->code_used = (a->code_used + 15) & ~(size_t)15;
+    t->j = j;
+    t->v = v;
+    t->mode = b->mode & 0xffff;
+    t->wide = b->mode & MODE_CODE64;
+    t->segment = SEG_NONE;
+    t->e = (struct emit){.start = a->code_write + a->code_used,
+                         .p = a->code_write + a->code_used,
+                         .limit = a->code_write + a->code_size,
+                         .exec = a->code - a->code_write};
 }
 
 bool jit_translate(struct jit *j, struct vcpu *v, struct block *b)
 {
-    struct jit_arena *a = &j->arena;
-    struct tr t = {.j = j, .v = v, .mode = b->mode & 0xffff, .wide = b->mode & MODE_CODE64, .segment = SEG_NONE};
-    a->code_used = (a->code_used + 15) & ~(size_t)15;
-    t.e = (struct emit){.start = a->code_write + a->code_used,
-                        .p = a->code_write + a->code_used,
-                        .limit = a->code_write + a->code_size,
-                        .exec = a->code - a->code_write};
-    region_collect(&t, b);
-    find_uses(&t);
-    for (unsigned k = 0; k < t.nblocks; k++)
-        body(&t, k);
-    t.cold_start = t.e.p;
-    emit_cold(&t);
-    if (t.e.full)
+    struct tr *t = j->tr;
+    tr_init(t, j, v, b);
+    region_collect(t, b);
+    find_uses(t);
+    traces(t);
+    t->cold_start = t->e.p;
+    emit_cold(t);
+    if (t->e.full)
         return false;
-    install(&t, (size_t)(t.e.p - t.e.start));
-    jit_list_region(&t);
-    jit_perf_map_region(&t);
+    install(t, (size_t)(t->e.p - t->e.start));
+    jit_list_region(t);
+    jit_perf_map_region(t);
     return true;
 }

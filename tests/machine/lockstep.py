@@ -39,6 +39,7 @@ def test_finely_where_turns_and_blocks_are_cut_often():
     for name in ("smc", "timer", "fwcfgdma"):
         together(name, every="101")
         together(name, every="61", heat="3")
+    together("fpu", every="50")  # a comparison falls into the shadow of an STI
 
 
 def test_with_a_code_cache_that_is_full_again_and_again():
