@@ -168,6 +168,8 @@ static struct machine *make_machine(const struct fuzz *f, enum machine_mmu mmu, 
                                  .jit_heat = 1,
                                  .jit_cache = 1 << 20,
                                  .log_out = stderr};
+    memcpy(cfg.drive, f->drive, sizeof cfg.drive);
+    cfg.drive_count = f->drive_count;
     struct machine *m = machine_create(&cfg, &e);
     mem_file_close(&file);
     if (!m)

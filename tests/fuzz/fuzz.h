@@ -8,6 +8,7 @@
 #ifndef TESTS_FUZZ_FUZZ_H
 #define TESTS_FUZZ_FUZZ_H
 
+#include "frontends/machine/drives.h"
 #include "frontends/machine/machine.h"
 
 struct rng {
@@ -28,13 +29,15 @@ void rng_bytes(struct rng *r, void *p, size_t n);
 struct fuzz {
     const char *name;
     uint64_t seed, session;
-    uint64_t position; /* -position: the session ends at this instruction count; 0: it does not */
-    struct rng rng;    /* of the session */
-    char dir[64];      /* a directory for the run's files, removed at its end */
-    uint64_t work;     /* what the driver counts: instructions, accesses, files */
-    uint64_t accepted; /* files that were not refused */
-    uint64_t met;      /* what the driver wants to have met after many sessions of a run */
-    unsigned round;    /* of the session, for messages */
+    uint64_t position;                     /* -position: the session ends at this instruction count; 0: it does not */
+    struct rng rng;                        /* of the session */
+    char dir[64];                          /* a directory for the run's files, removed at its end */
+    uint64_t work;                         /* what the driver counts: instructions, accesses, files */
+    uint64_t accepted;                     /* files that were not refused */
+    uint64_t met;                          /* what the driver wants to have met after many sessions of a run */
+    unsigned round;                        /* of the session, for messages */
+    struct drive_config drive[DRIVES_MAX]; /* of the machines that are made; with their places */
+    unsigned drive_count;
     bool verbose;
 };
 

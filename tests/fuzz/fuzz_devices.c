@@ -166,6 +166,151 @@ static void request_dma(struct bench *b)
     write_port(b, LAYOUT_FW_CFG_DMA_PORT + 4, 4, __builtin_bswap32((uint32_t)at));
 }
 
+/* ---- storage ---- */
+
+static const char *const drive_names[] = {"disk", "cd", "floppy"};
+
+/* A disk, a CD and a floppy of random bytes, with overlays on top; machines of later sessions find them. */
+static void make_drives(struct fuzz *f)
+{
+    static char path[3][128];
+    static const size_t size[3] = {300 * 512, 40 * 2048, 720 * 512};
+    uint8_t bytes[512];
+    for (unsigned k = 0; k < 3; k++) {
+        snprintf(path[k], sizeof path[k], "%s/%s", f->dir, drive_names[k]);
+        FILE *out = fopen(path[k], "wb");
+        for (size_t at = 0; out && at < size[k]; at += sizeof bytes) {
+            rng_bytes(&f->rng, bytes, sizeof bytes);
+            fwrite(bytes, 1, sizeof bytes, out);
+        }
+        if (!out || fclose(out))
+            fuzz_fail(f, "cannot write %s", path[k]);
+        f->drive[k] = (struct drive_config){.file = path[k], .format = BLOCK_FORMAT_RAW, .snapshot = true};
+    }
+    f->drive[1].is_cdrom = true;
+    f->drive[1].index = 2;
+    f->drive[2].interface = DRIVE_FLOPPY;
+    f->drive_count = 3;
+}
+
+static void poke_all(struct bench *b, uint64_t at, const void *bytes, size_t len)
+{
+    for (unsigned k = 0; k < b->count; k++)
+        mem_access(b->m[k]->mem, 0, at, (void *)(uintptr_t)bytes, len, MEM_DMA, true, BUS_NO_CPU);
+}
+
+static void put_le(uint8_t *p, unsigned size, uint64_t v)
+{
+    for (unsigned k = 0; k < size; k++)
+        p[k] = (uint8_t)(v >> 8 * k);
+}
+
+/* A table of regions, some of them nowhere, and the bus master's start bit. */
+static void start_bus_master(struct bench *b, unsigned channel)
+{
+    uint8_t table[4 * 8];
+    for (unsigned k = 0; k < 4; k++) {
+        put_le(table + 8 * k, 4, rng_one_in(b->rng, 4) ? dma_address(b) : 0x4000 + rng_below(b->rng, 0x4000));
+        put_le(table + 8 * k + 4, 2, rng_one_in(b->rng, 2) ? 512ull << rng_below(b->rng, 6) : rng_next(b->rng));
+        put_le(table + 8 * k + 6, 2, k == 3 || rng_one_in(b->rng, 3) ? 0x8000 : 0);
+    }
+    poke_all(b, 0x3000, table, sizeof table);
+    write_port(b, LAYOUT_PCI_CONFIG_PORT, 4, 0x80000000u | LAYOUT_PCI_IDE_DEVFN << 8 | 0x20);
+    write_port(b, LAYOUT_PCI_CONFIG_PORT + 4, 4, 0xd001);
+    write_port(b, LAYOUT_PCI_CONFIG_PORT, 4, 0x80000000u | LAYOUT_PCI_IDE_DEVFN << 8 | 0x04);
+    write_port(b, LAYOUT_PCI_CONFIG_PORT + 4, 2, 0x5);
+    write_port(b, (uint16_t)(0xd000 + 8 * channel), 1, 0);
+    write_port(b, (uint16_t)(0xd004 + 8 * channel), 4, rng_one_in(b->rng, 8) ? dma_address(b) : 0x3000);
+    write_port(b, (uint16_t)(0xd000 + 8 * channel), 1, rng_one_in(b->rng, 8) ? rng_next(b->rng) & 9 : 9);
+}
+
+/* Twelve bytes through the data register, and a good part of the answer. */
+static void send_packet(struct bench *b, uint16_t port)
+{
+    static const uint8_t opcodes[] = {0x00, 0x03, 0x12, 0x1a, 0x1b, 0x25, 0x28,
+                                      0x43, 0x46, 0x4a, 0x51, 0x5a, 0xa8, 0xbe};
+    uint8_t p[12];
+    rng_bytes(b->rng, p, sizeof p);
+    p[0] = rng_one_in(b->rng, 8) ? p[0] : RNG_PICK(b->rng, opcodes);
+    if (!rng_one_in(b->rng, 3)) {
+        memset(p + 2, 0, 3);
+        p[5] = (uint8_t)rng_below(b->rng, 48);
+        p[7] = p[6] = 0;
+    }
+    for (unsigned k = 0; k < 12; k += 2)
+        write_port(b, port, 2, p[k] | (uint64_t)p[k + 1] << 8);
+}
+
+static void pass_time(struct bench *b);
+
+static void move_data(struct bench *b, uint16_t port)
+{
+    uint64_t got[MACHINES];
+    bool write = rng_one_in(b->rng, 2);
+    for (unsigned n = (unsigned)rng_below(b->rng, 1200); n; n--) {
+        uint64_t v = rng_next(b->rng);
+        for (unsigned k = 0; k < b->count; k++)
+            if (write)
+                bus_write(&b->m[k]->ports, port, 2, v, 0);
+            else
+                got[k] = bus_read(&b->m[k]->ports, port, 2, 0);
+        if (!write)
+            expect_same(b, "data register", port, got);
+    }
+}
+
+static void program_ide(struct bench *b)
+{
+    static const uint8_t commands[] = {0x06, 0x08, 0x20, 0x24, 0x25, 0x29, 0x30, 0x34, 0x35, 0x39, 0x40, 0x90, 0x91,
+                                       0xa0, 0xa0, 0xa0, 0xa1, 0xc4, 0xc5, 0xc6, 0xc8, 0xca, 0xe7, 0xec, 0xef, 0xf8};
+    unsigned channel = (unsigned)rng_below(b->rng, 2);
+    uint16_t port = channel ? LAYOUT_IDE1_PORT : LAYOUT_IDE0_PORT;
+    uint8_t command = rng_one_in(b->rng, 16) ? (uint8_t)rng_next(b->rng) : RNG_PICK(b->rng, commands);
+    bool near_by = !rng_one_in(b->rng, 4);
+    write_port(b, (uint16_t)(port + 6), 1, (rng_one_in(b->rng, 8) ? rng_next(b->rng) : 0xe0) & 0xff);
+    for (unsigned r = 1; r < 6; r++) {
+        write_port(b, (uint16_t)(port + r), 1, near_by ? 0 : rng_next(b->rng) & 0xff);
+        write_port(b, (uint16_t)(port + r), 1, near_by && r > 3 ? 0 : rng_below(b->rng, r == 3 ? 256 : 20));
+    }
+    write_port(b, (uint16_t)(port + 7), 1, command);
+    if (command == 0xa0)
+        send_packet(b, port);
+    if (rng_one_in(b->rng, 2))
+        start_bus_master(b, channel);
+    for (unsigned n = (unsigned)rng_below(b->rng, 4); n; n--) {
+        pass_time(b);
+        move_data(b, port);
+    }
+}
+
+static void program_floppy(struct bench *b)
+{
+    static const uint8_t commands[] = {0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x0a, 0x0d, 0x0f, 0x13, 0x14, 0x94,
+                                       0x45, 0x46, 0xc5, 0xc6, 0xe6, 0x4d, 0x0e, 0x10, 0x12, 0x18, 0x4a};
+    uint64_t got[MACHINES];
+    write_port(b, LAYOUT_FDC_PORT + 2, 1, rng_one_in(b->rng, 30) ? rng_next(b->rng) & 0xff : 0x1c);
+    write_port(b, LAYOUT_FDC_DIR_PORT, 1, rng_one_in(b->rng, 8) ? rng_below(b->rng, 4) : 2);
+    write_port(b, LAYOUT_DMA_LOW_PORT + 12, 1, 0);
+    for (unsigned k = 0; k < 2; k++) {
+        write_port(b, LAYOUT_DMA_LOW_PORT + 4, 1, rng_next(b->rng) & 0xff);
+        write_port(b, LAYOUT_DMA_LOW_PORT + 5, 1, rng_below(b->rng, 12));
+    }
+    write_port(b, LAYOUT_DMA_PAGE_PORT + 1, 1, rng_one_in(b->rng, 4) ? rng_next(b->rng) & 0xff : 1);
+    write_port(b, LAYOUT_DMA_LOW_PORT + 11, 1, rng_one_in(b->rng, 2) ? 0x46 : 0x4a);
+    write_port(b, LAYOUT_DMA_LOW_PORT + 10, 1, 2);
+    write_port(b, LAYOUT_FDC_PORT + 5, 1, RNG_PICK(b->rng, commands));
+    for (unsigned n = (unsigned)rng_below(b->rng, 10); n; n--) {
+        uint64_t v = rng_one_in(b->rng, 4) ? rng_next(b->rng) & 0xff : rng_below(b->rng, 4);
+        write_port(b, LAYOUT_FDC_PORT + 5, 1, v);
+    }
+    pass_time(b);
+    for (unsigned n = (unsigned)rng_below(b->rng, 12); n; n--) {
+        for (unsigned k = 0; k < b->count; k++)
+            got[k] = bus_read(&b->m[k]->ports, LAYOUT_FDC_PORT + 5, 1, 0);
+        expect_same(b, "floppy data", 0, got);
+    }
+}
+
 /* ---- the processor's side ---- */
 
 static void ask_intc(struct bench *b)
@@ -239,8 +384,9 @@ static void reset_or_forget(struct bench *b)
 static void step(struct bench *b)
 {
     typedef void step_fn(struct bench *);
-    static step_fn *const plans[] = {program_pit, program_lapic, program_ioapic, program_rtc, program_pci,
-                                     request_dma, ask_intc,      ask_intc,       type_bytes,  reset_or_forget};
+    static step_fn *const plans[] = {program_pit, program_lapic, program_ioapic, program_rtc,    program_pci,
+                                     request_dma, ask_intc,      ask_intc,       type_bytes,     reset_or_forget,
+                                     program_ide, program_ide,   program_ide,    program_floppy, program_floppy};
     switch (rng_below(b->rng, 8)) {
     case 0:
     case 1:
@@ -285,6 +431,7 @@ static void session(struct fuzz *f)
 {
     struct bench b = {.f = f, .rng = &f->rng, .count = 1};
     uint64_t saved = rng_below(&f->rng, STEPS);
+    make_drives(f);
     b.m[0] = fuzz_machine(f, MACHINE_MMU_SHADOW, RAM_MIB, image_code, sizeof image_code);
     for (unsigned k = 0; k < STEPS; k++) {
         if (k == saved) {
@@ -297,6 +444,8 @@ static void session(struct fuzz *f)
     fuzz_audit(f, b.m[0]);
     for (unsigned k = 0; k < b.count; k++)
         machine_destroy(b.m[k]);
+    for (unsigned k = 0; k < f->drive_count; k++)
+        unlink(f->drive[k].file);
 }
 
 int main(int argc, char **argv)
