@@ -282,9 +282,10 @@ static void make_function(struct vga *v)
                                            .subsystem_vendor = 0x1af4,
                                            .subsystem = 0x1100,
                                            .class_code = 0x030000,
-                                           .revision = 2});
+                                           .revision = v->cfg.no_mmio ? 0 : 2});
     pci_device_add_bar(&v->pci, VGA_BAR_MEMORY, PCI_BAR_MEM32, VGA_VRAM_BYTES, &vga_memory_bus_ops, v);
-    pci_device_add_bar(&v->pci, VGA_BAR_MMIO, PCI_BAR_MEM32, VGA_MMIO_BYTES, &vga_mmio_bus_ops, v);
+    if (!v->cfg.no_mmio)
+        pci_device_add_bar(&v->pci, VGA_BAR_MMIO, PCI_BAR_MEM32, VGA_MMIO_BYTES, &vga_mmio_bus_ops, v);
     if (v->cfg.rom)
         pci_device_add_rom(&v->pci, v->cfg.rom, v->cfg.rom_len);
     v->pci.config_written = pci_written;

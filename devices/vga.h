@@ -66,6 +66,7 @@ struct vga_config {
     void *ctx;
     const uint8_t *rom; /* VGA BIOS, the expansion ROM: borrowed; may be NULL */
     size_t rom_len;
+    bool no_mmio; /* no BAR2: the registers are ports alone */
     const struct log *log;
 };
 

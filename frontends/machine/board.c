@@ -190,6 +190,7 @@ static bool init_vga(struct board *b, struct error *e)
                                    .ctx = c->ctx,
                                    .rom = c->vga_rom,
                                    .rom_len = c->vga_rom_len,
+                                   .no_mmio = c->vga_no_mmio,
                                    .log = c->log};
     vga_init(&b->vga, &cfg);
     return pci_bus_attach(&b->pci.bus, LAYOUT_PCI_VGA_DEVFN, &b->vga.pci) ||

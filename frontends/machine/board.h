@@ -69,7 +69,7 @@ struct board_config {
     bool serial_console; /* firmware's own output and input go to COM1 */
     /* The display adapter, its memory, and what it may map; without firmware it starts in text mode, with this font
      * (256 glyphs of 16 bytes, or NULL). */
-    bool vga;
+    bool vga, vga_no_mmio; /* the second: struct vga_config */
     struct guest_memory vram;
     void (*vram_changed)(void *ctx);
     const uint8_t *vga_font;

@@ -206,6 +206,16 @@ static void pam_changed(void *ctx, const uint8_t *pam, uint8_t smram)
     smram_changed(m, smram);
 }
 
+/*
+ * Firmware of the user's own calls the VGA BIOS as it likes. That BIOS reads EDID data from the adapter's BAR2 if there
+ * is one, by a 32-bit address in real mode, for which segments must reach 4 GiB: SeaBIOS sees to that, U-Boot does not,
+ * and gets the #GP that a processor raises there. So such firmware meets an adapter without BAR2 (QEMU's "mmio=off").
+ */
+static bool is_own_rom(const char *bios)
+{
+    return bios && strchr(bios, '/');
+}
+
 static bool build_board(struct machine *m, struct error *e)
 {
     struct board_config cfg = {.ports = &m->ports,
@@ -242,6 +252,7 @@ static bool build_board(struct machine *m, struct error *e)
                                .boot_menu = m->cfg.boot_menu,
                                .serial_console = m->cfg.serial_console,
                                .vga = !m->cfg.no_vga,
+                               .vga_no_mmio = is_own_rom(m->cfg.bios),
                                .forked = m->parent != NULL,
                                .vram_changed = vram_update,
                                .vga_font = vga_rom_font(&m->vga_rom, 16),

@@ -87,9 +87,10 @@ def test_the_686_pae_kernel_boots_to_a_32_bit_shell():
 
 
 def test_the_amd64_kernel_runs_32_bit_programs():
-    need_long()
     fetched("cloud", "initrd-i386")
     base = linux("cloud", cached("initrd-i386.img"), "x86_64")
+    if not LONG:
+        return
     check(linux("cloud", cached("initrd-i386.img"), "x86_64", "-mmu", "ept").digest() == base.digest(), "ept: another run")
 
 
@@ -155,7 +156,6 @@ def u_boot(bits, *args):
 
 
 def test_u_boot_as_firmware_reaches_its_prompt():
-    need_long()
     fetched("u-boot")
     for bits in (32, 64):
         base = u_boot(bits)
@@ -164,14 +164,13 @@ def test_u_boot_as_firmware_reaches_its_prompt():
             f.seek(-16, os.SEEK_END)
             wanted = " ".join("%08x" % int.from_bytes(f.read(4), "little") for _ in range(4))
         check("fffffff0: " + wanted in base.out, "the ROM's end does not read as in the file")
-        check("port write 0x80" in base.err and "no device" in base.err, "what is missing is not named")
-        for args in (("-mmu", "ept"), ("-mmu", "walk"), ("-host-chaos", "seed=3,rate=300,ops=all")):
+        check(re.search(r"ioport: port (read|write) 0x[0-9a-f]+ .*no device", base.err), "what is missing is not named")
+        for args in (("-mmu", "ept"), ("-mmu", "walk"), ("-host-chaos", "seed=3,rate=300,ops=all")) if LONG else (("-mmu", "ept"),):
             other = u_boot(bits, *args)
             check((other.digest(), other.out) == (base.digest(), base.out), f"{args}: another run")
 
 
 def test_u_boot_starts_all_processors():
-    need_long()
     fetched("u-boot")
     out = u_boot(32, "-smp", "3").out
     check("2: cpu@2" in out and "3: cpu@3" not in out, out[-1000:])
@@ -258,18 +257,17 @@ def test_ram_behind_rom_survives_a_snapshot_and_a_fork():
 # ---- memtest86+ ----
 
 def test_memtest_finds_no_error():
-    need_long()
     fetched("memtest")
     for bits, cpus in ((64, 4), (32, 1)):
         result = umbra("-m", "64M", "-smp", str(cpus), "-kernel", cached(f"memtest-{bits}.bin"), "-append", "console=ttyS0", "-nographic", "-no-reboot",
-                       "-vtimeout", "12", timeout=1800)
+                       "-vtimeout", "12" if LONG else "7", timeout=1800)
         check(result.status == 8, f"{result.status} {result.err[-1000:]}")
         check("Status: Testing" in result.out, result.out[-1000:])
         errors = re.findall(r"Errors: *(\d+)", result.out)
         check(errors and set(errors) == {"0"}, f"errors: {errors[-5:]}")
         check(cpus == 1 or ("SMP: 4T (PAR)" in result.out and "Using: All Cores" in result.out), "it does not use all processors")
         tests = set(re.findall(r"#(\d+) +\[", result.out))
-        check(len(tests) >= 3, f"only tests {sorted(tests)} were begun")
+        check(len(tests) >= (3 if LONG else 1), f"only tests {sorted(tests)} were begun")
 
 
 harness.main(globals())
