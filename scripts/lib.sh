@@ -4,7 +4,7 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${UMBRA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/umbra}
 jobs=${UMBRA_JOBS:-$(nproc)}
 
-build_packages="gcc cmake ninja-build pkg-config zlib1g-dev libxxhash-dev libnbd-dev check libsubunit-dev libcapstone-dev libedit-dev libpng-dev libjansson-dev libslirp-dev python3"
+build_packages="gcc cmake ninja-build pkg-config zlib1g-dev libxxhash-dev libnbd-dev check libsubunit-dev libcapstone-dev libedit-dev libpng-dev libjansson-dev libsdl2-dev libncurses-dev libvncserver-dev libslirp-dev python3"
 
 die() {
     echo "$(basename "$0"): $*" >&2

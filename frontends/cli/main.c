@@ -6,6 +6,7 @@
 #include "frontends/cli/forks.h"
 #include "frontends/cli/options.h"
 #include "frontends/debugger/debugger.h"
+#include "frontends/display/display.h"
 #include "frontends/gdbstub/gdbstub.h"
 #include "frontends/machine/screen.h"
 #include "frontends/machine/symbols.h"
@@ -135,6 +136,39 @@ static bool open_control(const struct options *o, struct console *c, struct cont
     return true;
 }
 
+/* ---- the screen ---- */
+
+static bool control_stopped(void *ctx)
+{
+    return control_is_stopped(ctx);
+}
+
+static void control_stop_it(void *ctx, bool stopped)
+{
+    control_set_stopped(ctx, stopped);
+}
+
+/* With a monitor it is the monitor that stops the machine, so that both know. *out stays NULL without -display. */
+static bool open_display(const struct options *o, struct console *c, struct control *control, struct display **out,
+                         struct error *e)
+{
+    const struct display_hooks hooks = {control, control_stopped, control_stop_it};
+    *out = NULL;
+    if (!o->display)
+        return true;
+    *out = display_open(o->display, c->machine, control ? &hooks : NULL, e);
+    if (!*out)
+        return false;
+    const struct console_part part = {.ctx = *out,
+                                      .serve = display_serve,
+                                      .holds = display_holds,
+                                      .wants_end = display_wants_end,
+                                      .fds = display_fds,
+                                      .tick_ms = DISPLAY_TICK_MS};
+    console_add_part(c, &part);
+    return true;
+}
+
 /* ---- running ---- */
 
 static bool save_paused(struct machine *m, const struct options *o)
@@ -163,7 +197,7 @@ static enum machine_exit run_lockstep(struct machine *m, const struct options *o
 }
 
 static int run_machine(struct machine *m, const struct options *o, struct console *c, struct gdbstub *stub,
-                       struct control *control)
+                       struct control *control, struct display *display)
 {
     struct error e;
     enum machine_exit why = stub          ? gdbstub_run(stub, m, o->stopped, console_wants_end, c)
@@ -171,6 +205,7 @@ static int run_machine(struct machine *m, const struct options *o, struct consol
                                           : machine_run(m);
     fflush(stdout);
     control_close(control, why, true);
+    display_close(display);
     print_end(m, o, c, why);
     return why == MACHINE_PAUSED && !save_paused(m, o) ? EXIT_BAD_INPUT : exit_status(m, c, why);
 }
@@ -212,12 +247,14 @@ static int run(struct options *o, const struct fork_list *forks, struct console 
     struct gdbstub *stub = o->gdb ? open_stub(o, c, e) : NULL;
     struct control *control = NULL;
     int status = EXIT_BAD_INPUT;
-    if ((o->gdb && !stub) || !open_control(o, c, &control, e))
+    struct display *display = NULL;
+    if ((o->gdb && !stub) || !open_control(o, c, &control, e) || !open_display(o, c, control, &display, e)) {
+        control_close(control, MACHINE_STOPPED, false);
         log_error("%s", e->text);
-    else
+    } else
         status = o->debug     ? run_debugger(m, o, c, e)
                  : o->fork_at ? forks_run(m, o, forks, c)
-                              : run_machine(m, o, c, stub, control);
+                              : run_machine(m, o, c, stub, control, display);
     gdbstub_close(stub);
     machine_destroy(m);
     return status;

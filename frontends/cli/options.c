@@ -276,8 +276,22 @@ static bool opt_accel(struct options *o, const char *name, const char *arg, stru
 
 static bool opt_display(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    if (strcmp(arg, "none"))
-        return bad_value(name, arg, "none (there is no screen yet)", e);
+    o->display = strcmp(arg, "none") ? arg : NULL;
+    return true;
+}
+
+static bool opt_curses(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->display = name;
+    return true;
+}
+
+/* -vnc :1 is -display vnc=:1. */
+static bool opt_vnc(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    if ((size_t)snprintf(o->vnc, sizeof o->vnc, "vnc=%s", arg) >= sizeof o->vnc)
+        return bad_value(name, arg, "[HOST]:NUMBER", e);
+    o->display = strcmp(arg, "none") ? o->vnc : NULL;
     return true;
 }
 
@@ -637,7 +651,10 @@ static const struct option_row rows[] = {
     {"serial", "stdio|file:F|null", opt_serial, "where COM1 goes"},
     {"debugcon", "stdio|file:F|null", opt_debugcon, "where port 0xe9 goes"},
     {"nographic", NULL, opt_nographic, "no screen; COM1 on the terminal (Ctrl-A x leaves)"},
-    {"display", "none", opt_display, "no screen"},
+    {"display", "none|sdl|curses|vnc=[HOST]:N", opt_display,
+     "a window, text in the terminal, VNC on port 5900 + N (default none)"},
+    {"vnc", "[HOST]:N", opt_vnc, "-display vnc=[HOST]:N"},
+    {"curses", NULL, opt_curses, "-display curses"},
     {"vga", "std|none", opt_vga, "display adapter (default std: VGA and VBE, 16 MiB)"},
     {"screendump", "FILE", opt_screendump, "write the screen as a PNG file at the end"},
     {"screentext", "FILE", opt_screentext, "write the text on the screen at the end"},
@@ -727,6 +744,17 @@ static void log_list_print(FILE *out)
 #undef X
 }
 
+static bool display_check(const struct options *o, struct error *e)
+{
+    bool curses = o->display && !strncmp(o->display, "curses", 6);
+    if (o->display && (o->debug || o->gdb || o->fork_at))
+        return error_set(e, "-display %s: not with a debugger or -fork-at", o->display);
+    for (unsigned k = 0; k < o->controls; k++)
+        if (curses && !strcmp(o->control[k].where, "stdio"))
+            return error_set(e, "-display curses: the terminal is the monitor's");
+    return !curses || o->serial.kind != SINK_STDIO || error_set(e, "-display curses: the terminal is COM1's (-serial)");
+}
+
 static bool debug_check(const struct options *o, struct error *e)
 {
     if (o->debug && (o->gdb || o->stopped))
@@ -761,7 +789,7 @@ static bool options_check(struct options *o, struct error *e)
         o->version = true;
         return true;
     }
-    if (!debug_check(o, e) || !fork_check(o, e))
+    if (!display_check(o, e) || !debug_check(o, e) || !fork_check(o, e))
         return false;
     if (o->lockstep && (o->debug || o->gdb || o->fork_at))
         return error_set(e, "-lockstep: not with a debugger or -fork-at");

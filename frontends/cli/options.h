@@ -23,6 +23,8 @@ struct options {
     bool stats, digest, help, version, perf_map;
     struct control_spec control[CONTROL_CHANNELS]; /* -monitor, -qmp */
     unsigned controls;
+    const char *display;                 /* -display, or NULL: none */
+    char vnc[80];                        /* of -vnc */
     const char *log_path;                /* -D */
     const char *screendump, *screentext; /* files for the screen at the end, or NULL */
     const char *loadvm, *pause_save;

@@ -159,6 +159,17 @@ uint64_t machine_icount(const struct machine *m)
     return m->clock.icount;
 }
 
+uint64_t machine_mmu_events(const struct machine *m)
+{
+    static const char *const names[] = {"mmu.shadow_faults", "mmu.faults_injected", "mmu.fills", "mmu.zaps",
+                                        "mmu.tracked_writes"};
+    uint64_t sum = 0;
+    bool found;
+    for (size_t k = 0; k < ARRAY_LEN(names); k++)
+        sum += stats_get(&m->stats, names[k], &found);
+    return sum;
+}
+
 uint64_t machine_resets(const struct machine *m)
 {
     return m->resets;

@@ -50,6 +50,11 @@ bool machine_screendump(const struct machine *m, const char *path, struct error 
     return ok;
 }
 
+const uint8_t *machine_font(const struct machine *m, unsigned height)
+{
+    return vga_rom_font(&m->vga_rom, height);
+}
+
 /* ---- a picture that follows ---- */
 
 struct screen {

@@ -27,6 +27,9 @@ bool machine_screendump(const struct machine *m, const char *path, struct error 
 char *machine_screentext(const struct machine *m);
 bool machine_screentext_write(const struct machine *m, const char *path, struct error *e);
 
+/* The VGA BIOS's font of 256 glyphs of `height` (8, 14, 16) bytes, or NULL; the machine's. */
+const uint8_t *machine_font(const struct machine *m, unsigned height);
+
 /* A cell of a text mode, for front ends that show text as text. */
 struct screen_cell {
     uint16_t unicode;

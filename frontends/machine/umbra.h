@@ -146,6 +146,8 @@ int machine_exit_code(const struct machine *m, enum machine_exit why);
 const char *machine_exit_text(enum machine_exit why);
 
 uint64_t machine_icount(const struct machine *m);
+/* Faults, fills, zaps and tracked writes of the MMU so far: how much it has to do. */
+uint64_t machine_mmu_events(const struct machine *m);
 /* Times that it was reset. */
 uint64_t machine_resets(const struct machine *m);
 uint64_t machine_vtime(const struct machine *m);
