@@ -612,7 +612,7 @@ static bool opt_net(struct options *o, const char *name, const char *arg, struct
 }
 
 static const struct option_row rows[] = {
-    {"kernel", "FILE", opt_kernel, "boot a Linux bzImage or a Multiboot 1 image"},
+    {"kernel", "FILE", opt_kernel, "boot a Linux bzImage, or a Multiboot 1 or 2 or PVH image"},
     {"bios", "FILE", opt_bios, "start from a raw ROM image at the top of 4 GiB instead of a kernel"},
     {"drive", "file=F[,if=T][,media=M][,...]", opt_drive,
      "a drive: if=ide|virtio|floppy|pflash|none, media=disk|cdrom, format=raw|gzip, index=, snapshot=on, readonly=on, "
@@ -626,7 +626,7 @@ static const struct option_row rows[] = {
     {"fdb", "FILE", opt_drive_short, NULL},
     {"boot", "order=L[,once=L][,menu=on]", opt_boot, "what firmware boots: a floppy, c disk, d CD, n network"},
     {"snapshot", NULL, opt_snapshot, "drives write to temporary overlays, images stay as they are"},
-    {"initrd", "FILE", opt_initrd, "initial RAM disk, or the Multiboot module"},
+    {"initrd", "FILE", opt_initrd, "initial RAM disk; or modules: FILE ARGS,FILE ARGS"},
     {"append", "TEXT", opt_append, "kernel command line"},
     {"m", "SIZE", opt_memory, "guest RAM: 512, 512M, 2G (default 128M)"},
     {"cpu", "MODEL[,+F][,-F]", opt_cpu, "processor model and feature switches (default base)"},

@@ -22,7 +22,26 @@ enum boot_format boot_detect(const struct file *kernel)
     if (kernel->len > 0x206 && kernel->data[0x1fe] == 0x55 && kernel->data[0x1ff] == 0xaa &&
         !memcmp(kernel->data + 0x202, "HdrS", 4))
         return BOOT_LINUX;
-    return is_multiboot(kernel) ? BOOT_MULTIBOOT : BOOT_UNKNOWN;
+    if (is_multiboot(kernel))
+        return BOOT_MULTIBOOT;
+    return boot_is_multiboot2(kernel) ? BOOT_MULTIBOOT2 : boot_is_pvh(kernel) ? BOOT_PVH : BOOT_UNKNOWN;
+}
+
+bool boot_load(const struct boot_env *env, struct error *e)
+{
+    switch (boot_detect(env->kernel)) {
+    case BOOT_LINUX:
+        return boot_linux(env, e);
+    case BOOT_MULTIBOOT:
+        return boot_multiboot(env, e);
+    case BOOT_MULTIBOOT2:
+        return boot_multiboot2(env, e);
+    case BOOT_PVH:
+        return boot_pvh(env, e);
+    case BOOT_UNKNOWN:
+        break;
+    }
+    return error_set(e, "'%s' is no kernel that is known", env->kernel->path);
 }
 
 bool boot_poke(const struct boot_env *env, uint64_t gpa, const void *data, size_t len, const char *what,

@@ -82,6 +82,9 @@ struct machine {
     struct lockstep *lockstep;   /* it runs beside a twin; or NULL */
     struct inspector *inspector; /* of -audit-mirror, or NULL */
     struct file kernel, initrd;
+    struct boot_module module[BOOT_MODULES_MAX]; /* of kernels that are not Linux */
+    unsigned module_count;
+    char *module_spec; /* owned: -initrd, in pieces */
     struct e820_entry e820[E820_MAX];
     unsigned e820_count;
     uint64_t low_ram, high_ram; /* bytes below and above 4 GiB */

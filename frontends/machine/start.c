@@ -11,6 +11,7 @@
 #include "mmu/ept/ept.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -333,11 +334,33 @@ static void build_stats(struct machine *m)
     stats_add(&m->stats, "input.bytes", "bytes", &m->input_bytes);
 }
 
+/* "FILE ARGUMENTS,FILE ARGUMENTS": a module's text is all of its piece, as the file's name would be in a shell. */
+static bool build_modules(struct machine *m, struct error *e)
+{
+    char *save = NULL;
+    m->module_spec = strdup(m->cfg.initrd);
+    for (char *p = m->module_spec ? strtok_r(m->module_spec, ",", &save) : NULL; p; p = strtok_r(NULL, ",", &save)) {
+        struct boot_module *b = &m->module[m->module_count];
+        char path[PATH_MAX];
+        if (m->module_count == BOOT_MODULES_MAX)
+            return error_set(e, "-initrd: more than %d modules", BOOT_MODULES_MAX);
+        p += strspn(p, " ");
+        snprintf(path, sizeof path, "%.*s", (int)strcspn(p, " "), p);
+        if (!file_read(&b->file, path, e))
+            return false;
+        b->file.path = b->text = p;
+        m->module_count++;
+    }
+    return m->module_spec || error_set(e, "out of memory");
+}
+
 static bool build_files(struct machine *m, struct error *e)
 {
     if (m->parent) {
         m->kernel = m->parent->kernel;
         m->initrd = m->parent->initrd;
+        memcpy(m->module, m->parent->module, sizeof m->module);
+        m->module_count = m->parent->module_count;
         m->vga_rom = m->parent->vga_rom;
         return true;
     }
@@ -348,9 +371,11 @@ static bool build_files(struct machine *m, struct error *e)
     if (!file_read(&m->kernel, m->cfg.kernel, e))
         return false;
     if (boot_detect(&m->kernel) == BOOT_UNKNOWN)
-        return error_set(e, "kernel '%s' is neither a Linux bzImage nor a Multiboot image%s", m->kernel.path,
+        return error_set(e, "kernel '%s' is neither a Linux bzImage nor a Multiboot or PVH image%s", m->kernel.path,
                          m->kernel.len < 4096 ? " (or it is truncated)" : "");
-    return !m->cfg.initrd || file_read(&m->initrd, m->cfg.initrd, e);
+    if (!m->cfg.initrd)
+        return true;
+    return boot_detect(&m->kernel) == BOOT_LINUX ? file_read(&m->initrd, m->cfg.initrd, e) : build_modules(m, e);
 }
 
 static bool build_script(struct machine *m, struct error *e)
@@ -431,6 +456,9 @@ void machine_destroy(struct machine *m)
             frame_pool_destroy(m->pool);
         file_free(&m->kernel);
         file_free(&m->initrd);
+        for (unsigned k = 0; k < m->module_count; k++)
+            file_free(&m->module[k].file);
+        free(m->module_spec);
         file_free(&m->vga_rom);
         firmware_close(&m->firmware);
     }
@@ -454,7 +482,9 @@ bool machine_boot(struct machine *m, struct error *e)
     struct boot_env env = {.mem = m->mem,
                            .cpu = m->cpu[0],
                            .kernel = &m->kernel,
-                           .initrd = m->cfg.initrd ? &m->initrd : NULL,
+                           .initrd = m->initrd.data ? &m->initrd : NULL,
+                           .module = m->module,
+                           .module_count = m->module_count,
                            .cmdline = m->cfg.append ? m->cfg.append : "",
                            .e820 = m->e820,
                            .e820_count = m->e820_count,
@@ -463,7 +493,7 @@ bool machine_boot(struct machine *m, struct error *e)
     memcpy(env.rng_seed, rng_seed, sizeof env.rng_seed);
     if (!board_install_tables(&m->board, &env.rsdp))
         return error_set(e, "the ACPI tables do not fit into memory");
-    return boot_detect(&m->kernel) == BOOT_LINUX ? boot_linux(&env, e) : boot_multiboot(&env, e);
+    return boot_load(&env, e);
 }
 
 void machine_reset(struct machine *m)
