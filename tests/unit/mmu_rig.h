@@ -7,6 +7,8 @@
 
 #include "check_main.h"
 #include "core/bus.h"
+#include "core/host/host_mm.h"
+#include "core/trace.h"
 #include "mmu/engine.h"
 
 #include <stdio.h>
@@ -151,6 +153,35 @@ static inline void rig_expect_fault(struct rig *r, gva_t gva, unsigned access, u
     struct xlate x;
     ck_assert_int_eq(rig_translate(r, gva, access, &x), XLATE_FAULT);
     ck_assert_uint_eq(x.error, error);
+}
+
+/* The narrowest place: gup has its frame, the MMU lock is not taken yet, and the host takes the frame back; as often as
+ * `left` says. */
+struct rig_taker {
+    struct rig *r;
+    struct trace trace;
+    unsigned left;
+};
+
+static inline void rig_take_back(void *ctx, enum trace_id id, const uint64_t arg[4])
+{
+    struct rig_taker *t = ctx;
+    if (t->left && t->left--)
+        host_mm_dontneed(t->r->mm, arg[0], PAGE_SIZE);
+}
+
+static inline void rig_taker_begin(struct rig_taker *t, struct rig *r, unsigned times)
+{
+    *t = (struct rig_taker){.r = r, .left = times};
+    trace_init(&t->trace, NULL);
+    trace_listen(&t->trace, 1ull << TRACE_HOST_GUP, rig_take_back, t);
+    host_mm_set_trace(r->mm, &t->trace);
+}
+
+static inline void rig_taker_end(struct rig_taker *t)
+{
+    host_mm_set_trace(t->r->mm, NULL);
+    trace_fini(&t->trace);
 }
 
 #endif

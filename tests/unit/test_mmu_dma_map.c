@@ -242,26 +242,15 @@ START_TEST(invalidation_that_may_not_wait_is_refused_while_the_map_is_in_use)
 }
 END_TEST
 
-static void take_back(void *ctx, enum trace_id id, const uint64_t arg[4])
-{
-    unsigned *times = ctx;
-    if (*times && (*times)--)
-        host_mm_dontneed(r->mm, arg[0], PAGE_SIZE);
-}
-
 START_TEST(frame_that_is_taken_back_while_it_is_got_is_not_used)
 {
-    struct trace t;
-    unsigned times = 2;
-    trace_init(&t, NULL);
-    trace_listen(&t, 1ull << TRACE_HOST_GUP, take_back, &times);
-    host_mm_set_trace(r->mm, &t);
+    struct rig_taker t;
+    rig_taker_begin(&t, r, 2);
     ck_assert(dma_map_set(&map, 0, RING, LEN, true));
     put(0, 9);
     ck_assert_uint_eq(map.counters.retries, 2);
     ck_assert_uint_eq(rig_get(r, RING), 9);
-    host_mm_set_trace(r->mm, NULL);
-    trace_fini(&t);
+    rig_taker_end(&t);
 }
 END_TEST
 

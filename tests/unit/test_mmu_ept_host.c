@@ -510,29 +510,17 @@ END_TEST
 
 /* ---- races ---- */
 
-/* The narrowest place: gup has its frame, the MMU lock is not taken yet, and the host takes the frame back. */
-static void take_back(void *ctx, enum trace_id id, const uint64_t arg[4])
-{
-    unsigned *times = ctx;
-    if (*times && (*times)--)
-        host_mm_dontneed(r->mm, arg[0], 0x1000);
-}
-
 START_TEST(frame_that_is_taken_back_between_gup_and_lock_is_not_mapped)
 {
-    struct trace t;
-    unsigned times = 2;
-    trace_init(&t, NULL);
-    trace_listen(&t, 1ull << TRACE_HOST_GUP, take_back, &times);
-    host_mm_set_trace(r->mm, &t);
+    struct rig_taker t;
+    rig_taker_begin(&t, r, 2);
     guest_write(0x5000, 7);
-    ck_assert_uint_eq(times, 0);
+    ck_assert_uint_eq(t.left, 0);
     ck_assert_uint_eq(ept()->stats.retries, 2);
     ck_assert_uint_eq(ept()->stats.violations, 3);
     ck_assert_uint_eq(ept_pfn(*leaf(0x5000, NULL)), host_mm_peek(r->mm, hva(0x5000)).pfn);
     ck_assert_uint_eq(*(const uint64_t *)host_mm_peek_content(r->mm, hva(0x5000)), 7);
-    host_mm_set_trace(r->mm, NULL);
-    trace_fini(&t);
+    rig_taker_end(&t);
 }
 END_TEST
 

@@ -429,28 +429,16 @@ START_TEST(invalidation_waits_for_the_end_of_a_use)
 }
 END_TEST
 
-/* gup has its frame, the pointer is not taken over yet, and the host takes the frame back. */
-static void take_back(void *ctx, enum trace_id id, const uint64_t arg[4])
-{
-    unsigned *times = ctx;
-    if (*times && (*times)--)
-        host_mm_dontneed(r->mm, arg[0], PAGE_SIZE);
-}
-
 START_TEST(frame_that_is_taken_back_between_gup_and_taking_over_is_not_used)
 {
-    struct trace t;
-    unsigned times = 2;
-    trace_init(&t, NULL);
-    trace_listen(&t, 1ull << TRACE_HOST_GUP, take_back, &times);
-    host_mm_set_trace(r->mm, &t);
+    struct rig_taker t;
+    rig_taker_begin(&t, r, 2);
     activate(PAGE);
-    ck_assert_uint_eq(times, 0);
+    ck_assert_uint_eq(t.left, 0);
     ck_assert_uint_eq(gfn_caches_counters(r->mem).retries, 2);
     put(9);
     ck_assert_uint_eq(rig_get(r, PAGE), 9);
-    host_mm_set_trace(r->mm, NULL);
-    trace_fini(&t);
+    rig_taker_end(&t);
 }
 END_TEST
 
