@@ -54,13 +54,14 @@ def test_test_os_does_not_notice_merging():
 
 def test_full_swap_store_pauses_the_guest_and_loses_nothing():
     _, base = testos()
-    snap = tmp("paused.snap")
-    paused, seen = testos("-memlimit", "256K", "-swapsize", "64K", "-pause-save", snap)
-    check(paused.status == 14, f"status {paused.status}: {paused.err}")
-    check("-memlimit" in paused.err and "swap store is full" in paused.err, paused.err)
-    rest, seen_rest = testos("-loadvm", snap)
-    check(rest.status == 33 and seen_rest[0] == base[0], f"{rest.status}: {seen_rest[0]} is not {base[0]}")
-    check(seen[1] + seen_rest[1] == base[1], "serial output was lost")
+    for args in [], ["-swapfile", tmp("full.swap")]:
+        snap = tmp("paused.snap")
+        paused, seen = testos("-memlimit", "256K", "-swapsize", "64K", "-pause-save", snap, *args)
+        check(paused.status == 14, f"status {paused.status}: {paused.err}")
+        check("-memlimit" in paused.err and "swap store is full" in paused.err, paused.err)
+        rest, seen_rest = testos("-loadvm", snap)
+        check(rest.status == 33 and seen_rest[0] == base[0], f"{rest.status}: {seen_rest[0]} is not {base[0]}")
+        check(seen[1] + seen_rest[1] == base[1], "serial output was lost")
 
 
 def test_saving_and_loading_under_a_limit_ends_the_same():
@@ -92,6 +93,18 @@ def test_audit_holds_under_host_events():
         result, seen = testos("-mmu", mode, "-host-chaos", "seed=7,rate=20000", "-audit", "events", "-stats")
         check(seen == base, f"{mode}: {seen[0]} is not {base[0]}\n{result.err[-1000:]}")
         check("audit:" not in result.err, result.err[-2000:])
+
+
+def test_test_os_does_not_notice_huge_host_pages():
+    _, base = testos()
+    for mode in MODES:
+        result, seen = testos("-mmu", mode, "-hugepages", "2M", "-stats")
+        check(seen == base, f"{mode}: {seen[0]} is not {base[0]}")
+        check(count(result, "host.huge_faults") > 0, "no huge page")
+        check(mode != "ept" or count(result, "mmu.large_fills") > 0, "no large leaf")
+        result, seen = testos("-mmu", mode, "-hugepages", "2M", "-host-chaos", "seed=9,rate=20000", "-audit", "events", "-stats")
+        check(seen == base, f"{mode} under host events: {seen[0]} is not {base[0]}")
+        check(count(result, "host.splits") > 0, "nothing was split")
 
 
 def test_host_events_together_with_a_limit_and_merging():

@@ -32,4 +32,9 @@ def test_limit_and_events_of_another_thread_go_together():
         shaken(mode, 12, OPS, "-memlimit", "2M")
 
 
+def test_huge_host_pages_and_events_of_another_thread_go_together():
+    for mode in MODES if LONG else ("ept",):
+        shaken(mode, 13, "all", "-hugepages", "2M")
+
+
 harness.main(globals())
