@@ -131,7 +131,7 @@ struct jit_slot {
 struct jit_jump {
     uint64_t rip, stamp;
     const void *code;
-    uint64_t unused;
+    uint64_t key; /* names page and mode of the block, see jit.c; 0: of another kind */
 };
 #define JIT_JUMP_BITS  13
 #define JIT_JUMP_SHIFT 9
@@ -200,6 +200,8 @@ struct jit {
     uint64_t host_gates; /* bits of enum op_gate: what the host's processor has of SSE and beyond */
     uint32_t generation; /* of compiled code: a block's is valid only if it has this one */
     uint64_t last_stamp;
+    uint64_t first_stamp,
+        first_generation; /* stamps from first_stamp on were made since the code cache's generation is what it is */
     struct jit_context context[JIT_STAMPS];
     unsigned next_context, context_now;
     struct jit_entered last[JIT_LAST];
@@ -209,8 +211,8 @@ struct jit {
         struct jit_slot *slot; /* NULL: none pending */
     } link;
     struct {
-        uint64_t regions, blocks, bytes, entries, continued, found, links, slow, slow_tlb, slow_handler, slow_jump,
-            handled, resets, refused;
+        uint64_t regions, blocks, bytes, entries, continued, found, renewed, links, slow, slow_tlb, slow_handler,
+            slow_jump, handled, resets, refused;
     } stats;
     struct jit_form_count *forms; /* by row of the table */
 };

@@ -63,6 +63,7 @@ void jit_register_stats(struct jit *j, struct stats *s)
     stats_add(s, "jit.entries", "entries", &j->stats.entries);
     stats_add(s, "jit.continued", "entries", &j->stats.continued);
     stats_add(s, "jit.found", "blocks", &j->stats.found);
+    stats_add(s, "jit.renewed", "blocks", &j->stats.renewed);
     stats_add(s, "jit.links", "links", &j->stats.links);
     stats_add(s, "jit.slow", "instructions", &j->stats.slow);
     stats_add(s, "jit.slow_tlb", "instructions", &j->stats.slow_tlb);
@@ -108,9 +109,19 @@ uint64_t jit_stamp(struct jit *j, const struct vcpu *v)
             return j->context[k].stamp;
         }
     want.stamp = ++j->last_stamp;
+    if (want.generation != j->first_generation) {
+        j->first_generation = want.generation;
+        j->first_stamp = want.stamp;
+    }
     j->context_now = j->next_context++ % JIT_STAMPS;
     j->context[j->context_now] = want;
     return want.stamp;
+}
+
+/* Of 64-bit code in one page: what its entry in the jump table says of it. */
+static uint64_t jump_key(gpa_t gpa, const struct vcpu *v)
+{
+    return v->mode & MODE_CODE64 ? gpa >> PAGE_SHIFT << 24 | (uint64_t)v->mv->regs.as << 16 | v->mode : 0;
 }
 
 /* b, compiled, is at v->rip. */
@@ -122,6 +133,21 @@ static void jump_note(struct jit *j, const struct vcpu *v, const struct block *b
     e->rip = v->rip;
     e->stamp = stamp;
     e->code = (const uint8_t *)b->native - JIT_FAR_LEN;
+    e->key = b->page2 == BLOCK_NO_PAGE ? jump_key(b->gpa, v) : 0;
+}
+
+/* The entry for rip is of another stamp, but no code was dropped since, and the address leads to the same code again.
+ */
+static bool jump_renew(struct jit *j, const struct vcpu *v, uint64_t rip, uint64_t stamp)
+{
+    struct jit_jump *e = &j->jumps[jit_jump_index(rip)];
+    if (e->rip != rip || !e->key || e->stamp < j->first_stamp || *v->code_generation != j->first_generation)
+        return false;
+    const struct tlb_fetch_entry *fetch = tlb_lookup_fetch(v->mv, rip);
+    if (!fetch || e->key != jump_key(fetch->gpa, v))
+        return false;
+    e->stamp = stamp;
+    return true;
 }
 
 /* ---- entering and leaving ---- */
@@ -320,6 +346,10 @@ static bool must_leave(const struct vcpu *v, const struct jit_frame *f)
 bool jit_find(struct vcpu *v, struct jit_frame *f)
 {
     struct jit *j = f->jit;
+    if (!f->bias && jump_renew(j, v, f->exit_rip, f->stamp)) {
+        j->stats.renewed++;
+        return true;
+    }
     v->rip = f->exit_rip;
     struct block *b = f->bias ? NULL : vcpu_known_block(v);
     if (!b || !jit_has_code(j, b) || unlikely(!is_page_whole(v, b)))

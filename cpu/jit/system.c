@@ -222,6 +222,33 @@ static bool rdtsc(struct tr *t, const struct insn *i)
     return true;
 }
 
+/* The direction is what it is to be: most often it is up, and CLD says so again. */
+static bool direction(struct tr *t, const struct insn *i)
+{
+    bool down = i->op == OP_STD;
+    emit_load(&t->e, H_R14, FRAME(v));
+    op32_imm(t, 0x81, down ? 1 : 4, V(rflags), down ? FLAG_DF : ~(uint32_t)FLAG_DF);
+    tr_clobber(t);
+    return true;
+}
+
+static bool rdpkru(struct tr *t, const struct insn *i)
+{
+    struct emit *e = &t->e;
+    tr_begin(t, tr_bit(REG_RAX) | tr_bit(REG_RDX), false);
+    uint32_t rec = tr_slow(t, i);
+    emit_load(e, H_R14, FRAME(v));
+    op32_imm(t, 0xf7, 0, V(cr4), CR4_PKE); /* test */
+    slow_if(t, CC_Z, rec);
+    emit_rm(e, (struct how){.size = 4}, OPC(0x85), H_RCX, op_reg(H_RCX)); /* test */
+    slow_if(t, CC_NZ, rec);
+    emit_maddr(e, 4, 0x8b, H_RAX, at(H_R14, V(pkru)));
+    emit_imm(e, H_RDX, 0);
+    tr_clobber(t);
+    tr_resume(t, rec);
+    return true;
+}
+
 bool tr_system_falls_through(const struct insn *i)
 {
     return i->op == OP_STI || i->op == OP_STAC || i->op == OP_CLAC || i->op == OP_RDTSC;
@@ -243,6 +270,11 @@ static bool emit_system(struct tr *t, const struct insn *i)
         return pushf(t, i);
     case OP_RDTSC:
         return rdtsc(t, i);
+    case OP_CLD:
+    case OP_STD:
+        return direction(t, i);
+    case OP_RDPKRU:
+        return rdpkru(t, i);
     default:
         return false;
     }
