@@ -7,9 +7,13 @@
  */
 #include "fuzz.h"
 
+#include "core/digest.h"
+#include "core/keys.h"
 #include "core/snapshot.h"
 #include "devices/layout.h"
+#include "frontends/machine/screen.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -371,6 +375,64 @@ static void type_bytes(struct bench *b)
     }
 }
 
+/* Keys and movements, good ones and others, and commands for the two devices. */
+static void press_and_move(struct bench *b)
+{
+    uint8_t bytes[24];
+    size_t n = 1 + rng_below(b->rng, sizeof bytes);
+    rng_bytes(b->rng, bytes, n);
+    for (size_t k = 0; k < n && !rng_one_in(b->rng, 4); k += 2)
+        bytes[k] %= KEY_COUNT;
+    for (unsigned k = 0; k < b->count; k++) {
+        machine_key_input(b->m[k], bytes, n);
+        machine_mouse_input(b->m[k], bytes[0] * 300 - 30000, (int)n - 12, bytes[0] % 5 - 2, bytes[0]);
+        input_deliver_due(&b->m[k]->input, b->m[k]->clock.icount);
+    }
+    if (rng_one_in(b->rng, 2))
+        write_port(b, LAYOUT_KBC_COMMAND_PORT, 1, rng_one_in(b->rng, 2) ? 0xd4 : 0x60);
+    write_port(b, LAYOUT_KBC_DATA_PORT, 1,
+               rng_one_in(b->rng, 2) ? 0xe6 + rng_below(b->rng, 26) : rng_next(b->rng) & 0xff);
+}
+
+/* The same state has the same picture and the same text. */
+static void look_at_screen(struct bench *b)
+{
+    uint64_t got[MACHINES] = {0};
+    for (unsigned k = 0; k < b->count; k++) {
+        struct screen_picture p;
+        char *text = machine_screentext(b->m[k]);
+        if (!text || !machine_picture(b->m[k], &p))
+            fuzz_fail(b->f, "no picture");
+        got[k] = digest_bytes(p.pixels, (size_t)p.width * p.height * sizeof *p.pixels) ^
+                 digest_bytes(text, strlen(text)) ^ p.width;
+        screen_picture_free(&p);
+        free(text);
+    }
+    expect_same(b, "the screen", 0, got);
+}
+
+static void program_vga(struct bench *b)
+{
+    static const uint16_t index[] = {0x3c4, 0x3ce, 0x3d4};
+    for (unsigned n = (unsigned)rng_below(b->rng, 12); n; n--) {
+        uint16_t port = RNG_PICK(b->rng, index);
+        write_port(b, port, 2, rng_below(b->rng, port == 0x3d4 ? 26 : 10) | (rng_next(b->rng) & 0xff) << 8);
+    }
+    write_port(b, 0x3c0, 1, rng_one_in(b->rng, 4) ? rng_below(b->rng, 64) : 0x20);
+    if (rng_one_in(b->rng, 3)) {
+        write_port(b, LAYOUT_VGA_DISPI_PORT, 2, rng_below(b->rng, VGA_DISPI_REGS + 1));
+        write_port(b, LAYOUT_VGA_DISPI_PORT + 1, 2,
+                   rng_one_in(b->rng, 2) ? rng_below(b->rng, 0x100) : rng_number(b->rng));
+    }
+    for (unsigned n = (unsigned)rng_below(b->rng, 16); n; n--) {
+        uint64_t at = LAYOUT_VGA_WINDOW + rng_below(b->rng, VGA_WINDOW_BYTES), v = rng_next(b->rng);
+        for (unsigned k = 0; k < b->count; k++)
+            mem_access(b->m[k]->mem, 0, at, &v, 1 + n % 8, MEM_DMA, true, BUS_NO_CPU);
+    }
+    if (rng_one_in(b->rng, 16))
+        look_at_screen(b);
+}
+
 static void reset_or_forget(struct bench *b)
 {
     bool reset = rng_one_in(b->rng, 50);
@@ -384,9 +446,10 @@ static void reset_or_forget(struct bench *b)
 static void step(struct bench *b)
 {
     typedef void step_fn(struct bench *);
-    static step_fn *const plans[] = {program_pit, program_lapic, program_ioapic, program_rtc,    program_pci,
-                                     request_dma, ask_intc,      ask_intc,       type_bytes,     reset_or_forget,
-                                     program_ide, program_ide,   program_ide,    program_floppy, program_floppy};
+    static step_fn *const plans[] = {press_and_move, program_vga,     program_pit, program_lapic, program_ioapic,
+                                     program_rtc,    program_pci,     request_dma, ask_intc,      ask_intc,
+                                     type_bytes,     reset_or_forget, program_ide, program_ide,   program_ide,
+                                     program_floppy, program_floppy};
     switch (rng_below(b->rng, 8)) {
     case 0:
     case 1:

@@ -15,6 +15,8 @@ import png
 from harness import UMBRA, Skip, check, guest, tmp
 
 WAIT = 60
+# What the X and terminal libraries keep for the life of the process is theirs.
+SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=0"}
 
 
 class Run:
@@ -24,7 +26,7 @@ class Run:
         stamp = "%d" % time.monotonic_ns()
         self.serial, self.path = tmp("serial" + stamp), tmp("qmp" + stamp)
         self.process = subprocess.Popen([UMBRA, "-m", "32M", "-kernel", guest(kernel), "-serial", "file:" + self.serial, "-qmp",
-                                         "unix:%s,server,nowait" % self.path, *args], env={**os.environ, **(env or {})},
+                                         "unix:%s,server,nowait" % self.path, *args], env={**os.environ, **SANITIZERS, **(env or {})},
                                         stdin=terminal if terminal is not None else subprocess.DEVNULL,
                                         stdout=terminal if terminal is not None else subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -127,10 +129,10 @@ def free_vnc():
     raise Skip("no port for VNC is free")
 
 
-def with_display(name):
+def with_display(name, env=None):
     """Skips where the program was built without it."""
     done = subprocess.run([UMBRA, "-kernel", guest("keys"), "-display", name, "-icount-limit", "1"], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=WAIT)
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=WAIT, env={**os.environ, **SANITIZERS, **(env or {})})
     if b"built without" in done.stderr:
         raise Skip(done.stderr.decode().strip())
 

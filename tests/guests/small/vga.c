@@ -1,5 +1,6 @@
 // The display adapter: text, mode 13h, a mode X, 12h and linear modes, each drawn in another way and left standing for
-// some milliseconds after "shown NAME"; what was drawn is read back by another way where there is one.
+// some milliseconds after "shown NAME"; what was drawn is read back by another way where there is one. Command line:
+// "loop" draws the linear mode again and again.
 #include "verdict.h"
 
 enum { SEQ = 0x3c4, GRAPHICS = 0x3ce, CRTC = 0x3d4, ATTR = 0x3c0, MISC = 0x3c2, STATUS = 0x3da, DISPI = 0x1ce };
@@ -170,13 +171,20 @@ static volatile u32 *linear_memory(void)
     return gpa_pointer(gpa);
 }
 
+static void draw_linear(volatile u32 *memory, u32 blue)
+{
+    for (unsigned y = 0; y < 600; y++)
+        for (unsigned x = 0; x < 800; x++)
+            memory[y * 800 + x] = (x * 255 / 799) << 16 | (y * 255 / 599) << 8 | blue;
+}
+
 static void show_linear(void)
 {
     volatile u32 *memory = linear_memory();
     set_linear(800, 600, 32);
-    for (unsigned y = 0; y < 600; y++)
-        for (unsigned x = 0; x < 800; x++)
-            memory[y * 800 + x] = (x * 255 / 799) << 16 | (y * 255 / 599) << 8 | 0x40;
+    draw_linear(memory, 0x40);
+    for (u32 blue = 0; option_word("loop"); blue++) // all of the screen, for ever
+        draw_linear(memory, blue & 255);
     shown("800x600x32");
     dispi(ENABLE, ON | 0x80);
     dispi(BANK, 7);
