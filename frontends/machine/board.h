@@ -28,6 +28,7 @@
 #include "devices/port92.h"
 #include "devices/reset_cf9.h"
 #include "devices/rtc_cmos.h"
+#include "devices/testdev.h"
 #include "devices/uart16550.h"
 #include "devices/vga.h"
 #include "frontends/machine/cards.h"
@@ -51,7 +52,7 @@ struct board_config {
     uint64_t seed; /* of entropy devices */
     bool (*net_connect)(void *ctx, const char *netdev, unsigned port, struct nic_wire *wire);
     void *net_ctx;
-    bool debug_console, debug_exit;
+    bool debug_console, debug_exit, testdev;
     uint16_t debug_exit_base;
     unsigned debug_exit_size;
     /* Upward calls: made inside a device access. */
@@ -108,6 +109,7 @@ struct board {
     struct firmware_log firmware_log;
     struct vga vga; /* if cfg.vga */
     struct cards cards;
+    struct testdev testdev; /* if cfg.testdev */
 };
 
 /* A register window on its bus. */
