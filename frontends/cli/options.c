@@ -797,6 +797,9 @@ static bool options_check(struct options *o, struct error *e)
         return error_set(e,
                          "-bios %s: firmware finds its own kernel; give either -bios, or -kernel, -initrd and -append",
                          o->machine.bios);
+    for (unsigned k = 0; k < o->machine.drive_count; k++)
+        if (o->machine.drive[k].interface == DRIVE_PFLASH && (o->machine.kernel || o->machine.bios))
+            return error_set(e, "-drive if=pflash: firmware in flash goes with neither -kernel nor -bios");
     if (!o->machine.kernel && !o->machine.bios && !o->machine.drive_count)
         return error_set(e,
                          "nothing to boot: give -kernel FILE, -bios FILE, or a drive such as -hda IMAGE or -cdrom ISO "

@@ -319,7 +319,8 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
     b->built = true;
     init_timers_and_serial(b);
     init_system(b);
-    board_storage_init(b);
+    if (!board_storage_init(b, e))
+        return false;
     if (!init_fw_cfg(b))
         return error_set(e, "out of memory");
     if (!init_vga(b, e) || !place_all(b, e) || !place_vga(b, e) || !place_debug(b, e) || !board_storage_place(b, e) ||

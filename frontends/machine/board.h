@@ -22,6 +22,7 @@
 #include "devices/kbc8042.h"
 #include "devices/lapic.h"
 #include "devices/pci_host.h"
+#include "devices/pflash.h"
 #include "devices/pic8259.h"
 #include "devices/piix_ide.h"
 #include "devices/pit8254.h"
@@ -65,6 +66,7 @@ struct board_config {
     void (*set_a20)(void *ctx, bool enabled);
     /* The machine starts with firmware, which finds devices as they are after power-on. */
     bool firmware;
+    uint64_t firmware_len;              /* bytes that it takes below 4 GiB: flash lies below them */
     const char *boot_order, *boot_once; /* letters; boot_once may be NULL. Of firmware alone, as what follows. */
     bool boot_menu;
     bool serial_console; /* firmware's own output and input go to COM1 */
@@ -102,6 +104,8 @@ struct board {
     struct piix_ide ide;
     struct dma8237 dma;
     struct fdc fdc;
+    struct pflash flash; /* if has_flash */
+    bool has_flash;
     struct fpu_error fpu_error;
     struct fw_cfg fw_cfg;
     struct debug_exit debug_exit;
@@ -137,7 +141,7 @@ void board_set_boot_order(struct board *b, const char *letters);
  * pointer's gpa. */
 bool board_install_tables(struct board *b, uint64_t *rsdp);
 /* frontends/machine/board_storage.c: the controllers of cfg.drives. */
-void board_storage_init(struct board *b);
+bool board_storage_init(struct board *b, struct error *e);
 bool board_storage_place(struct board *b, struct error *e);
 void board_storage_reset(struct board *b);
 void board_storage_fini(struct board *b);

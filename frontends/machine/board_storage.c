@@ -20,7 +20,19 @@ static struct ide_drive_config ide_drive(struct board *b, unsigned n)
     return c;
 }
 
-void board_storage_init(struct board *b)
+/* if=pflash,index=0 is the firmware itself (firmware.c); index 1 is what it writes to. */
+static bool init_flash(struct board *b, struct error *e)
+{
+    const struct drive *d = drives_find(b->cfg.drives, DRIVE_PFLASH, 1);
+    if (!d)
+        return true;
+    const struct pflash_config cfg = {.clock = b->cfg.clock, .block = d->block, .log = b->cfg.log};
+    b->has_flash = true;
+    return pflash_init(&b->flash, &cfg) ||
+           error_set(e, "flash '%s': expected whole blocks of 4 KiB, at most %u MiB", d->cfg.file, PFLASH_MAX >> 20);
+}
+
+bool board_storage_init(struct board *b, struct error *e)
 {
     const struct board_config *c = &b->cfg;
     struct piix_ide_config ide = {
@@ -38,6 +50,7 @@ void board_storage_init(struct board *b)
         fdc.drive[n] = (struct fdc_drive_config){.present = d != NULL, .block = d ? d->block : NULL};
     }
     fdc_init(&b->fdc, &fdc);
+    return init_flash(b, e);
 }
 
 bool board_storage_place(struct board *b, struct error *e)
@@ -58,7 +71,10 @@ bool board_storage_place(struct board *b, struct error *e)
     for (size_t k = 0; k < ARRAY_LEN(all); k++)
         if (!board_place(&all[k], e))
             return false;
-    return true;
+    const struct placement flash = {b->cfg.mmio,   (1ull << 32) - b->cfg.firmware_len - b->flash.size,
+                                    b->flash.size, &pflash_bus_ops,
+                                    &b->flash,     "flash"};
+    return !b->has_flash || board_place(&flash, e);
 }
 
 void board_storage_reset(struct board *b)
@@ -66,11 +82,15 @@ void board_storage_reset(struct board *b)
     piix_ide_reset(&b->ide);
     dma8237_reset(&b->dma);
     fdc_reset(&b->fdc);
+    if (b->has_flash)
+        pflash_reset(&b->flash);
 }
 
 void board_storage_fini(struct board *b)
 {
     piix_ide_fini(&b->ide);
+    if (b->has_flash)
+        pflash_fini(&b->flash);
 }
 
 void board_storage_save(const struct board *b, struct snap_writer *w)
@@ -78,6 +98,8 @@ void board_storage_save(const struct board *b, struct snap_writer *w)
     piix_ide_save(&b->ide, w);
     dma8237_save(&b->dma, w);
     fdc_save(&b->fdc, w);
+    if (b->has_flash)
+        pflash_save(&b->flash, w);
 }
 
 void board_storage_load(struct board *b, struct snap_reader *r)
@@ -85,11 +107,15 @@ void board_storage_load(struct board *b, struct snap_reader *r)
     piix_ide_load(&b->ide, r);
     dma8237_load(&b->dma, r);
     fdc_load(&b->fdc, r);
+    if (b->has_flash)
+        pflash_load(&b->flash, r);
 }
 
 void board_storage_add_stats(struct board *b, struct stats *s)
 {
     piix_ide_add_stats(&b->ide, s);
     stats_add(s, "fdc.commands", "commands", &b->fdc.commands);
+    stats_add(s, "flash.programs", "bytes", &b->flash.programs);
+    stats_add(s, "flash.erases", "blocks", &b->flash.erases);
     stats_add(s, "fdc.dma", "bytes", &b->fdc.bytes);
 }

@@ -66,6 +66,18 @@ bool firmware_open(struct firmware *f, const char *path, struct error *e)
     return true;
 }
 
+bool firmware_open_flash(struct firmware *f, const struct drive *flash, struct error *e)
+{
+    uint64_t len = flash->block->size;
+    if (!len || len % PAGE_SIZE || len > FIRMWARE_MAX)
+        return error_set(e, "flash '%s' has %llu bytes: expected whole pages of 4 KiB, at most %u MiB", flash->cfg.file,
+                         (unsigned long long)len, FIRMWARE_MAX >> 20);
+    f->image = (struct file){.path = flash->cfg.file, .data = malloc(len), .len = len};
+    if (!f->image.data || block_read(flash->block, 0, f->image.data, len))
+        return error_set(e, "flash '%s' cannot be read", flash->cfg.file);
+    return true;
+}
+
 void firmware_close(struct firmware *f)
 {
     file_free(&f->image);

@@ -11,6 +11,7 @@
 #ifndef FRONTENDS_MACHINE_FIRMWARE_H
 #define FRONTENDS_MACHINE_FIRMWARE_H
 
+#include "frontends/machine/drives.h"
 #include "frontends/machine/error.h"
 #include "frontends/machine/file.h"
 #include "mmu/mmu.h"
@@ -33,6 +34,8 @@ struct firmware {
 
 /* Reads and checks the image; `path` is NULL for SeaBIOS, and may be the name of firmware that the distribution has. */
 bool firmware_open(struct firmware *f, const char *path, struct error *e);
+/* The same from the first flash chip, which is then read-only: firmware writes to the second one (devices/pflash.h). */
+bool firmware_open_flash(struct firmware *f, const struct drive *flash, struct error *e);
 void firmware_close(struct firmware *f);
 /* The machine has its mem and its RAM: makes the ROM's slots and those of the segments. */
 bool firmware_map(struct firmware *f, struct machine *m, struct error *e);

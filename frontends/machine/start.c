@@ -248,6 +248,7 @@ static bool build_board(struct machine *m, struct error *e)
                                .debug_tx = debug_tx,
                                .set_a20 = set_a20,
                                .firmware = m->has_firmware,
+                               .firmware_len = m->firmware.image.len,
                                .boot_order = m->cfg.boot_order ? m->cfg.boot_order : "cad",
                                .boot_once = m->cfg.boot_once,
                                .boot_menu = m->cfg.boot_menu,
@@ -366,8 +367,9 @@ static bool build_files(struct machine *m, struct error *e)
     }
     if (!m->cfg.no_vga && !vga_rom_find(&m->vga_rom) && !m->cfg.is_twin)
         fprintf(stderr, "umbra: note: no VGA BIOS was found (Debian: package seabios); characters have no shapes\n");
+    const struct drive *flash = drives_find(&m->drives, DRIVE_PFLASH, 0);
     if (m->has_firmware)
-        return firmware_open(&m->firmware, m->cfg.bios, e);
+        return flash ? firmware_open_flash(&m->firmware, flash, e) : firmware_open(&m->firmware, m->cfg.bios, e);
     if (!file_read(&m->kernel, m->cfg.kernel, e))
         return false;
     if (boot_detect(&m->kernel) == BOOT_UNKNOWN)
@@ -402,7 +404,7 @@ bool machine_build(struct machine *m, struct error *e)
     m->cpu_count = m->cfg.smp.sockets * m->cfg.smp.cores * m->cfg.smp.threads;
     m->turn_left = MACHINE_TURN_UNITS;
     m->has_firmware = m->cfg.bios || !m->cfg.kernel;
-    if (!build_log(m, e) || !build_files(m, e) || !build_drives(m, e) || !build_net(m, e) ||
+    if (!build_log(m, e) || !build_drives(m, e) || !build_files(m, e) || !build_net(m, e) ||
         !machine_build_memory(m, e) || !build_mmu(m, e) || !build_cpus(m, e) || !build_board(m, e) ||
         !build_script(m, e))
         return false;

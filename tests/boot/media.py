@@ -71,6 +71,22 @@ def initrd():
     return write(tmp("initrd"), read(os.path.join(CACHE, "initrd.img")) + read(os.path.join(CACHE, "modules-amd64.img")))
 
 
+def ovmf(name):
+    fetch("ovmf")
+    for folder in ("/usr/share/OVMF", unpacked("ovmf") + "/usr/share/OVMF"):
+        if os.path.exists(os.path.join(folder, name)):
+            return os.path.join(folder, name)
+    raise Skip("OVMF is not installed")
+
+
+def ovmf_code():
+    return ovmf("OVMF_CODE_4M.fd")
+
+
+def ovmf_vars():
+    return write(tmp("vars.fd"), read(ovmf("OVMF_VARS_4M.fd")))
+
+
 # ---- built ----
 
 def cpio(files):
@@ -191,4 +207,21 @@ def isolinux_cd():
     path = tmp("isolinux.iso")
     run(tool("xorriso"), "-as", "mkisofs", "-quiet", "-o", path, "-b", "isolinux/isolinux.bin", "-c", "isolinux/boot.cat",
         "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", tree)
+    return path
+
+
+def efi_cd():
+    """An El Torito image for UEFI: a FAT file system with a kernel, an initramfs, and the script that the shell runs."""
+    fetch("amd64", "modules-amd64")
+    efi, tree, path = tmp("efi.img"), tmp("eficd"), tmp("efi.iso")
+    shutil.rmtree(tree, ignore_errors=True)
+    os.makedirs(tree)
+    script = write(tmp("startup.nsh"), "@echo -off\r\nfs0:\r\nlinux.efi console=ttyS0 quiet initrd=\\initrd\r\n")
+    run(tool("mformat"), "-C", "-i", efi, "-T", str(24 * MIB // 512), "-h", "16", "-s", "63", "-N", "12345678", "::")
+    run(tool("mcopy"), "-i", efi, kernel(), "::linux.efi")
+    run(tool("mcopy"), "-i", efi, initrd(), "::initrd")
+    run(tool("mcopy"), "-i", efi, script, "::startup.nsh")
+    shutil.copy(efi, tree + "/efi.img")
+    write(tree + "/hello", "this is the disc\n")
+    run(tool("xorriso"), "-as", "mkisofs", "-quiet", "-o", path, "-eltorito-alt-boot", "-e", "efi.img", "-no-emul-boot", tree)
     return path
