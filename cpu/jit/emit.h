@@ -2,7 +2,7 @@
  * An x86-64 encoder: as much of it as the translator needs.
  *
  * Bytes go to a buffer; what does not fit sets `full`, and the caller throws the attempt away. Registers are host
- * numbers 0..15. An operand `opnd` is a register, a slot of the frame (rsp + disp) or [r14].
+ * numbers 0..15. An operand `opnd` is a register, a slot of the frame (rsp + disp) or [r14 + r14_disp].
  */
 #ifndef CPU_JIT_EMIT_H
 #define CPU_JIT_EMIT_H
@@ -33,6 +33,7 @@ enum host_reg {
 struct emit {
     uint8_t *start, *p, *limit; /* where bytes are written */
     int64_t exec;               /* address at which they run, less the one at which they are written */
+    int32_t r14_disp;           /* of operands [r14] */
     bool full;
 };
 
@@ -110,7 +111,12 @@ static inline void emit_operand(struct emit *e, unsigned reg, struct opnd o)
     if (o.kind == OPND_REG) {
         e8(e, 0xc0 | r | (o.reg & 7));
     } else if (o.kind == OPND_R14) {
-        e8(e, r | 6);
+        bool near = e->r14_disp >= -128 && e->r14_disp < 128;
+        e8(e, (!e->r14_disp ? 0 : near ? 0x40u : 0x80u) | r | 6);
+        if (e->r14_disp && near)
+            e8(e, (unsigned)e->r14_disp & 0xff);
+        else if (e->r14_disp)
+            e32(e, (uint32_t)e->r14_disp);
     } else if (o.disp < 128) {
         e8(e, 0x44 | r);
         e8(e, 0x24);

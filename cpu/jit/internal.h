@@ -28,6 +28,8 @@ enum vec_level { VEC_NONE, VEC_XMM, VEC_YMM };
 
 /* ---- the frame: at host RSP while compiled code runs ---- */
 
+#define NEAR_SLOTS 4
+
 struct jit_frame {
     int64_t budget;      /* units left after the running block */
     uint64_t page;       /* guest address of the page of code that is running: rip less its offset in the page */
@@ -56,7 +58,8 @@ struct jit_frame {
     uint32_t m4;  /* of a partial recipe: byte 0 is CF, byte 1 OF */
     /* From here on the owner's alone, but for `jit`. */
     struct jit *jit;
-    uint8_t image[112]; /* as FNSAVE stores it: where x87 state is while C looks and x87 is set */
+    uint64_t near[NEAR_SLOTS]; /* host address of the beginning of a range that was checked, or 0 (near.c) */
+    uint8_t image[112];        /* as FNSAVE stores it: where x87 state is while C looks and x87 is set */
 };
 #define FRAME(field) ((int)offsetof(struct jit_frame, field))
 
@@ -288,12 +291,36 @@ struct tr_mark {
     uint16_t block, insn;
 };
 
+/* An access of a group (near.c). */
+struct tr_near {
+    uint8_t slot;   /* 0: it is in none */
+    bool leads;     /* it is the group's first */
+    bool write;     /* one of the group writes */
+    uint8_t size;   /* of this access, at most */
+    int16_t within; /* its distance from the beginning of the group's range */
+    uint16_t span;  /* of the range */
+    int64_t disp;   /* from the register as it is at the access */
+};
+
 struct tr_cold {
     uint8_t *at; /* the jump that leads here, or NULL */
-    enum { COLD_SLOW, COLD_FIND, COLD_BUDGET, COLD_NOVEC, COLD_NOX87, COLD_UNLINKED, COLD_PARTIAL, COLD_IMAGE } kind;
+    enum {
+        COLD_SLOW,
+        COLD_FIND,
+        COLD_BUDGET,
+        COLD_NOVEC,
+        COLD_NOX87,
+        COLD_UNLINKED,
+        COLD_PARTIAL,
+        COLD_IMAGE,
+        COLD_NEAR
+    } kind;
     uint32_t n; /* slow record, block number, or slot */
     int32_t target;
-    uint8_t *back;             /* COLD_FIND, COLD_PARTIAL, COLD_IMAGE */
+    uint8_t *back;       /* COLD_FIND, COLD_PARTIAL, COLD_IMAGE */
+    struct tr_near near; /* COLD_NEAR: the access, its size now, and whether it writes */
+    uint8_t near_base, near_size;
+    bool near_write;
     struct jit_recipe overlay; /* COLD_IMAGE: on top of the image, if the frame has one */
 };
 
@@ -358,8 +385,11 @@ struct tr {
     unsigned nside;
     uint8_t *clock[8]; /* behind 32-bit numbers from which the units of the trace are still to be subtracted */
     unsigned nclock;
-    uint32_t trace;       /* as jit_slow.trace */
-    struct block *follow; /* the trace goes on there behind the current instruction, or NULL */
+    uint32_t trace;                       /* as jit_slow.trace */
+    struct block *follow;                 /* the trace goes on there behind the current instruction, or NULL */
+    struct tr_near near[BLOCK_MAX_INSNS]; /* of the block */
+    bool is_near;                         /* the address asked for has not been emitted: its check is the group's */
+    uint32_t near_set;                    /* slots that the code of the block has set so far, as bits */
     union {
         struct tr_place place;
         struct {
@@ -505,6 +535,8 @@ void tr_cut16(struct tr *t, unsigned reg);
 /* r14: linear to host address for an access of `size` bytes; a miss goes to the slow record rec. Clobbers flags, r15.
  */
 void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec);
+/* Its first part: r15 is the TLB's entry; above: a miss. */
+void tr_check_entry(struct tr *t, unsigned size, bool write);
 /* A slow record for i with the flags as they are now. */
 uint32_t tr_slow(struct tr *t, const struct insn *i);
 void tr_slow_now(struct tr *t, uint32_t rec);
@@ -521,6 +553,18 @@ bool tr_stack(struct tr *t, const struct insn *i);
 void tr_stack_check(struct tr *t, int32_t disp, unsigned size, bool write, uint32_t rec);
 /* The stack pointer moves; r14 is lost. */
 void tr_stack_adjust(struct tr *t, int32_t bytes);
+
+/* ---- near.c ---- */
+
+/* Finds the groups of the block. */
+void tr_near_plan(struct tr *t);
+/* The current instruction is about to be emitted. */
+void tr_near_begin(struct tr *t);
+/* Is i, the current instruction, an access of a group whose first has been emitted, or is it the first? */
+bool tr_is_near(const struct tr *t, const struct insn *i);
+/* Address and check of the current instruction's access: [r14 + r14_disp] is its operand from then on. */
+void tr_check_near(struct tr *t, unsigned size, bool write, uint32_t rec);
+void tr_cold_near(struct tr *t, const struct tr_cold *c);
 
 /* ---- vector.c, avx.c ---- */
 

@@ -388,6 +388,7 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
         jit_flags_from_vcpu(v, f);
         return s->resume;
     }
+    memset(f->near, 0, sizeof f->near); /* what is allowed may change */
     if (f->x87)
         jit_x87_to_vcpu(v, f);
     jit_x87_notes(v, f, s);

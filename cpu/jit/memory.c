@@ -161,6 +161,9 @@ void tr_offset(struct tr *t, const struct insn *i)
 
 void tr_ea(struct tr *t, const struct insn *i)
 {
+    t->is_near = tr_is_near(t, i);
+    if (t->is_near)
+        return;
     tr_offset(t, i);
     tr_linear(t, i);
 }
@@ -203,11 +206,9 @@ static void through_segment(struct tr *t, unsigned size, bool write, uint32_t re
 
 /* ---- the check: mmu/tlb.h ---- */
 
-void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec)
+void tr_check_entry(struct tr *t, unsigned size, bool write)
 {
     struct emit *e = &t->e;
-    if (t->segment != SEG_NONE)
-        through_segment(t, size, write, rec);
     if (t->j->has_rorx) {
         static const uint8_t rorx[] = {0xc4, 0x43, 0xfb, 0xf0, 0xfe, PAGE_SHIFT - 5}; /* rorx $7, %r14, %r15 */
         for (unsigned k = 0; k < sizeof rorx; k++)
@@ -223,7 +224,19 @@ void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec)
     emit_maddr(e, 8, 0x03, H_R14, (struct maddr){H_R15, -1, 0, write ? 8 : 0});
     emit_op64(e, 0x81, 7, op_reg(H_R14)); /* cmp */
     e32(e, PAGE_SIZE - size);
-    tr_jump_cold(t, emit_jcc(e, CC_A), COLD_SLOW, rec, 0);
-    emit_maddr(e, 8, 0x03, H_R14, (struct maddr){H_R15, -1, 0, 16});
+}
+
+void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec)
+{
+    if (t->is_near) {
+        t->is_near = false;
+        tr_check_near(t, size, write, rec);
+        return;
+    }
+    if (t->segment != SEG_NONE)
+        through_segment(t, size, write, rec);
+    tr_check_entry(t, size, write);
+    tr_jump_cold(t, emit_jcc(&t->e, CC_A), COLD_SLOW, rec, 0);
+    emit_maddr(&t->e, 8, 0x03, H_R14, (struct maddr){H_R15, -1, 0, 16});
     tr_clobber(t);
 }

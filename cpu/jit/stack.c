@@ -19,7 +19,9 @@ static void stack_offset(struct tr *t, unsigned reg, int32_t disp)
 
 static void check_at(struct tr *t, unsigned reg, int32_t disp, unsigned size, bool write, uint32_t rec)
 {
-    stack_offset(t, reg, disp);
+    t->is_near = tr_is_near(t, &t->b->insn[t->k]);
+    if (!t->is_near)
+        stack_offset(t, reg, disp);
     t->segment = t->wide || t->mode & MODE_FLAT ? SEG_NONE : SEG_SS;
     tr_check(t, size, write, rec);
 }

@@ -332,6 +332,9 @@ static void emit_cold(struct tr *t)
         case COLD_FIND:
             cold_find(t, c);
             break;
+        case COLD_NEAR:
+            tr_cold_near(t, c);
+            break;
         case COLD_BUDGET:
             cold_budget(t, c);
             break;
@@ -373,7 +376,9 @@ static void insn_marked(struct tr *t)
 {
     const uint8_t *from = t->e.p;
     unsigned number = (unsigned)region_find(t, page_offset(t));
+    tr_near_begin(t);
     insn(t, &t->b->insn[t->k]);
+    t->e.r14_disp = 0;
     if (t->nmarks < ARRAY_LEN(t->marks))
         t->marks[t->nmarks++] = (struct tr_mark){from, t->e.p, (uint16_t)number, (uint16_t)t->k};
 }
@@ -383,6 +388,7 @@ static void body(struct tr *t)
 {
     t->blocks[region_find(t, page_offset(t))].in_trace = true;
     t->follow = NULL;
+    tr_near_plan(t);
     for (t->k = 0; t->k < t->b->n && !t->e.full; t->k++)
         insn_marked(t);
     const struct insn *last = &t->b->insn[t->b->n - 1];

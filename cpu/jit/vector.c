@@ -141,6 +141,10 @@ static struct opcode opcode_of(const struct op_form *f)
 
 void tr_check_aligned(struct tr *t, unsigned size, uint32_t rec)
 {
+    if ((unsigned)t->e.r14_disp & (size - 1)) {
+        emit_lea(&t->e, 8, H_R14, (struct maddr){H_R14, -1, 0, t->e.r14_disp});
+        t->e.r14_disp = 0;
+    }
     emit_rm(&t->e, (struct how){.size = 1, .rm_byte = true}, OPC(0xf6), 0, op_reg(H_R14)); /* test r14b, size - 1 */
     e8(&t->e, size - 1);
     tr_jump_cold(t, emit_jcc(&t->e, CC_NZ), COLD_SLOW, rec, 0);
