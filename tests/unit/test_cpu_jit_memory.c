@@ -3,6 +3,7 @@
  * over the edges of pages, into absent and read-only ones, into a device and into the loop's own code, run in two
  * machines and are cut at random positions. Registers, flags, memory, position and faults must be equal at each cut.
  */
+#include "cpu/code_cache.h"
 #include "cpu/jit/jit.h"
 
 #include "cpu_rig.h"
@@ -329,9 +330,99 @@ START_TEST(compiled_loops_end_as_interpreted_ones_wherever_they_are_cut)
 }
 END_TEST
 
+/* ---- code that changes ---- */
+
+/* xor eax, eax; 1: mov [rip + to], r15d; 2: add rax, imm32; rol rax, 3; dec r15; jnz 1b; hlt. */
+static void make_patching_loop(struct pair *p, uint32_t to)
+{
+    static const uint8_t code[] = {0x31, 0xc0, 0x44, 0x89, 0x3d, 0,    0,    0,    0,    0x48, 0x05, 0,   0,
+                                   0,    0,    0x48, 0xc1, 0xc0, 0x03, 0x49, 0xff, 0xcf, 0x75, 0xea, 0xf4};
+    memcpy(p->code, code, sizeof code);
+    memcpy(p->code + 5, &to, sizeof to);
+    p->len = sizeof code;
+}
+
+static uint64_t run_both(struct pair *p, uint64_t turns)
+{
+    start(p);
+    for (unsigned n = 0; n < 2; n++) {
+        struct cpu_rig *r = n ? &p->b : &p->a;
+        r->v->gpr[15] = turns;
+        while (r->v->activity == VCPU_RUNNING)
+            vcpu_run(r->v, 1000);
+    }
+    check_same(p, 0);
+    return p->b.v->gpr[REG_RAX];
+}
+
+START_TEST(store_into_the_running_trace_is_seen_by_its_next_instruction)
+{
+    struct pair p;
+    uint64_t expect = 0;
+    pair_open(&p, 1);
+    make_patching_loop(&p, 2);
+    for (uint64_t n = 300; n > 0; n--) {
+        expect += n;
+        expect = expect << 3 | expect >> 61;
+    }
+    ck_assert_uint_eq(run_both(&p, 300), expect);
+    pair_close(&p);
+}
+END_TEST
+
+START_TEST(store_beside_the_code_of_its_page_drops_nothing)
+{
+    struct pair p;
+    pair_open(&p, 1);
+    make_patching_loop(&p, 0x800);
+    run_both(&p, 300);
+    uint64_t before = *code_cache_generation(p.b.code);
+    p.b.v->gpr[15] = 300;
+    p.b.v->rip = RIG_CODE;
+    p.b.v->activity = VCPU_RUNNING;
+    while (p.b.v->activity == VCPU_RUNNING)
+        vcpu_run(p.b.v, 1000);
+    ck_assert_uint_eq(*code_cache_generation(p.b.code), before);
+    pair_close(&p);
+}
+END_TEST
+
+/* Of accesses that share a check, one comes right behind the store that takes their page's right to be written away. */
+START_TEST(store_that_takes_the_right_to_write_away_counts_for_the_next_one)
+{
+    /* mov [rbx], eax; mov [rbx + 8], eax; mov [rsi], rdi; mov [rbx + 16], eax; dec r15; jnz; hlt: rsi is the page table
+     * entry of rbx's page, rdi the same without the right */
+    static const uint8_t code[] = {0x89, 0x03, 0x89, 0x43, 0x08, 0x48, 0x89, 0x3e, 0x89,
+                                   0x43, 0x10, 0x49, 0xff, 0xcf, 0x75, 0xf0, 0xf4};
+    struct pair p;
+    pair_open(&p, 1);
+    memcpy(p.code, code, sizeof code);
+    p.len = sizeof code;
+    start(&p);
+    for (unsigned k = 0; k < 2; k++) /* first as it is, so that it is compiled */
+        for (unsigned n = 0; n < 2; n++) {
+            struct cpu_rig *r = n ? &p.b : &p.a;
+            r->v->rip = RIG_CODE;
+            r->v->activity = VCPU_RUNNING;
+            r->v->gpr[REG_RBX] = PAGE_A;
+            r->v->gpr[REG_RSI] = RIG_PT + 8 * (PAGE_A >> 12);
+            r->v->gpr[REG_RDI] = PAGE_A | (k ? 0x65 : 0x67);
+            r->v->gpr[15] = 100;
+            while (r->v->activity == VCPU_RUNNING)
+                vcpu_run(r->v, 1000);
+        }
+    ck_assert_uint_eq(p.b.v->cr2, PAGE_A + 16);
+    check_same(&p, 0);
+    pair_close(&p);
+}
+END_TEST
+
 static Suite *suite(void)
 {
-    const TTest *const tests[] = {compiled_loops_end_as_interpreted_ones_wherever_they_are_cut};
+    const TTest *const tests[] = {compiled_loops_end_as_interpreted_ones_wherever_they_are_cut,
+                                  store_into_the_running_trace_is_seen_by_its_next_instruction,
+                                  store_beside_the_code_of_its_page_drops_nothing,
+                                  store_that_takes_the_right_to_write_away_counts_for_the_next_one};
     return rig_suite("cpu: memory, strings and flags in compiled code", tests, ARRAY_LEN(tests));
 }
 
