@@ -59,6 +59,10 @@
 #define LAYOUT_VGA_MONO_PORT      0x3b0  /* vga_mono_bus_ops */
 #define LAYOUT_VGA_PORT           0x3c0  /* vga_ports_bus_ops */
 #define LAYOUT_VGA_DISPI_PORT     0x1ce  /* vga_dispi_bus_ops */
+#define LAYOUT_TESTDEV_WORD_PORT  0xe0   /* testdev_word_bus_ops */
+#define LAYOUT_TESTDEV_FLUSH_PORT 0xe4   /* testdev_flush_bus_ops */
+#define LAYOUT_TESTDEV_BYTE_PORT  0xe8   /* testdev_byte_bus_ops */
+#define LAYOUT_TESTDEV_IRQ_PORT   0x2000 /* testdev_irq_bus_ops */
 #define LAYOUT_PCI_IO             0xc000 /* where BARs of ports begin */
 
 /* ---- Guest-physical memory ---- */
@@ -77,6 +81,7 @@
 #define LAYOUT_PCI_MMIO_LOW     0x80000000u /* where it begins with firmware, if RAM ends there or below */
 #define LAYOUT_PCI_MMIO_END     0xfebfffffu /* last byte of it */
 #define LAYOUT_IOAPIC           0xfec00000u /* ioapic_bus_ops */
+#define LAYOUT_TESTDEV_MEMORY   0xff000000u /* testdev_memory_bus_ops */
 #define LAYOUT_IOAPIC_SIZE      0x1000u
 #define LAYOUT_LAPIC            0xfee00000u /* lapic_bus_ops, the lapic_set */
 #define LAYOUT_LAPIC_SIZE       0x1000u

@@ -253,7 +253,7 @@ bool device_option_parse(struct machine_config *m, char *text, struct error *e)
         return false;
     *d = (struct device_config){0};
     if (!name || !kind_parse(name, strlen(name), &d->kind))
-        return error_set(e, "-device %s: unknown device; known: isa-debug-exit, %s", name ? name : "",
+        return error_set(e, "-device %s: unknown device; known: isa-debug-exit, pc-testdev, %s", name ? name : "",
                          device_option_list());
     for (char *p; (p = property_next(&text));) {
         char *value = property_value(p);

@@ -177,6 +177,8 @@ static bool opt_device(struct options *o, const char *name, const char *arg, str
     size_t n = strcspn(copy, ",");
     if (n == sizeof exit_name - 1 && !strncmp(copy, exit_name, n))
         return debug_exit_parse(o, copy + n + (copy[n] == ','), e);
+    if (!strcmp(arg, "pc-testdev"))
+        return o->machine.testdev = true;
     return device_option_parse(&o->machine, (char *)(uintptr_t)arg, e);
 }
 
@@ -661,7 +663,8 @@ static const struct option_row rows[] = {
     {"monitor", "stdio|unix:PATH|tcp:[HOST]:PORT", opt_monitor, "commands for people (help lists them); none"},
     {"qmp", "unix:PATH,server[,nowait]", opt_qmp, "JSON control as of QEMU's protocol; also stdio, tcp:[HOST]:PORT"},
     {"device", "KIND[,KEY=VALUE]...", opt_device,
-     "isa-debug-exit,iobase=P,iosize=N (exit port: status (2 * value + 1) & 255), or a PCI card: "
+     "isa-debug-exit,iobase=P,iosize=N (exit port: status (2 * value + 1) & 255), pc-testdev (of KVM's unit tests), or "
+     "a PCI card: "
      "virtio-blk-pci,drive=ID; virtio-net-pci,netdev=ID; e1000,netdev=ID; virtio-rng-pci"},
     {"netdev", "user,id=ID[,hostfwd=F][,...]", opt_netdev,
      "a user-mode network; hostfwd=tcp:[ADDR]:PORT-[ADDR]:PORT, net=, host=, dns=, dhcpstart=, restrict=on, tftp=, "

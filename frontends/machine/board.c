@@ -272,6 +272,37 @@ static bool place_debug(struct board *b, struct error *e)
            (!c->firmware || board_place(&log, e));
 }
 
+static bool place_testdev(struct board *b, struct error *e)
+{
+    struct bus *io = b->cfg.ports;
+    struct testdev *d = &b->testdev;
+    static const char name[] = "pc-testdev";
+    const struct placement all[] = {
+        {io, LAYOUT_TESTDEV_WORD_PORT, sizeof d->word, &testdev_word_bus_ops, d, name},
+        {io, LAYOUT_TESTDEV_FLUSH_PORT, 4, &testdev_flush_bus_ops, d, name},
+        {io, LAYOUT_TESTDEV_IRQ_PORT, TESTDEV_LINES, &testdev_irq_bus_ops, d, name},
+        {b->cfg.mmio, LAYOUT_TESTDEV_MEMORY, TESTDEV_MEMORY, &testdev_memory_bus_ops, d, name},
+    };
+    for (size_t k = 0; b->cfg.testdev && k < ARRAY_LEN(all); k++)
+        if (!board_place(&all[k], e))
+            return false;
+    for (unsigned k = 0; b->cfg.testdev && k < sizeof d->bytes; k++) {
+        const struct placement p = {io, LAYOUT_TESTDEV_BYTE_PORT + k, 1, &testdev_byte_bus_ops, &d->bytes[k], name};
+        if (!(b->cfg.debug_console && p.base == LAYOUT_DEBUG_CONSOLE_PORT) && !board_place(&p, e))
+            return false;
+    }
+    return true;
+}
+
+static void init_testdev(struct board *b)
+{
+    struct irq_line line[TESTDEV_LINES];
+    for (unsigned n = 0; n < TESTDEV_LINES; n++)
+        line[n] = n < ISA_IRQ_COUNT ? isa_irq_line(&b->isa, n, ISA_IRQ_SOURCES - 1)
+                                    : (struct irq_line){ioapic_set_pin, &b->ioapic, n};
+    testdev_init(&b->testdev, line);
+}
+
 /* ---- life ---- */
 
 /* Memory sizes in CMOS; and, unless there is firmware to do it, what it would leave behind: virtual wire interrupts,
@@ -319,12 +350,13 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
     b->built = true;
     init_timers_and_serial(b);
     init_system(b);
+    init_testdev(b);
     if (!board_storage_init(b, e))
         return false;
     if (!init_fw_cfg(b))
         return error_set(e, "out of memory");
     if (!init_vga(b, e) || !place_all(b, e) || !place_vga(b, e) || !place_debug(b, e) || !board_storage_place(b, e) ||
-        !init_cards(b, e))
+        !place_testdev(b, e) || !init_cards(b, e))
         return false;
     if (cfg->firmware) {
         if (!board_offer_firmware(b))
@@ -376,6 +408,8 @@ void board_reset(struct board *b)
         pci_device_reset(&b->vga.pci);
     }
     cards_reset(&b->cards);
+    if (b->cfg.testdev)
+        testdev_reset(&b->testdev);
     firmware_state(b, false);
 }
 
@@ -467,6 +501,8 @@ void board_save(const struct board *b, struct snap_writer *w)
     if (b->cfg.vga)
         vga_save(&b->vga, w);
     cards_save(&b->cards, w);
+    if (b->cfg.testdev)
+        testdev_save(&b->testdev, w);
     board_storage_save(b, w);
 }
 
@@ -492,5 +528,7 @@ void board_load(struct board *b, struct snap_reader *r)
     if (b->cfg.vga)
         vga_load(&b->vga, r);
     cards_load(&b->cards, r);
+    if (b->cfg.testdev)
+        testdev_load(&b->testdev, r);
     board_storage_load(b, r);
 }

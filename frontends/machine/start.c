@@ -238,6 +238,7 @@ static bool build_board(struct machine *m, struct error *e)
                                .net_ctx = m->net,
                                .debug_console = m->cfg.debug_console,
                                .debug_exit = m->cfg.debug_exit,
+                               .testdev = m->cfg.testdev,
                                .debug_exit_base = m->cfg.debug_exit_base,
                                .debug_exit_size = m->cfg.debug_exit_size,
                                .ctx = m,

@@ -62,6 +62,7 @@ struct machine_config {
     struct netdev_config netdev[NETDEVS_MAX];
     unsigned netdev_count;
     bool debug_exit, debug_console;
+    bool testdev; /* pc-testdev */
     uint16_t debug_exit_base;
     unsigned debug_exit_size;
     bool no_reboot;

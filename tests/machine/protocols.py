@@ -39,6 +39,14 @@ def test_pvh_kernel_gets_its_command_line_and_modules():
     check((three.status, three.out) == (7, "hello pvh"), f"{three.status} {three.out!r} {three.err[-500:]}")
 
 
+def test_pc_testdev_is_there_when_it_is_asked_for():
+    # Writes 11H to port 0xe0, clears EAX, reads it back, leaves with it.
+    kernel = write_tmp("testdev.elf", elf32(bytes.fromhex("b811000000 e7e0 31c0 e4e0 e6f4 f4 ebfd"), pvh_note))
+    common = ["-kernel", kernel, "-display", "none", *DEBUG_EXIT]
+    check(umbra(*common, "-device", "pc-testdev").status == 0x23, "the dword did not read back")
+    check(umbra(*common).status == 0xff, "there is a device that nobody asked for")
+
+
 def test_damaged_images_are_refused():
     image = elf32(PVH_CODE, pvh_note)
     for cut in (20, 60, 100, 130):
