@@ -132,8 +132,11 @@ static op_fn *bind_jmp(const struct insn *i, unsigned mode)
 
 /* ---- CALL, RET ---- */
 
+/* A stack that cannot take the return address comes before a target that is none (SDM volume 2, CALL). */
 slow_path void call_64_slow(struct vcpu *v, const struct insn *i, uint64_t target, unsigned slot)
 {
+    if (!is_canonical_48(target))
+        lin_probe_write(v, i, v->gpr[REG_RSP] - 8, 8);
     check_canonical(v, i, target);
     stack_push(v, i, insn_next_rip(v, i), 8);
     block_end(v, i, target, slot);

@@ -142,6 +142,20 @@ START_TEST(call_to_a_non_canonical_address_raises_gp_before_the_push)
 }
 END_TEST
 
+START_TEST(call_without_a_stack_faults_there_whatever_the_target)
+{
+    open_long();
+    rig_poke(&rig, RIG_PT + 8 * (RIG_DATA >> 12), RIG_DATA | 5, 8);
+    rig_gate64(&rig, EXC_PF, 0x8e, 1);
+    rig.v->gpr[REG_RAX] = 1ull << 47;
+    rig.v->gpr[REG_RSP] = RIG_DATA + 64;
+    rig_exec(&rig, "\xff\xd0"); /* call rax */
+    rig_expect_fault64(&rig, EXC_PF, 3);
+    ck_assert_uint_eq(rig.v->cr2, RIG_DATA + 56);
+    close_rig();
+}
+END_TEST
+
 START_TEST(ret_to_a_non_canonical_address_raises_gp_and_keeps_rsp)
 {
     open_long();
@@ -555,6 +569,7 @@ static Suite *suite(void)
         push_to_a_missing_page_keeps_rsp,
         push_beyond_the_canonical_range_raises_ss,
         call_to_a_non_canonical_address_raises_gp_before_the_push,
+        call_without_a_stack_faults_there_whatever_the_target,
         ret_to_a_non_canonical_address_raises_gp_and_keeps_rsp,
         misaligned_cmpxchg16b_raises_gp,
         cmov_reads_memory_although_the_condition_is_false,
