@@ -93,8 +93,8 @@ static void run_batch(struct run *r, uint64_t from, unsigned count)
             continue;
         }
         r->engine->run(r->e, &c[k], &ours);
-        if (!oracle_compare(&c[k], &native_results(r->host)[k], &ours, &r->tally) && !r->tally.brief)
-            printf("  case %" PRIu64 " of seed %" PRIu64 "\n\n", from + k, r->seed);
+        if (!oracle_compare(&c[k], &native_results(r->host)[k], &ours, &r->tally))
+            printf("  case %" PRIu64 " of seed %" PRIu64 "\n%s", from + k, r->seed, r->tally.brief ? "" : "\n");
     }
 }
 
