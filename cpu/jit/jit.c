@@ -52,6 +52,7 @@ void jit_destroy(struct jit *j)
         return;
     jit_arena_fini(&j->arena);
     jit_counts_fini(j);
+    free(j->tr);
     free(j);
 }
 
