@@ -268,6 +268,7 @@ static bool opt_accel(struct options *o, const char *name, const char *arg, stru
     snprintf(copy, sizeof copy, "%s", arg);
     const char *engine = strtok_r(copy, ",", &save);
     o->machine.jit = engine && !strcmp(engine, "jit");
+    o->machine.jit_if_it_can = false;
     if (!engine || (!o->machine.jit && strcmp(engine, "interp")))
         return bad_value(name, arg, "interp or jit", e);
     for (const char *p = strtok_r(NULL, ",", &save); p; p = strtok_r(NULL, ",", &save))
@@ -813,6 +814,7 @@ static bool options_check(struct options *o, struct error *e)
 bool options_parse(struct options *o, int argc, char **argv, struct error *e)
 {
     *o = (struct options){0};
+    o->machine.jit = o->machine.jit_if_it_can = true;
     o->machine.ram_bytes = 128ull << 20;
     o->machine.rtc_base = MACHINE_RTC_DEFAULT;
     o->machine.debug_exit_base = 0x501;

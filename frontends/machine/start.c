@@ -173,7 +173,7 @@ static bool build_cpus(struct machine *m, struct error *e)
                              .symbol = m->cfg.jit_symbol,
                              .symbol_ctx = m->cfg.jit_symbol_ctx};
     m->jit = m->cfg.jit ? jit_create(&jit) : NULL;
-    if (m->cfg.jit && !m->jit)
+    if (m->cfg.jit && !m->jit && !m->cfg.jit_if_it_can)
         fprintf(stderr, "umbra: note: -accel jit: not on this host or not in this build; the interpreter runs\n");
     m->cpu = calloc(m->cpu_count, sizeof *m->cpu);
     for (unsigned k = 0; m->cpu && k < m->cpu_count; k++) {

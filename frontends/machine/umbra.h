@@ -78,6 +78,7 @@ struct machine_config {
     bool is_twin;           /* lockstep's: reports and saves nothing */
     bool audit_events;      /* audit what was touched after every MMU event, everything every 1,000 */
     bool jit;               /* compile hot code (-accel jit) */
+    bool jit_if_it_can;     /* no word about it where that cannot be */
     unsigned jit_heat;      /* runs of a block before it is compiled; 0: default */
     FILE *jit_perf_map;     /* where perf finds names for compiled code, or NULL; borrowed */
     void (*jit_symbol)(void *ctx, uint64_t rip, char *buf, size_t size); /* names for it, or NULL */
