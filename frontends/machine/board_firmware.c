@@ -47,8 +47,8 @@ static bool offer_acpi(struct board *b)
                                            .pci_window = b->cfg.low_ram <= LAYOUT_PCI_MMIO_LOW ? LAYOUT_PCI_MMIO_LOW
                                                                                                : LAYOUT_PCI_MMIO,
                                            .com_ports = 1,
-                                           .keyboard = false,
-                                           .vga = false};
+                                           .keyboard = true,
+                                           .vga = b->cfg.vga};
     return acpi_loader_add(&cfg, &b->fw_cfg);
 }
 

@@ -119,4 +119,24 @@ def test_grub_invaders_draws_its_screen():
     check(picture[:2] == (720, 400) and differ <= 9, "%d cells of 900 differ:\n%s" % (differ, "\n".join(png.digest(picture))))
 
 
+def fetched(name, *files):
+    if os.environ.get("UMBRA_SKIP_LINUX") == "1":
+        raise Skip("real systems are not booted under sanitizers")
+    done = subprocess.run([os.path.join(TOP, "scripts", "fetch-guests"), name], stderr=subprocess.PIPE)
+    if done.returncode == 3:
+        raise Skip(done.stderr.decode().strip().splitlines()[-1])
+    return [os.path.join(CACHE, f) for f in files]
+
+
+def test_grub_from_a_cd_answers_what_is_typed_on_the_keyboard():
+    if not os.path.exists("/usr/share/seabios/vgabios-stdvga.bin"):
+        raise Skip("SeaBIOS is not installed (package seabios)")
+    (cd,) = fetched("grub", "grub-cd.iso")
+    text = tmp("grub.txt")
+    script = write_tmp("grub.script", 'waitscreen "GNU GRUB"\nsendkey c\nwaitscreen "grub>"\ntype "ls\\n"\nwaitscreen "(cd,msdos1)"\n'
+                       'screentext "%s"\nquit\n' % text)
+    result = umbra("-m", "128M", "-cdrom", cd, "-accel", "jit", "-serial", "null", "-input-script", script, "-vtimeout", "20")
+    check(result.status == 0 and "grub> ls" in open(text, encoding="utf-8").read(), result.err)
+
+
 harness.main(globals())
