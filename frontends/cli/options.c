@@ -801,6 +801,9 @@ static bool options_check(struct options *o, struct error *e)
         return error_set(e,
                          "-bios %s: firmware finds its own kernel; give either -bios, or -kernel, -initrd and -append",
                          o->machine.bios);
+    if ((o->lockstep || o->fork_at) && drives_write_through(o->machine.drive, o->machine.drive_count))
+        return error_set(e, "%s: two machines would write to one disk: give -snapshot",
+                         o->lockstep ? "-lockstep" : "-fork-at");
     for (unsigned k = 0; k < o->machine.drive_count; k++)
         if (o->machine.drive[k].interface == DRIVE_PFLASH && (o->machine.kernel || o->machine.bios))
             return error_set(e, "-drive if=pflash: firmware in flash goes with neither -kernel nor -bios");

@@ -130,10 +130,25 @@ def test_unknown_values_are_named():
     for option, value in (("-mmu", "magic"), ("-cpu", "z80"), ("-cpu", "base,+nosuch"), ("-d", "nonsense"), ("-accel", "warp"),
                           ("-device", "teapot"), ("-device", "isa-debug-exit,iobase=zz"), ("-serial", "telnet:x"),
                           ("-display", "gtk"), ("-rtc", "base=now"), ("-timeout", "-1"), ("-smp", "0"), ("-trace", "nothing.here"),
-                          ("-icount-limit", "many"), ("-vga", "qxl"), ("-net", "user")):
+                          ("-icount-limit", "many"), ("-vga", "qxl"), ("-net", "user"), ("-drive", "file=x,if=scsi"),
+                          ("-drive", "file=x,media=tape"), ("-drive", "if=ide"), ("-drive", "file=x,format=qcow2"),
+                          ("-drive", "file=x,index=99"), ("-drive", "file=x,shiny=on"), ("-boot", "order=xyz")):
         result = umbra(*kernel, option, value)
         check(result.status == 2, f"{option} {value}: status {result.status}: {result.err}")
         check(option in result.err and len(result.err.strip().splitlines()) == 1, f"{option} {value}: {result.err}")
+
+
+def test_drives_that_cannot_be_used_are_named():
+    kernel = ["-kernel", guest("testos")]
+    image = write_tmp("image", bytes(1024))
+    refused(umbra(*kernel, "-hda", "/nonexistent/image"), "/nonexistent/image")
+    refused(umbra(*kernel, "-hda", write_tmp("qcow2", b"QFI\xfb" + bytes(1020))), "qemu-nbd")
+    refused(umbra(*kernel, "-hda", write_tmp("gz", b"\x1f\x8b\x08" + bytes(1020))), "compressed image")
+    refused(umbra(*kernel, "-hda", image, "-drive", f"file={image},index=0"), "already taken")
+    refused(umbra(*kernel, "-drive", f"file={image},if=pflash"), "pflash")
+    refused(umbra("-drive", f"file={image},if=pflash"), "flash")
+    refused(umbra(*kernel, "-hda", image, "-lockstep", "1000"), "-snapshot")
+    refused(umbra(*kernel, "-drive", f"file={image},id=a", "-drive", f"file={image},id=a"), "'a'")
 
 
 def test_options_without_effect_are_accepted_with_a_note():
