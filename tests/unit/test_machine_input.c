@@ -60,6 +60,7 @@ static void elf_make(uint8_t *out, unsigned n, uint32_t memsz)
     Elf32_Ehdr eh = {.e_machine = EM_386, .e_phoff = 0x100, .e_phentsize = sizeof(Elf32_Phdr), .e_phnum = (uint16_t)n};
     memcpy(eh.e_ident, ELFMAG, SELFMAG);
     eh.e_ident[EI_CLASS] = ELFCLASS32;
+    eh.e_ident[EI_DATA] = ELFDATA2LSB;
     memcpy(out, &eh, sizeof eh);
     memcpy(out + 0x40, header, sizeof header);
     for (unsigned k = 0; k < n; k++) {
