@@ -320,7 +320,7 @@ def test_displays_that_cannot_be_are_refused():
     for args in (["-display", "frob"], ["-display", "vnc=here"], ["-display", "vnc=:100"], ["-display", "curses", "-serial", "stdio"],
                  ["-display", "sdl,gl=on"], ["-display", "sdl", "-vga", "none"], ["-display", "curses"]):
         done = subprocess.run([UMBRA, "-kernel", guest("keys"), *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=WAIT)
+                              stderr=subprocess.PIPE, timeout=WAIT, env={**os.environ, **SANITIZERS})
         check(done.returncode == 2 and b"display" in done.stderr, "%r: %r" % (args, done))
 
 
