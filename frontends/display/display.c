@@ -66,7 +66,7 @@ struct display *display_open(const char *spec, struct machine *m, const struct d
     if (hooks)
         d->hooks = *hooks;
     d->speed.at = display_clock();
-    d->redraw = true;
+    d->redraw = d->speed.changed = true; /* the first title and status line */
     d->screen = b->wants_pixels ? screen_open(m) : NULL;
     if (b->wants_pixels && !d->screen)
         error_set(e, "-display %s: the machine has no display adapter (-vga none)", spec);

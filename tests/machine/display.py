@@ -258,7 +258,9 @@ def test_the_window_shows_text_and_takes_keys_mouse_and_paste():
                     break
                 check(time.time() < end, "the screen is not in the window")
                 time.sleep(0.2)
-            check("Umbra - running" in x.do("getwindowname", window), x.do("getwindowname", window))
+            while "Umbra - running" not in x.do("getwindowname", window):
+                check(time.time() < end, x.do("getwindowname", window))
+                time.sleep(0.1)
             x.do("windowfocus", window)
             time.sleep(0.5)
             x.do("key", "a")
