@@ -86,6 +86,8 @@ static bool own_host_memory(struct machine *m, struct error *e)
     char why[128] = "";
     uint64_t frames =
         (m->cfg.ram_bytes + m->firmware.image.len + (m->cfg.no_vga ? 0 : VGA_VRAM_BYTES)) / PAGE_SIZE + SPARE_FRAMES;
+    if (m->cfg.host_pages > 2) /* address space: small pages that came first must not cost an aligned GiB */
+        frames += FRAMES_GIGANTIC;
     m->pool = frame_pool_create(frames * (1 + m->cfg.max_forks), why, sizeof why);
     if (!m->pool)
         return error_set(e, "no memory for the guest: %s", why);
