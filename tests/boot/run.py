@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Boot tests by manifest: run.py [NAME]...; without names all of them.
+"""Boot tests by manifest: run.py [NAME]...; without names all of them, and a snapshot in the middle of a boot.
 
 A manifest NAME.json has
   says     the sentence that it proves
@@ -110,8 +110,20 @@ def make(name, m):
     return test
 
 
+def snapshot_test():
+    """A CD boot that is saved in its middle and loaded elsewhere goes on to the same end."""
+    state = harness.tmp("state")
+    options = ["-m", "64M", "-cdrom", media.grub_cd(), "-hda", media.ext4_disk(), "-snapshot", "-nographic", "-no-reboot",
+               "-icount-limit", "150000000", "-digest"]
+    script_path = harness.write_tmp("script", f'wait "Booting from DVD"\nsavevm "{state}"\n')
+    straight = harness.umbra(*options, "-accel", "jit", "-input-script", script_path)
+    loaded = harness.umbra(*options, "-accel", "interp", "-loadvm", state)
+    check(straight.status == 8 and loaded.status == 8, f"{straight.status}, {loaded.status}: {loaded.err[-300:]}")
+    check(straight.digest() == loaded.digest(), f"{straight.digest()} and {loaded.digest()}")
+
+
 def main():
-    tests = {}
+    tests = {"test_snapshot": snapshot_test}
     for entry in sorted(os.listdir(HERE)):
         if entry.endswith(".json"):
             m = json.loads(media.read(os.path.join(HERE, entry)))
