@@ -199,10 +199,12 @@ struct tlb_fill {
 void tlb_select_data(struct mmu_vcpu *mv);
 enum tlb_mode tlb_mode_of(const struct paging_regs *r, unsigned access);
 void tlb_install(struct mmu_vcpu *mv, enum tlb_mode mode, const struct tlb_fill *f);
-/* Drops entries made from the dependency `dep` in all sets of all vCPUs. low9: the gva bits 12..20 of the one 4 KiB
- * page that it maps (then only dep[0] of the entries is compared), or -1: unknown, or it maps more. Returns the number
- * of entries dropped. */
-unsigned tlb_drop_dep(struct mmu *mmu, uint64_t dep, int low9);
+/* Drops entries made from the dependency `dep` in all sets of all vCPUs: a scan. Returns the number of entries dropped.
+ */
+unsigned tlb_drop_dep(struct mmu *mmu, uint64_t dep);
+/* The same for the dependency of 4 KiB pages whose gva bits 12..20 are low9 and whose ways are all in `ways`: only
+ * dep[0] of those slots is compared. */
+unsigned tlb_drop_leaf(struct mmu *mmu, uint64_t dep, unsigned low9, uint8_t ways);
 /* Drops all entries whose gpa is in the page range. */
 unsigned tlb_drop_gfns(struct mmu *mmu, gfn_t start, uint64_t pages);
 void tlb_flush_all(struct mmu *mmu);
@@ -220,7 +222,7 @@ unsigned tlb_page_apply(struct mmu *mmu, gva_t gva, gfn_t gfn, enum tlb_action a
 unsigned tlb_gfns_apply(struct mmu *mmu, gfn_t start, uint64_t pages, enum tlb_action action);
 /* Drops entries with any dependency in the 4 KiB page `dep_page` (dep >> 12). */
 unsigned tlb_drop_dep_page(struct mmu *mmu, uint64_t dep_page);
-/* As tlb_drop_dep(-1), for a dependency that maps only [gva, gva + pages * 4096), aligned to its size. */
+/* As tlb_drop_dep, for a dependency that maps only [gva, gva + pages * 4096), aligned to its size. */
 unsigned tlb_drop_dep_range(struct mmu *mmu, uint64_t dep, gva_t gva, uint64_t pages);
 /* Drops what this vCPU has cached for gva's page, in every set. */
 void tlb_vcpu_drop_page(struct mmu_vcpu *mv, gva_t gva);

@@ -323,23 +323,19 @@ void tlb_vcpu_drop_page(struct mmu_vcpu *mv, gva_t gva)
         count_drops(mv->mmu, set_page_apply(mv->mmu, &sets[i], gva & ~PAGE_MASK, 0, true, TLB_DROP));
 }
 
-/* ---- by dependency, leaf: TLB_WAYS slots a table ---- */
+/* ---- by dependency, leaf: a slot a table in each of the ways ---- */
 
-static unsigned set_drop_leaf(struct mmu *mmu, struct tlb_set *set, uint64_t dep, unsigned low9)
+static unsigned set_drop_leaf(struct mmu *mmu, struct tlb_set *set, uint64_t dep, unsigned i)
 {
     unsigned n = 0;
-    for (unsigned mode = 0; mode < TLB_MODES; mode++) {
-        for (unsigned i = low9; i < TLB_SIZE; i += 512)
-            if ((set->data_used[mode] >> (i / DATA_GROUP) & 1) && set->data_meta[mode][i].dep[0] == dep &&
-                data_is_live(&set->data[mode][i], i))
-                n += data_apply(&set->data[mode][i], i, TLB_DROP);
-    }
-    for (unsigned mode = 0; mode < 2; mode++) {
-        for (unsigned i = low9; i < TLB_FETCH_SIZE; i += 512)
-            if ((set->fetch_used[mode] >> (i / FETCH_GROUP) & 1) && set->fetch_meta[mode][i].dep[0] == dep &&
-                fetch_is_live(&set->fetch[mode][i], i))
-                n += fetch_apply(set_vcpu(mmu, set), set, mode, i, TLB_DROP);
-    }
+    for (unsigned mode = 0; mode < TLB_MODES; mode++)
+        if ((set->data_used[mode] >> (i / DATA_GROUP) & 1) && set->data_meta[mode][i].dep[0] == dep &&
+            data_is_live(&set->data[mode][i], i))
+            n += data_apply(&set->data[mode][i], i, TLB_DROP);
+    for (unsigned mode = 0; mode < 2; mode++)
+        if ((set->fetch_used[mode] >> (i / FETCH_GROUP) & 1) && set->fetch_meta[mode][i].dep[0] == dep &&
+            fetch_is_live(&set->fetch[mode][i], i))
+            n += fetch_apply(set_vcpu(mmu, set), set, mode, i, TLB_DROP);
     return n;
 }
 
@@ -443,13 +439,21 @@ unsigned tlb_drop_dep_range(struct mmu *mmu, uint64_t dep, gva_t gva, uint64_t p
     return count_drops(mmu, n);
 }
 
-unsigned tlb_drop_dep(struct mmu *mmu, uint64_t dep, int low9)
+unsigned tlb_drop_dep(struct mmu *mmu, uint64_t dep)
 {
-    if (low9 < 0)
-        return tlb_drop_dep_range(mmu, dep, 0, 0);
+    return tlb_drop_dep_range(mmu, dep, 0, 0);
+}
+
+unsigned tlb_drop_leaf(struct mmu *mmu, uint64_t dep, unsigned low9, uint8_t ways)
+{
     unsigned n = 0;
-    for_each_set(mmu, set) if (filter_has(set, dep >> PAGE_SHIFT)) n +=
-        set_drop_leaf(mmu, set, dep, (unsigned)low9 & 511);
+    for_each_set(mmu, set)
+    {
+        if (!filter_has(set, dep >> PAGE_SHIFT))
+            continue;
+        for (unsigned left = ways; left; left &= left - 1)
+            n += set_drop_leaf(mmu, set, dep, (unsigned)__builtin_ctz(left) * 512 + low9);
+    }
     return count_drops(mmu, n);
 }
 

@@ -13,8 +13,8 @@
  * tag.
  *
  * The index is the gva's bits from 12 up, as many as the table takes: its low 9 bits are the table index of a 4 KiB
- * spte, so that dropping one touches TLB_WAYS slots a table, and code that is compiled finds its slot without a
- * multiplication (hashing the bits above 20 saved 15% of a boot's data misses, and no time).
+ * spte, so that dropping one touches one slot a table for each way that it is reached by, and code that is compiled
+ * finds its slot without a multiplication (hashing the bits above 20 saved 15% of a boot's data misses, and no time).
  *
  * Invariant 7: no entry outlives its spte (or, in -mmu walk, the guest entries it was walked from) or permits more.
  */
@@ -28,6 +28,7 @@
 #define TLB_BITS       12
 #define TLB_SIZE       (1u << TLB_BITS)
 #define TLB_WAYS       (TLB_SIZE / 512)
+#define TLB_ALL_WAYS   ((1u << TLB_WAYS) - 1)
 #define TLB_FETCH_BITS 12
 #define TLB_FETCH_SIZE (1u << TLB_FETCH_BITS)
 #define TLB_SETS       5
@@ -70,6 +71,13 @@ static inline unsigned tlb_index(gva_t gva)
 static inline unsigned tlb_fetch_index(gva_t gva)
 {
     return tlb_hash(gva, TLB_FETCH_BITS);
+}
+
+/* The part of the tables, 512 slots, that gva's entry is in, as a bit of a mask of ways. */
+static inline uint8_t tlb_way_bit(gva_t gva)
+{
+    _Static_assert(TLB_BITS == TLB_FETCH_BITS && TLB_WAYS <= 8, "ways of data and fetch tables are the same, and fit");
+    return (uint8_t)(1u << tlb_index(gva) / 512);
 }
 
 static inline uint64_t tlb_empty_tag(unsigned index)

@@ -17,6 +17,7 @@ struct dep_table {
     uint8_t level;                      /* at which it was walked as an upper table; 0: never */
     bool many_places;                   /* at several levels or gvas: `gva` says nothing */
     gva_t gva;                          /* what its first entry maps, if `level` */
+    uint8_t ways;                       /* of the TLB's tables, in which 4 KiB translations were put */
     uint64_t leaf[TABLE_ENTRIES / 64];  /* entries that 4 KiB translations may have as their leaf */
     uint64_t upper[TABLE_ENTRIES / 64]; /* entries that translations may depend on otherwise, large leaves included */
     unsigned idle, idle_limit;          /* writes since one dropped something */
@@ -194,6 +195,7 @@ static void table_note(struct mmu *mmu, struct tlb_deps *s, unsigned as, gva_t g
     uint64_t bit = 1ull << (entry & 63);
     if (at->level == 1) {
         t->leaf[entry >> 6] |= bit;
+        t->ways |= tlb_way_bit(gva);
     } else {
         table_note_place(t, w->format, at->level, gva);
         t->upper[entry >> 6] |= bit;
@@ -237,18 +239,19 @@ static unsigned drop_leaf(struct mmu *mmu, const struct dep_table *t, unsigned e
 {
     gpa_t gpa = (t->gfn << PAGE_SHIFT) + entry * 8;
     if (t->entry_size == 8)
-        return tlb_drop_dep(mmu, gpa, (int)entry);
-    return tlb_drop_dep(mmu, gpa, (int)(gpa >> 2 & 511)) + tlb_drop_dep(mmu, gpa + 4, (int)((gpa + 4) >> 2 & 511));
+        return tlb_drop_leaf(mmu, gpa, entry, t->ways);
+    return tlb_drop_leaf(mmu, gpa, gpa >> 2 & 511, t->ways) +
+           tlb_drop_leaf(mmu, gpa + 4, (gpa + 4) >> 2 & 511, t->ways);
 }
 
 static unsigned drop_upper(struct mmu *mmu, const struct dep_table *t, unsigned entry)
 {
     gpa_t gpa = (t->gfn << PAGE_SHIFT) + entry * 8;
     if (t->entry_size == 4)
-        return tlb_drop_dep(mmu, gpa, -1) + tlb_drop_dep(mmu, gpa + 4, -1);
+        return tlb_drop_dep(mmu, gpa) + tlb_drop_dep(mmu, gpa + 4);
     if (t->many_places || !t->level ||
         t->level >= 4) /* a top table: its gvas are sign-extended, and all of a set depends on it anyway */
-        return tlb_drop_dep(mmu, gpa, -1);
+        return tlb_drop_dep(mmu, gpa);
     unsigned shift = entry_shift(PAGING_4LEVEL, t->level);
     return tlb_drop_dep_range(mmu, gpa, t->gva + ((gva_t)entry << shift), 1ull << (shift - PAGE_SHIFT));
 }

@@ -372,6 +372,8 @@ static const char *tlb_trouble(const struct shadow *sh, const struct tlb_meta *m
         return "outlives its spte";
     if (!(*p & SPTE_CACHED))
         return "its spte is not marked as cached";
+    if (level == 1 && !(sp->tlb_ways >> index / 512 & 1))
+        return "its shadow page does not know its way";
     uint64_t frame = (uint64_t)(uintptr_t)frame_pool_ptr(sh->pool, spte_pfn(*p));
     if (host_page - frame >= level_pages(level) << PAGE_SHIFT)
         return "holds another frame than its spte";

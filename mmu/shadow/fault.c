@@ -83,6 +83,7 @@ static void fill_tlb(struct mmu_vcpu *mv, gva_t gva, unsigned access, uint64_t *
         .meta.dep[0] = (uintptr_t)sptep,
     };
     *sptep |= SPTE_CACHED | SPTE_ACCESSED;
+    sp_of(shadow_of(mv->mmu), sptep)->tlb_ways |= tlb_way_bit(gva);
     if ((access & ACCESS_WRITE) && (*sptep & SPTE_WRITABLE))
         *sptep |= SPTE_DIRTY;
     tlb_install(mv, tlb_mode_of(r, access), &f);

@@ -166,6 +166,7 @@ static struct sp *sp_new(struct shadow *sh, gfn_t gfn, union sp_role role, const
     sp->generation = sh->valid_generation;
     sp->used = 0;
     sp->write_flood = 0;
+    sp->tlb_ways = 0;
     sp->unsync = false;
     sp->root_count = 0;
     sp->parents.val = 0;

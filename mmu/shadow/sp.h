@@ -60,6 +60,7 @@ struct sp {
     uint16_t used;                     /* sptes that are not empty */
     uint32_t generation;               /* shadow.valid_generation when it was made */
     uint8_t write_flood;               /* tracked writes since the page was last used */
+    uint8_t tlb_ways;                  /* level 1: where in the TLB's tables its entries are (tlb_way_bit) */
     bool live, touched;
     bool unsync;                       /* its table is not tracked for it; see unsync.c */
     uint32_t unsync_prev, unsync_next; /* index */

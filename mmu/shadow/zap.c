@@ -37,8 +37,11 @@ void spte_drop_cached(struct shadow *sh, uint64_t *sptep)
         sh->flush_pending = true;
         return;
     }
-    int low9 = sp_of(sh, sptep)->role.level == 1 ? (int)sp_index_of(sh, sptep) : -1;
-    tlb_drop_dep(sh->mmu, (uintptr_t)sptep, low9);
+    const struct sp *sp = sp_of(sh, sptep);
+    if (sp->role.level == 1)
+        tlb_drop_leaf(sh->mmu, (uintptr_t)sptep, sp_index_of(sh, sptep), sp->tlb_ways);
+    else
+        tlb_drop_dep(sh->mmu, (uintptr_t)sptep);
 }
 
 gfn_t spte_gfn(const struct shadow *sh, const uint64_t *sptep)

@@ -92,12 +92,12 @@ START_TEST(drop_by_leaf_dependency_takes_all_its_entries_and_no_other)
     ck_assert_uint_ge(live, 4);
     ck_assert_uint_le(live, TLB_WAYS);
     uint64_t epoch = rig.v->fetch_epoch;
-    ck_assert_uint_ge(tlb_drop_dep(rig.mmu, 0xabc038, 7), live);
+    ck_assert_uint_ge(tlb_drop_leaf(rig.mmu, 0xabc038, 7, TLB_ALL_WAYS), live);
     for (unsigned i = 0; i < 64; i++)
         ck_assert(!is_cached(0x7000ull + ((gva_t)i << 21)));
     ck_assert(is_cached(0x8000));
     ck_assert_uint_gt(rig.v->fetch_epoch, epoch);
-    ck_assert_uint_eq(tlb_drop_dep(rig.mmu, 0xabc038, 7), 0);
+    ck_assert_uint_eq(tlb_drop_leaf(rig.mmu, 0xabc038, 7, TLB_ALL_WAYS), 0);
 }
 END_TEST
 
@@ -113,7 +113,7 @@ START_TEST(drop_by_upper_dependency_finds_it_anywhere)
     f.meta.dep[3] = 0x4010;
     f.gva = 0x5678000;
     tlb_install(rig.v, TLB_SUPER, &f);
-    ck_assert_uint_eq(tlb_drop_dep(rig.mmu, 0x4008, -1), 2);
+    ck_assert_uint_eq(tlb_drop_dep(rig.mmu, 0x4008), 2);
     ck_assert_uint_eq(tlb_drop_dep_range(rig.mmu, 0x3008, 0x5600000, 512), 1);
     ck_assert(!is_cached(0x5678000));
 }
@@ -272,7 +272,7 @@ START_TEST(vcpus_have_their_own_sets_and_drops_reach_all)
                          .read = true,
                          .meta = {.dep = {0x111000, ~0ull, ~0ull, ~0ull, ~0ull}}};
     tlb_install(other, TLB_SUPER, &f);
-    ck_assert_uint_eq(tlb_drop_dep(rig.mmu, 0x111000, 1), 3);
+    ck_assert_uint_eq(tlb_drop_leaf(rig.mmu, 0x111000, 1, tlb_way_bit(0x1000)), 3);
     ck_assert_ptr_null(tlb_lookup_read(other, 0x1000, 1));
     ck_assert_ptr_null(mmu_vcpu_get(rig.mmu, 2));
 }
