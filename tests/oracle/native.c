@@ -37,10 +37,10 @@ struct control {
     _Alignas(64) uint8_t own[832]; /* 192: the C side's x87 and SSE state */
     _Alignas(64) uint8_t in[832];  /* 1024 */
     _Alignas(64) uint8_t out[832]; /* 1856 */
-    uint8_t stub[2][32];           /* 2688, 2720: where cases go when they are through */
+    uint8_t ends[2][32];           /* 2688, 2720: where cases go when they are through */
 };
 _Static_assert(offsetof(struct control, own) == 192 && offsetof(struct control, in) == 1024 &&
-                   offsetof(struct control, out) == 1856 && offsetof(struct control, stub) == 2688,
+                   offsetof(struct control, out) == 1856 && offsetof(struct control, ends) == 2688,
                "the assembly's offsets");
 
 void oracle_enter(void);
@@ -132,12 +132,12 @@ static uint8_t *data(void)
 }
 
 /* jmp *[leave], behind a store of which exit it is that leaves flags and registers alone. */
-static void put_stub(struct control *ctl, unsigned exit)
+static void put_end(struct control *ctl, unsigned exit)
 {
     const uint32_t exit_at = CONTROL_PAGE + (uint32_t)offsetof(struct control, exit);
     const uint32_t leave_at = CONTROL_PAGE + (uint32_t)offsetof(struct control, leave);
     const uint32_t value = exit;
-    uint8_t *p = ctl->stub[exit];
+    uint8_t *p = ctl->ends[exit];
     static const uint8_t store[] = {0x48, 0xc7, 0x04, 0x25}, jump[] = {0xff, 0x24, 0x25};
     memcpy(p, store, 4);
     memcpy(p + 4, &exit_at, 4);
@@ -146,11 +146,11 @@ static void put_stub(struct control *ctl, unsigned exit)
     memcpy(p + 15, &leave_at, 4);
 }
 
-/* A jump to a stub, in the case's mode. */
+/* A jump to an end, in the case's mode. */
 static void put_exit(const struct native *n, uint32_t at, unsigned exit, bool code32)
 {
     uint8_t *p = n->code + (at - CODE_PAGE);
-    uint64_t to = (uintptr_t)n->ctl->stub[exit];
+    uint64_t to = (uintptr_t)n->ctl->ends[exit];
     if (code32) {
         const uint16_t sel = 0x33;
         p[0] = 0xea;
@@ -180,8 +180,8 @@ struct native *native_create(unsigned batch, bool has_avx)
     n->ctl->leave = (uintptr_t)oracle_leave;
     n->ctl->far_offset = CODE_AT;
     n->ctl->far_selector = 0x23;
-    put_stub(n->ctl, EXIT_FALL);
-    put_stub(n->ctl, EXIT_TAKEN);
+    put_end(n->ctl, EXIT_FALL);
+    put_end(n->ctl, EXIT_TAKEN);
     oracle_fill_background(n->background, DATA_SIZE + 4096);
     return n;
 }
