@@ -1,8 +1,12 @@
 /*
  * Floating-point operations that SSE and AVX share: F(mnemonic, host instruction, bytes of the source in memory, what
- * can be out of range). FLOAT_PACKED   lanes of one size; a YMM register does the same in each half FLOAT_RESIZE
- * conversions between lanes of 32 and of 64 bits FLOAT_SCALAR   the lowest lane; the others are those of the first
- * source RCP and RSQRT are approximations, exact to 12 bits in a way of the host's own; they raise nothing and look at
+ * can be out of range).
+ *
+ *   FLOAT_PACKED   lanes of one size; a YMM register does the same in each half
+ *   FLOAT_RESIZE   conversions between lanes of 32 and of 64 bits
+ *   FLOAT_SCALAR   the lowest lane; the others are those of the first source
+ *
+ * RCP and RSQRT are approximations, exact to 12 bits in a way of the host's own; they raise nothing and look at
  * nothing.
  */
 #ifndef CPU_INTERP_SSE_FLOAT_OPS_H

@@ -7,6 +7,22 @@
 #include <check.h>
 #include <stdlib.h>
 
+/* A suite of one case, whose tests run between setup and teardown (NULL: none), each for at most `seconds` (0: what
+ * CHECK_MAIN sets). The names are static strings. */
+static inline Suite *suite_of_case(const char *suite_name, const char *case_name, const TTest *const *tests, size_t n,
+                                   SFun setup, SFun teardown, unsigned seconds)
+{
+    Suite *s = suite_create(suite_name);
+    TCase *t = tcase_create(case_name);
+    if (seconds)
+        tcase_set_timeout(t, seconds);
+    tcase_add_checked_fixture(t, setup, teardown);
+    for (size_t i = 0; i < n; i++)
+        tcase_add_test(t, tests[i]);
+    suite_add_tcase(s, t);
+    return s;
+}
+
 #define CHECK_MAIN(make_suite)                                                                                         \
     int main(void)                                                                                                     \
     {                                                                                                                  \

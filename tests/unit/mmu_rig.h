@@ -141,6 +141,29 @@ static inline enum xlate_result rig_translate(struct rig *r, gva_t gva, unsigned
 }
 
 /* Expects the access to be permitted and to reach gpa. */
+/* Reads or writes 8 bytes as a CPU does: by the TLB, else by a translation to the gpa that it must have. */
+static inline uint64_t rig_access8(struct rig *r, gva_t gva, gpa_t gpa, bool write, uint64_t value)
+{
+    struct xlate x = {.gpa = gpa};
+    void *host = write ? tlb_lookup_write(r->v, gva, 8) : tlb_lookup_read(r->v, gva, 8);
+    if (!host) {
+        ck_assert_int_eq(rig_translate(r, gva, write ? ACCESS_WRITE : ACCESS_READ, &x), XLATE_OK);
+        ck_assert_uint_eq(x.gpa, gpa);
+        host = x.host;
+    }
+    if (!host)
+        mem_access(r->mem, 0, x.gpa, &value, 8, MEM_GUEST, write, 0);
+    else
+        memcpy(write ? host : &value, write ? &value : host, 8);
+    return value;
+}
+
+/* Every invariant of the audit holds. */
+static inline void rig_expect_sound(struct rig *r)
+{
+    ck_assert_msg(rig_audit(r, true) == 0, "%s", r->report);
+}
+
 static inline void rig_expect(struct rig *r, gva_t gva, unsigned access, gpa_t gpa)
 {
     struct xlate x;

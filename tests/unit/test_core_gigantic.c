@@ -321,14 +321,7 @@ static Suite *suite(void)
         reclaim_takes_it_apart_as_far_as_it_must,
         a_mirror_of_it_has_small_pages_and_follows,
     };
-    Suite *s = suite_create("core/host/huge: gigantic pages");
-    TCase *t = tcase_create("gigantic");
-    tcase_set_timeout(t, 300);
-    tcase_add_checked_fixture(t, setup, teardown);
-    for (size_t i = 0; i < ARRAY_LEN(tests); i++)
-        tcase_add_test(t, tests[i]);
-    suite_add_tcase(s, t);
-    return s;
+    return suite_of_case("core/host/huge: gigantic pages", "gigantic", tests, ARRAY_LEN(tests), setup, teardown, 300);
 }
 
 CHECK_MAIN(suite)

@@ -305,14 +305,7 @@ static Suite *suite(void)
         only_anonymous_pages_of_an_mm_with_a_source_are_awaited,
         threads_that_touch_and_a_party_that_brings_agree,
     };
-    Suite *s = suite_create("core/host/postcopy");
-    TCase *t = tcase_create("postcopy");
-    tcase_set_timeout(t, 120);
-    tcase_add_checked_fixture(t, setup, teardown);
-    for (size_t i = 0; i < ARRAY_LEN(tests); i++)
-        tcase_add_test(t, tests[i]);
-    suite_add_tcase(s, t);
-    return s;
+    return suite_of_case("core/host/postcopy", "postcopy", tests, ARRAY_LEN(tests), setup, teardown, 120);
 }
 
 CHECK_MAIN(suite)

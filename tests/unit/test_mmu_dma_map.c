@@ -317,14 +317,7 @@ static Suite *suite(void)
         frame_that_is_taken_back_while_it_is_got_is_not_used,
         ring_keeps_every_write_whatever_another_thread_does_to_the_host,
     };
-    Suite *s = suite_create("mmu: DMA maps");
-    TCase *t = tcase_create("maps");
-    tcase_set_timeout(t, 120);
-    tcase_add_checked_fixture(t, setup, teardown);
-    for (size_t i = 0; i < ARRAY_LEN(tests); i++)
-        tcase_add_test(t, tests[i]);
-    suite_add_tcase(s, t);
-    return s;
+    return suite_of_case("mmu: DMA maps", "maps", tests, ARRAY_LEN(tests), setup, teardown, 120);
 }
 
 CHECK_MAIN(suite)

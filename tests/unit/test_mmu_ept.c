@@ -719,13 +719,7 @@ static Suite *suite(void)
         no_ept_entry_is_write_protected_for_a_guest_table,
         printed_walk_shows_the_second_stage,
     };
-    Suite *s = suite_create("mmu: ept engine");
-    TCase *t = tcase_create("ept");
-    tcase_add_checked_fixture(t, setup, teardown);
-    for (size_t i = 0; i < ARRAY_LEN(tests); i++)
-        tcase_add_test(t, tests[i]);
-    suite_add_tcase(s, t);
-    return s;
+    return suite_of_case("mmu: ept engine", "ept", tests, ARRAY_LEN(tests), setup, teardown, 0);
 }
 
 CHECK_MAIN(suite)

@@ -277,13 +277,7 @@ static Suite *suite(void)
         table_that_nothing_links_to_is_invariant_8,
         bad_eptp_is_invariant_8,
     };
-    Suite *s = suite_create("mmu: ept audit");
-    TCase *t = tcase_create("audit");
-    tcase_add_checked_fixture(t, setup, NULL);
-    for (size_t i = 0; i < ARRAY_LEN(tests); i++)
-        tcase_add_test(t, tests[i]);
-    suite_add_tcase(s, t);
-    return s;
+    return suite_of_case("mmu: ept audit", "audit", tests, ARRAY_LEN(tests), setup, NULL, 0);
 }
 
 CHECK_MAIN(suite)

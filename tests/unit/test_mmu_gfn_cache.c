@@ -558,14 +558,7 @@ static Suite *suite(void)
         no_write_is_lost_whatever_the_host_does_meanwhile,
 #endif
     };
-    Suite *s = suite_create("mmu: gfn-to-pfn caches");
-    TCase *t = tcase_create("caches");
-    tcase_set_timeout(t, 120);
-    tcase_add_checked_fixture(t, setup, teardown);
-    for (size_t i = 0; i < ARRAY_LEN(tests); i++)
-        tcase_add_test(t, tests[i]);
-    suite_add_tcase(s, t);
-    return s;
+    return suite_of_case("mmu: gfn-to-pfn caches", "caches", tests, ARRAY_LEN(tests), setup, teardown, 120);
 }
 
 CHECK_MAIN(suite)
