@@ -139,9 +139,16 @@ void channel_drop(struct channel *ch)
     if (ch->fd >= 0)
         close(ch->fd);
     ch->fd = -1;
-    ch->in.len = ch->out.len = ch->scanned = 0;
+    ch->in.len = ch->out.len = ch->begin = ch->scanned = 0;
     ch->depth = 0;
     ch->in_string = ch->escaped = ch->negotiated = ch->closing = false;
+}
+
+void channel_forget(struct channel *ch)
+{
+    bytes_skip(&ch->in, ch->begin);
+    ch->scanned -= ch->begin < ch->scanned ? ch->begin : ch->scanned;
+    ch->begin = 0;
 }
 
 void channel_close(struct channel *ch)

@@ -120,7 +120,7 @@ void control_typed(struct control *c, const void *bytes, size_t len)
         if (!ch->is_stdio)
             continue;
         if (ch->in.len + len > INPUT_MAX || !bytes_add(&ch->in, bytes, len))
-            ch->in.len = ch->scanned = 0;
+            ch->in.len = ch->begin = ch->scanned = 0;
     }
 }
 

@@ -25,6 +25,7 @@ struct channel {
     int listener, fd;     /* -1: none */
     char *path;           /* of a unix socket, removed at the end */
     struct bytes in, out;
+    size_t begin;   /* of `in`: what is before it was served; taken off once, not message by message */
     size_t scanned; /* QMP: of `in`, what the search for a message's end has seen */
     unsigned depth;
     bool in_string, escaped;
@@ -54,6 +55,8 @@ void channel_drop(struct channel *ch);
 /* False: out of memory. */
 bool bytes_add(struct bytes *b, const void *data, size_t len);
 void bytes_skip(struct bytes *b, size_t len);
+/* Takes off what was served. */
+void channel_forget(struct channel *ch);
 
 /* ---- control.c ---- */
 

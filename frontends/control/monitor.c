@@ -226,13 +226,15 @@ void monitor_serve(struct channel *ch)
 {
     const struct inspect_out out = {send_line, ch};
     char *end;
-    while (channel_is_connected(ch) && ch->in.len && (end = memchr(ch->in.data, '\n', ch->in.len))) {
-        size_t len = (size_t)(end - ch->in.data);
-        char *line = strndup(ch->in.data, len);
-        bytes_skip(&ch->in, len + 1);
+    while (channel_is_connected(ch) && ch->begin < ch->in.len &&
+           (end = memchr(ch->in.data + ch->begin, '\n', ch->in.len - ch->begin))) {
+        size_t len = (size_t)(end - ch->in.data) - ch->begin;
+        char *line = strndup(ch->in.data + ch->begin, len);
+        ch->begin += len + 1;
         if (line)
             monitor_command(ch->control, line, &out);
         free(line);
         channel_send(ch, PROMPT, strlen(PROMPT));
     }
+    channel_forget(ch);
 }

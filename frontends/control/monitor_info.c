@@ -62,6 +62,11 @@ static void info_pci(struct control *c, int argc, char **argv, const struct insp
 }
 
 /* Without an address: roots and counters. */
+static void info_block(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    machine_print_drives(c->m, out);
+}
+
 static void info_mmu(struct control *c, int argc, char **argv, const struct inspect_out *out)
 {
     uint64_t gva;
@@ -91,6 +96,7 @@ static const struct {
     {"cpus", "processors, and where they are", info_cpus},
     {"mtree", "memory slots; ports and devices' memory", info_mtree},
     {"pci", "functions of the PCI bus with their BARs", info_pci},
+    {"block", "drives and their images", info_block},
     {"mmu", "roots and counters; with an ADDRESS: its walks", info_mmu},
     {"stats", "counters that begin with a PREFIX, or all", info_stats},
 };

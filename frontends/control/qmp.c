@@ -121,12 +121,13 @@ static void dispatch(struct channel *ch, json_t *message)
 
 /* ---- messages ---- */
 
-static void parse_and_run(struct channel *ch, size_t len)
+/* From ch->begin to what was scanned. */
+static void parse_and_run(struct channel *ch)
 {
     json_error_t bad;
-    json_t *message = json_loadb(ch->in.data, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &bad);
-    bytes_skip(&ch->in, len);
-    ch->scanned = 0;
+    json_t *message =
+        json_loadb(ch->in.data + ch->begin, ch->scanned - ch->begin, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &bad);
+    ch->begin = ch->scanned;
     if (message)
         dispatch(ch, message);
     else
@@ -152,26 +153,22 @@ static bool scan(struct channel *ch, char b)
     return ch->depth > DEPTH_MAX || (!ch->depth && b == '\n');
 }
 
-static bool is_blank(const char *p, size_t len)
+static bool is_blank(char b)
 {
-    for (size_t k = 0; k < len; k++)
-        if (!strchr(" \t\r\n", p[k]) || !p[k])
-            return false;
-    return true;
+    return b == ' ' || b == '\t' || b == '\r' || b == '\n';
 }
 
 void qmp_serve(struct channel *ch)
 {
     while (channel_is_connected(ch) && ch->scanned < ch->in.len) {
-        if (!scan(ch, ch->in.data[ch->scanned++]))
-            continue;
-        ch->depth = 0;
-        ch->in_string = ch->escaped = false;
-        if (is_blank(ch->in.data, ch->scanned)) {
-            bytes_skip(&ch->in, ch->scanned);
-            ch->scanned = 0;
-        } else {
-            parse_and_run(ch, ch->scanned);
+        char b = ch->in.data[ch->scanned++];
+        if (ch->begin + 1 == ch->scanned && is_blank(b)) {
+            ch->begin++;
+        } else if (scan(ch, b)) {
+            ch->depth = 0;
+            ch->in_string = ch->escaped = false;
+            parse_and_run(ch);
         }
     }
+    channel_forget(ch);
 }

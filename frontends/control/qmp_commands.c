@@ -238,13 +238,14 @@ static void add_function(void *ctx, const struct inspect_pci *f)
 {
     json_t *regions = json_array();
     for (unsigned k = 0; k < f->bars; k++)
-        json_array_append_new(regions, json_pack("{sissssIsI}", "bar", (int)f->bar[k].index, "type",
+        json_array_append_new(regions, json_pack("{sisssIsI}", "bar", (int)f->bar[k].index, "type",
                                                  f->bar[k].io ? "io" : "memory", "address",
                                                  (json_int_t)f->bar[k].address, "size", (json_int_t)f->bar[k].size));
-    json_array_append_new(ctx,
-                          json_pack("{sisisiss{si}s{sisi}so}", "bus", 0, "slot", (int)f->slot, "function",
-                                    (int)f->function, "qdev_id", "", "class_info", "class", (int)(f->class_code >> 8),
-                                    "id", "vendor", (int)f->vendor, "device", (int)f->device, "regions", regions));
+    json_array_append_new(ctx, json_pack("{sisisisss{siss}s{sisi}sisiso}", "bus", 0, "slot", (int)f->slot, "function",
+                                         (int)f->function, "qdev_id", "", "class_info", "class",
+                                         (int)(f->class_code >> 8), "desc", f->name, "id", "vendor", (int)f->vendor,
+                                         "device", (int)f->device, "irq_pin", (int)f->interrupt_pin, "irq",
+                                         (int)f->interrupt_line, "regions", regions));
 }
 
 static json_t *qmp_query_pci(struct control *c, json_t *arguments, struct qmp_error *e)
@@ -252,6 +253,39 @@ static json_t *qmp_query_pci(struct control *c, json_t *arguments, struct qmp_er
     json_t *devices = json_array();
     machine_each_pci(c->m, add_function, devices);
     return json_pack("[{siso}]", "bus", 0, "devices", devices);
+}
+
+/* A file's name is bytes, JSON's text is Unicode: what is not UTF-8 shows as question marks. */
+static json_t *name_text(const char *name)
+{
+    json_t *text = json_string(name);
+    char *plain = text ? NULL : strdup(name);
+    for (char *p = plain; p && *p; p++)
+        if (*p & 0x80)
+            *p = '?';
+    if (plain)
+        text = json_string(plain);
+    free(plain);
+    return text;
+}
+
+static void add_drive(void *ctx, const struct inspect_drive *d)
+{
+    json_t *drive = json_pack("{sosssbsb}", "device", name_text(d->name), "type", "unknown", "removable", d->removable,
+                              "locked", 0);
+    if (drive && d->file)
+        json_object_set_new(drive, "inserted",
+                            json_pack("{sosbsss{sosssI}}", "file", name_text(d->file), "ro", d->read_only, "drv", "raw",
+                                      "image", "filename", name_text(d->file), "format", "raw", "virtual-size",
+                                      (json_int_t)d->size));
+    json_array_append_new(ctx, drive);
+}
+
+static json_t *qmp_query_block(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    json_t *drives = json_array();
+    machine_each_drive(c->m, add_drive, drives);
+    return drives;
 }
 
 static json_t *qmp_query_commands(struct control *c, json_t *arguments, struct qmp_error *e);
@@ -267,6 +301,7 @@ static const struct {
     {"query-kvm", qmp_query_kvm},
     {"query-cpus-fast", qmp_query_cpus},
     {"query-pci", qmp_query_pci},
+    {"query-block", qmp_query_block},
     {"stop", qmp_stop},
     {"cont", qmp_cont},
     {"quit", qmp_quit},

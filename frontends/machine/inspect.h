@@ -103,6 +103,16 @@ struct inspect_pci {
 };
 void machine_each_pci(const struct machine *m, void (*fn)(void *ctx, const struct inspect_pci *f), void *ctx);
 void machine_print_pci(const struct machine *m, const struct inspect_out *out);
+/* A drive, named as its users know it: its id, or "ide0-hd1", "ide1-cd0", "floppy0", "virtio0", "pflash1". */
+struct inspect_drive {
+    char name[64];
+    const char *file;      /* NULL: no medium */
+    const char *interface; /* "ide" and so on */
+    bool is_cdrom, removable, read_only, snapshot;
+    uint64_t size; /* bytes */
+};
+void machine_each_drive(const struct machine *m, void (*fn)(void *ctx, const struct inspect_drive *d), void *ctx);
+void machine_print_drives(const struct machine *m, const struct inspect_out *out);
 
 /* ---- the host under the machine (inspect_host.c) ---- */
 

@@ -1,8 +1,9 @@
-/* Looking at buses and PCI functions. */
+/* Looking at buses, PCI functions and drives. */
 #include "frontends/machine/inspect.h"
 #include "frontends/machine/machine.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 static void print_bus(const struct bus *b, const char *what, int digits, const struct inspect_out *out)
 {
@@ -72,4 +73,49 @@ static void print_function(void *ctx, const struct inspect_pci *f)
 void machine_print_pci(const struct machine *m, const struct inspect_out *out)
 {
     machine_each_pci(m, print_function, (void *)(uintptr_t)out);
+}
+
+/* ---- drives ---- */
+
+static void name_drive(const struct drive_config *c, char *name, size_t size)
+{
+    const char *kind = drive_interface_name(c->interface);
+    if (c->id)
+        snprintf(name, size, "%s", c->id);
+    else if (c->interface == DRIVE_IDE)
+        snprintf(name, size, "ide%u-%s%u", c->index / 2, c->is_cdrom ? "cd" : "hd", c->index % 2);
+    else
+        snprintf(name, size, "%s%u", kind, c->index);
+}
+
+void machine_each_drive(const struct machine *m, void (*fn)(void *ctx, const struct inspect_drive *d), void *ctx)
+{
+    for (unsigned k = 0; k < m->drives.count; k++) {
+        const struct drive *d = &m->drives.drive[k];
+        struct inspect_drive out = {.interface = drive_interface_name(d->cfg.interface),
+                                    .is_cdrom = d->cfg.is_cdrom,
+                                    .removable = d->cfg.is_cdrom || d->cfg.interface == DRIVE_FLOPPY};
+        name_drive(&d->cfg, out.name, sizeof out.name);
+        if (d->block) {
+            out.file = d->cfg.file;
+            out.read_only = d->block->read_only;
+            out.snapshot = d->cfg.snapshot;
+            out.size = d->block->size;
+        }
+        fn(ctx, &out);
+    }
+}
+
+static void print_drive(void *ctx, const struct inspect_drive *d)
+{
+    if (d->file)
+        inspect_say(ctx, "%s: %s (%s%s%s), %" PRIu64 " bytes", d->name, d->file, d->interface,
+                    d->read_only ? ", read-only" : "", d->snapshot ? ", snapshot" : "", d->size);
+    else
+        inspect_say(ctx, "%s: no medium", d->name);
+}
+
+void machine_print_drives(const struct machine *m, const struct inspect_out *out)
+{
+    machine_each_drive(m, print_drive, (void *)(uintptr_t)out);
 }

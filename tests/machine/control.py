@@ -3,6 +3,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 
 import harness
@@ -166,6 +167,134 @@ def test_hostile_input_is_answered_or_dropped_and_never_more():
         check(m.process.poll() is None, "it died")
         check(Qmp(m.path, m.process).run("quit") == {"return": {}}, "quit")
         check(m.end()[0] == 0, "status")
+
+
+def test_what_json_allows_is_taken_and_ids_come_back():
+    with Machine("-qmp", "unix:SOCK,server,nowait") as m:
+        q = Qmp(m.path, m.process)
+        for ident in (0, -1, 1.5, True, None, "", "\u0001\u001f\u00e9\U0001f600\"\\", [], {}, {"a": [{"b": [None, [[]]]}]}, 2 ** 62):
+            q.send(json.dumps({"id": ident, "execute": "query-name"}).encode())
+            check(q.answer() == {"return": {}, "id": ident}, "id %r" % (ident,))
+            q.send(json.dumps({"id": ident, "execute": "nothing"}, ensure_ascii=False).encode())
+            got = q.answer()
+            check(got["id"] == ident and got["error"]["class"] == "CommandNotFound", "id %r in an error: %r" % (ident, got))
+        q.send(b'{"\\u0065xecute":"query-\\u006eame"}')
+        check(q.answer() == {"return": {}}, "escapes in names")
+        q.send(b'{"execute":"human-monitor-command","arguments":{"command-line":"\\u00e9\\ud83d\\ude00 }]{[\\" \\\\"}}')
+        check("\u00e9\U0001f600" in q.answer()["return"], "a command with other letters")
+        for bad in (b'{"execute":"query-name",}', b'{"execute":"a\tb"}', b'{"execute":"\\ud800"}', b'{"execute":"\\u0000"}', b'{"execute":"\xff"}',
+                    b"{'execute':'query-name'}", b'{"execute":"query-name","execute":"stop"}', b'{"execute":"query-name","id":1e999}'):
+            q.send(bad)
+            check(q.answer()["error"]["class"] == "GenericError", "%r" % bad)
+            check(q.run("query-name") == {"return": {}}, "after %r" % bad)
+        q.send(b'{"exec-oob":"query-name","id":7}')
+        got = q.answer()
+        check(got["error"]["class"] == "GenericError" and got["id"] == 7, "out of band without that capability: %r" % got)
+        q.send(b'{"execute":"query-name","id":8}' * 1000)
+        for _ in range(1000):
+            check(q.answer() == {"return": {}, "id": 8}, "a thousand at once")
+        blanks = time.time()
+        q.send(b"\n" * 400000 + b'{"execute":"query-name","id":9}')
+        check(q.answer()["id"] == 9, "after many blanks")
+        check(time.time() - blanks < WAIT / 2, "blanks take long")
+        long = "x" * 900000
+        q.send(json.dumps({"execute": "query-name", "id": long}).encode())
+        check(q.answer() == {"return": {}, "id": long}, "900 KB")
+        q.sock.close()
+        q = Qmp(m.path, m.process, negotiate=False)
+        q.send(b'{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}')
+        check(q.answer()["error"]["class"] == "GenericError", "a capability that was not offered")
+        check(q.run("query-name")["error"]["class"] == "CommandNotFound", "not negotiated yet")
+        check(q.run("qmp_capabilities", enable=[]) == {"return": {}}, "negotiation")
+
+
+def test_devices_and_drives_are_listed():
+    image = harness.write_tmp("disk\u00e4.img", bytes(1 << 20))
+    with Machine("-qmp", "unix:SOCK,server,nowait", "-drive", "file=%s,format=raw,snapshot=on" % image, "-drive", "if=floppy,index=1,id=fd",
+                 "-device", "virtio-rng-pci") as m:
+        q = Qmp(m.path, m.process)
+        (bus,) = q.run("query-pci")["return"]
+        functions = {(d["slot"], d["function"]): d for d in bus["devices"]}
+        host, display, rng = functions[0, 0], functions[2, 0], functions[3, 0]
+        check(host["id"] == {"vendor": 0x8086, "device": 0x1237} and host["class_info"]["class"] == 0x600 and host["regions"] == [], "%r" % host)
+        check(display["class_info"]["class"] == 0x300 and display["irq_pin"] == 0, "%r" % display)
+        memory = display["regions"][0]
+        check(memory["type"] == "memory" and memory["size"] == 16 << 20 and memory["address"] % memory["size"] == 0, "%r" % memory)
+        check(rng["id"] == {"vendor": 0x1af4, "device": 0x1005} and rng["irq_pin"] == 1, "%r" % rng)
+        drives = {d["device"]: d for d in q.run("query-block")["return"]}
+        check(drives["ide0-hd0"]["inserted"]["file"] == image and drives["ide0-hd0"]["inserted"]["image"]["virtual-size"] == 1 << 20, "%r" % drives)
+        check("inserted" not in drives["fd"] and drives["fd"]["removable"], "%r" % drives)
+        text = q.run("human-monitor-command", command_line="info block")["return"]
+        check("ide0-hd0: %s (ide, snapshot), 1048576 bytes" % image in text and "fd: no medium" in text, text)
+
+
+def test_a_drive_whose_name_is_no_text_is_listed():
+    image = os.fsencode(tmp("disk")) + b"\xff.img"
+    with open(image, "wb") as f:
+        f.write(bytes(1 << 20))
+    with Machine("-qmp", "unix:SOCK,server,nowait", "-cdrom", os.fsdecode(image)) as m:
+        q = Qmp(m.path, m.process)
+        (drive,) = q.run("query-block")["return"]
+        check(drive["inserted"]["file"].endswith("disk?.img"), "%r" % drive)
+        check("error" in q.run("human-monitor-command", command_line="info block"), "bytes that are no text")
+        check(q.run("query-name") == {"return": {}}, "it goes on")
+
+
+def test_a_client_that_others_wrote():
+    """Ganeti's, from Debian's package. What is not Execute() makes a connection of its own."""
+    for package in ("ganeti-3.0", "python3-openssl"):
+        harness.fetched("qmp-client", os.path.join("unpacked", package))
+    base = os.path.join(harness.CACHE, "unpacked")
+    path = [os.path.join(base, "ganeti-3.0", "usr", "share", "ganeti", "3.0")]
+    path += [os.path.join(base, p, "usr", "lib", "python3", "dist-packages") for p in
+             ("python3-openssl", "python3-cryptography", "python3-cffi-backend", "python3-simplejson", "python3-bitarray", "python3-psutil")]
+    client = """
+import sys
+from ganeti import errors
+from ganeti.hypervisor.hv_kvm.monitor import QmpConnection, QmpCommandNotSupported
+q = QmpConnection(sys.argv[1])
+with q:
+    assert q.package.startswith("umbra "), q.package
+    assert {"stop", "cont", "query-pci", "query-block"} <= q.supported_commands
+    assert q.Execute("query-status")["status"] == "running"
+q.StopGuestEmulation()
+with q:
+    assert q.Execute("query-status")["status"] == "paused"
+    try:
+        q.Execute("screendump", {"filename": "/nonexistent/x"})
+    except errors.HypervisorError as e:
+        assert "GenericError" in str(e)
+    else:
+        raise AssertionError("not refused")
+    try:
+        q.Execute("blockdev-add", {})
+    except QmpCommandNotSupported:
+        pass
+    else:
+        raise AssertionError("taken")
+    q.Execute("screendump", {"filename": sys.argv[2]})
+assert q.HasDevice("ide1-cd0") and not q.HasDevice("ide0-hd0")
+assert q.GetFreePCISlot() == 3
+q.ContinueGuestEmulation()
+with q:
+    q.Execute("send-key", {"keys": [{"type": "qcode", "data": "a"}]})
+    q.Execute("system_reset")
+    assert "umbra" in q.Execute("human-monitor-command", {"command-line": "info version"})
+    q.Execute("quit")
+print("served")
+"""
+    image, picture = harness.write_tmp("cd.img", bytes(1 << 20)), tmp("ganeti.png")
+    with Machine("-qmp", "unix:SOCK,server,nowait", "-cdrom", image) as m:
+        end = time.time() + WAIT
+        while not os.path.exists(m.path):
+            check(time.time() < end and m.process.poll() is None, "no socket")
+            time.sleep(0.02)
+        done = subprocess.run([sys.executable, "-c", client, m.path, picture], env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=3 * WAIT)
+        if b"ModuleNotFoundError" in done.stderr or b"ImportError" in done.stderr:
+            raise harness.Skip("Ganeti's client does not load: " + done.stderr.decode().strip().splitlines()[-1])
+        check(done.stdout == b"served\n", done.stderr.decode()[-800:])
+        check(m.end()[0] == 0 and os.path.getsize(picture) > 100, "status")
 
 
 def position(q):
