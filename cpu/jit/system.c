@@ -153,6 +153,8 @@ static bool pushf(struct tr *t, const struct insn *i)
     struct emit *e = &t->e;
     if (!t->wide || i->opsize != 8)
         return false;
+    if (t->flags == BASE_RECIPE && !tr_can_have_host(t, FLAGS_ARITH)) /* the host's are in part others: once more */
+        tr_clobber(t);
     if (tr_can_have_host(t, FLAGS_ARITH)) {
         tr_need_host(t, FLAGS_ARITH);
         tr_set_flags_image(t);

@@ -246,7 +246,7 @@ static uint64_t make_value(struct xorshift *r)
     return kind == 0 ? edges[below(r, ARRAY_LEN(edges))] : kind == 1 ? below(r, 70) : next_random(r);
 }
 
-static void start(struct cpu_rig *rig, const struct scene *s, uint64_t seed, const uint8_t *code, unsigned len)
+static void set_state(struct cpu_rig *rig, const struct scene *s, uint64_t seed, const uint8_t *code, unsigned len)
 {
     struct xorshift r = {seed | 1};
     struct vcpu *v = rig->v;
@@ -255,8 +255,6 @@ static void start(struct cpu_rig *rig, const struct scene *s, uint64_t seed, con
         uint64_t x = make_value(&r);
         memcpy(data + n, &x, 8);
     }
-    s->open(rig);
-    vcpu_refresh(v);
     for (unsigned n = 0; n < 16; n++)
         v->gpr[n] = make_value(&r);
     uint64_t base = s->flat ? RIG_DATA : 0;
@@ -272,6 +270,13 @@ static void start(struct cpu_rig *rig, const struct scene *s, uint64_t seed, con
     mem_access(rig->mem, 0, RIG_DATA, data, sizeof data, MEM_HOST_POKE, true, BUS_NO_CPU);
     mem_access(rig->mem, 0, v->seg_base[SEG_CS] + v->rip, (void *)(uintptr_t)code, len, MEM_HOST_POKE, true,
                BUS_NO_CPU);
+}
+
+static void start(struct cpu_rig *r, const struct scene *s, uint64_t seed, const uint8_t *code, unsigned len)
+{
+    s->open(r);
+    vcpu_refresh(r->v);
+    set_state(r, s, seed, code, len);
 }
 
 static void run(struct cpu_rig *r, uint64_t units)
@@ -322,9 +327,11 @@ static void compare(struct cpu_rig *a, struct cpu_rig *b, const struct scene *s,
     int n = snprintf(text, sizeof text, "%s: ", s->name);
     describe(code, len, mode, text + n);
     for (unsigned k = 0; k < RUNS; k++) {
+        void (*put)(struct cpu_rig *, const struct scene *, uint64_t, const uint8_t *, unsigned) =
+            k ? set_state : start;
         uint64_t seed = next_random(r);
-        start(a, s, seed, code, len);
-        start(b, s, seed, code, len);
+        put(a, s, seed, code, len); /* first with empty TLBs, then with what the run before left */
+        put(b, s, seed, code, len);
         run(a, 20000);
         run(b, 20000);
         check_same(a, b, text);
@@ -353,6 +360,58 @@ START_TEST(integer_programs_end_as_in_the_interpreter)
     rig_close(&a);
     rig_close(&b);
     stats_fini(&stats);
+    jit_destroy(j);
+}
+END_TEST
+
+/* Once more from the first instruction, from other flags; translations and compiled code are there by now. */
+static void run_again(struct cpu_rig *r, uint64_t flags)
+{
+    r->v->rip = RIG_CODE;
+    r->v->activity = VCPU_RUNNING;
+    vcpu_set_rflags(r->v, 2 | (flags & FLAGS_ARITH));
+    run(r, 100);
+}
+
+/* Instructions whose flags the host's processor leaves otherwise in part than the interpreter: PUSHFQ must push the
+ * latter's. */
+START_TEST(pushfq_pushes_flags_that_are_in_part_undefined)
+{
+    static const uint8_t programs[][7] = {
+        {0xc4, 0x62, 0xa0, 0xf2, 0x16, 0x9c, 0xf4}, /* andn r10, r11, [rsi]; pushfq; hlt */
+        {0xc4, 0xc2, 0xa8, 0xf3, 0xc8, 0x9c, 0xf4}, /* blsr r10, r8 ... */
+        {0xc4, 0x42, 0xa0, 0xf5, 0xd0, 0x9c, 0xf4}, /* bzhi r10, r8, r11 */
+        {0xf3, 0x4d, 0x0f, 0xb8, 0xd0, 0x9c, 0xf4}, /* popcnt r10, r8 */
+        {0x4d, 0x0f, 0xa4, 0xc3, 0x07, 0x9c, 0xf4}, /* shld r11, r8, 7 */
+        {0x4d, 0x0f, 0xbc, 0xd0, 0x9c, 0xf4},       /* bsf r10, r8 */
+        {0x4d, 0x0f, 0xaf, 0xd0, 0x9c, 0xf4},       /* imul r10, r8 */
+        {0x49, 0xc1, 0xe0, 0x03, 0x9c, 0xf4},       /* shl r8, 3 */
+        {0x49, 0xc1, 0xc8, 0x05, 0x9c, 0xf4},       /* ror r8, 5 */
+        {0x4d, 0x85, 0xc0, 0x9c, 0xf4}};            /* test r8, r8 */
+    struct log log;
+    struct cpu_rig a, b;
+    log_init(&log, stderr);
+    struct jit *j = jit_create(&(struct jit_config){.log = &log, .heat = 1, .cache_bytes = 4 << 20});
+    ck_assert_ptr_nonnull(j);
+    rig_open_model(&a, "max");
+    rig_open_model(&b, "max");
+    b.v->jit = j;
+    for (unsigned n = 0; n < 20 * ARRAY_LEN(programs); n++) {
+        const uint8_t *code = programs[n / 20];
+        char text[24];
+        snprintf(text, sizeof text, "program %u", n / 20);
+        start(&a, &scenes[0], n, code, sizeof programs[0]);
+        start(&b, &scenes[0], n, code, sizeof programs[0]);
+        run(&a, 100);
+        run(&b, 100);
+        for (unsigned m = 0; m < 4; m++) {
+            run_again(&a, 0x99 * m);
+            run_again(&b, 0x99 * m);
+            check_same(&a, &b, text);
+        }
+    }
+    rig_close(&a);
+    rig_close(&b);
     jit_destroy(j);
 }
 END_TEST
@@ -389,6 +448,7 @@ static Suite *suite(void)
     TCase *c = tcase_create("programs");
     tcase_set_timeout(c, 900);
     tcase_add_loop_test(c, integer_programs_end_as_in_the_interpreter, 0, ARRAY_LEN(scenes));
+    tcase_add_test(c, pushfq_pushes_flags_that_are_in_part_undefined);
     tcase_add_test(c, the_shadow_of_sti_is_there_where_the_units_end_behind_it);
     suite_add_tcase(s, c);
     return s;
