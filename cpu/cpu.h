@@ -197,6 +197,23 @@ struct jump_entry {
 #define JUMP_BITS    12
 #define CHAIN_CLOSED UINT64_MAX
 
+/* Answers of CPUID that were asked for last. They hold while the registers that leaves show are as they were: cr4, xcr0
+ * and xss are compared before use, and 64-bit code has its own half. An entry that was never filled has a leaf that
+ * belongs elsewhere. */
+struct cpuid_answer {
+    uint32_t leaf, subleaf, out[4];
+    uint64_t unused; /* compiled code multiplies by shifting */
+};
+#define CPUID_ANSWERS 16
+struct cpuid_answers {
+    uint64_t cr4, xcr0, xss;
+    struct cpuid_answer answer[2][CPUID_ANSWERS]; /* [mode_is_code64()][cpuid_answer_index()] */
+};
+static inline unsigned cpuid_answer_index(uint32_t leaf, uint32_t subleaf)
+{
+    return (leaf + subleaf) % CPUID_ANSWERS;
+}
+
 struct vcpu_config {
     unsigned index;
     struct mmu_vcpu *mv;
@@ -302,6 +319,7 @@ struct vcpu {
     /* The run loop's own: a copy of the first instructions of a block that is longer than the budget; a block outside
      * the cache (code in device memory). */
     struct jump_entry jump[1u << JUMP_BITS];
+    struct cpuid_answers cpuid;
     struct insn step[VCPU_STEP_MAX];
     struct block *uncached;
     struct jit *jit;  /* NULL: none */

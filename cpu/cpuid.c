@@ -248,6 +248,29 @@ void cpuid_query(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t
         basic_leaf(v, leaf > v->model->last_leaf ? v->model->last_leaf : leaf, subleaf, out);
 }
 
+void cpuid_forget(struct vcpu *v)
+{
+    for (unsigned k = 0; k < CPUID_ANSWERS; k++)
+        v->cpuid.answer[0][k].leaf = v->cpuid.answer[1][k].leaf = k + 1;
+    v->cpuid.cr4 = v->cr4;
+    v->cpuid.xcr0 = v->xcr0;
+    v->cpuid.xss = v->msr.xss;
+}
+
+const uint32_t *cpuid_recall(struct vcpu *v, uint32_t leaf, uint32_t subleaf)
+{
+    const struct cpuid_answers *known = &v->cpuid;
+    if (known->cr4 != v->cr4 || known->xcr0 != v->xcr0 || known->xss != v->msr.xss)
+        cpuid_forget(v);
+    struct cpuid_answer *a = &v->cpuid.answer[mode_is_code64(v)][cpuid_answer_index(leaf, subleaf)];
+    if (a->leaf != leaf || a->subleaf != subleaf) {
+        cpuid_query(v, leaf, subleaf, a->out);
+        a->leaf = leaf;
+        a->subleaf = subleaf;
+    }
+    return a->out;
+}
+
 void vcpu_cpuid(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     cpuid_query(v, leaf, subleaf, out);

@@ -86,6 +86,10 @@ uint32_t xstate_bytes(uint64_t mask, uint64_t xcomp_bv);
 uint64_t xstate_in_use(const struct vcpu *v);
 /* The CPUID instruction: out is EAX, EBX, ECX, EDX. Depends on CR4.OSXSAVE, CR4.PKE, XCR0 and the mode. */
 void cpuid_query(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+/* The same, remembered in v->cpuid. */
+const uint32_t *cpuid_recall(struct vcpu *v, uint32_t leaf, uint32_t subleaf);
+/* Forgets what is remembered. */
+void cpuid_forget(struct vcpu *v);
 /* CPUID.1:EAX, also EDX at reset. */
 uint32_t cpu_signature(const struct cpu_model *m);
 

@@ -65,6 +65,7 @@ struct vcpu *vcpu_create(const struct vcpu_config *cfg)
     v->chain_epoch = CHAIN_CLOSED;
     v->a20_mask = ~0ull;
     v->pv = kvm_pv_create(v, cfg->wall_base);
+    cpuid_forget(v);
     v->mv->rip = rip_of;
     v->mv->rip_ctx = v;
     vcpu_reset(v, false);

@@ -302,8 +302,7 @@ static void op_rdpmc(struct vcpu *v, const struct insn *i)
 
 static void op_cpuid(struct vcpu *v, const struct insn *i)
 {
-    uint32_t out[4];
-    cpuid_query(v, (uint32_t)v->gpr[REG_RAX], (uint32_t)v->gpr[REG_RCX], out);
+    const uint32_t *out = cpuid_recall(v, (uint32_t)v->gpr[REG_RAX], (uint32_t)v->gpr[REG_RCX]);
     v->gpr[REG_RAX] = out[0];
     v->gpr[REG_RBX] = out[1];
     v->gpr[REG_RCX] = out[2];

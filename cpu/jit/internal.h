@@ -215,7 +215,7 @@ struct jit {
     } link;
     struct {
         uint64_t regions, blocks, bytes, entries, continued, found, renewed, links, slow, slow_tlb, slow_handler,
-            slow_jump, handled, resets, refused;
+            slow_jump, handled, resets, refused, collapsed;
     } stats;
     struct jit_form_count *forms; /* by row of the table */
 };

@@ -70,6 +70,7 @@ void jit_register_stats(struct jit *j, struct stats *s)
     stats_add(s, "jit.slow_tlb", "instructions", &j->stats.slow_tlb);
     stats_add(s, "jit.slow_handler", "instructions", &j->stats.slow_handler);
     stats_add(s, "jit.slow_jump", "instructions", &j->stats.slow_jump);
+    stats_add(s, "jit.collapsed", "times", &j->stats.collapsed);
     stats_add(s, "jit.handled", "instructions", &j->stats.handled);
     stats_add(s, "jit.resets", "resets", &j->stats.resets);
 }
@@ -386,6 +387,7 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
     jit_flags_to_vcpu(v, f, s->recipe, s->overlay, s->recipe_fresh);
     jit_flags_partial(v, f, s->partial);
     if (s->flags_only) {
+        f->jit->stats.collapsed++;
         jit_flags_from_vcpu(v, f);
         return s->resume;
     }

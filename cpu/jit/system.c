@@ -1,6 +1,6 @@
 /*
- * What kernels do all the time: STI, CLI, PUSHF, SWAPGS, STAC, CLAC, and RDTSC. The common case is done as it stands;
- * whatever asks for a look at events, changes more, or faults, the handler does.
+ * What kernels do all the time: STI, CLI, PUSHF, SWAPGS, STAC, CLAC, RDTSC, CPUID. The common case is done as it
+ * stands; whatever asks for a look at events, changes more, or faults, the handler does.
  */
 #include "core/clock.h"
 #include "cpu/cpuid.h"
@@ -181,13 +181,19 @@ static bool pushf(struct tr *t, const struct insn *i)
 enum { CLOCK_SURCHARGES(X) };
 #undef X
 
+/* With the surcharge there must be something left. */
+static void need_units(struct tr *t, unsigned units, uint32_t rec)
+{
+    emit_op64(&t->e, 0x83, 7, op_frame(FRAME(budget))); /* cmp */
+    e8(&t->e, units);
+    slow_if(t, CC_LE, rec);
+}
+
 /* r14 = clock_now() at this instruction; its surcharge is added. */
 static void read_clock(struct tr *t, const struct insn *i, uint32_t rec)
 {
     struct emit *e = &t->e;
-    emit_op64(e, 0x83, 7, op_frame(FRAME(budget))); /* cmp: with the surcharge there must be something left */
-    e8(e, UNITS_RDTSC);
-    slow_if(t, CC_LE, rec);
+    need_units(t, UNITS_RDTSC, rec);
     emit_load(e, H_R14, FRAME(v));
     emit_maddr(e, 8, 0x8b, H_R15, at(H_R14, V(clock)));
     emit_maddr(e, 8, 0x83, 0, at(H_R15, (int)offsetof(struct vclock, extra))); /* add */
@@ -205,9 +211,10 @@ static void read_clock(struct tr *t, const struct insn *i, uint32_t rec)
 static bool rdtsc(struct tr *t, const struct insn *i)
 {
     struct emit *e = &t->e;
-    if (!(t->mode & MODE_PE) || t->mode & MODE_VM)
+    bool aux = i->op == OP_RDTSCP;
+    if (!(t->mode & MODE_PE) || t->mode & MODE_VM || (aux && !cpu_has(t->v, CPU_FEATURE_RDTSCP)))
         return false;
-    tr_begin(t, tr_bit(REG_RAX) | tr_bit(REG_RDX), false);
+    tr_begin(t, tr_bit(REG_RAX) | tr_bit(REG_RDX) | (aux ? tr_bit(REG_RCX) : 0), false);
     uint32_t rec = tr_slow(t, i);
     if (t->mode & MODE_USER) {
         emit_load(e, H_R14, FRAME(v));
@@ -221,6 +228,55 @@ static bool rdtsc(struct tr *t, const struct insn *i)
     emit_mov(e, H_RDX, H_R14);
     emit_op64(e, 0xc1, 5, op_reg(H_RDX)); /* shr */
     e8(e, 32);
+    if (aux) {
+        emit_load(e, H_R14, FRAME(v));
+        emit_maddr(e, 4, 0x8b, H_RCX, at(H_R14, V(msr.tsc_aux)));
+    }
+    return true;
+}
+
+/* To the handler unless the vCPU's register is what it was when answers were remembered; r14 = the vCPU. */
+static void need_same(struct tr *t, int disp, int then, uint32_t rec)
+{
+    emit_maddr(&t->e, 8, 0x8b, H_R15, at(H_R14, disp));
+    emit_maddr(&t->e, 8, 0x3b, H_R15, at(H_R14, then));
+    slow_if(t, CC_NZ, rec);
+}
+
+#define ANSWER_SHIFT 5
+_Static_assert(sizeof(struct cpuid_answer) == 1u << ANSWER_SHIFT, "shifted by that");
+
+/* An answer that the handler has remembered. */
+static bool cpuid(struct tr *t, const struct insn *i)
+{
+    struct emit *e = &t->e;
+    int answers = V(cpuid.answer) + (t->wide ? (int)sizeof(((struct cpuid_answers *)0)->answer[0]) : 0);
+    static const uint8_t guest[] = {H_RAX, H_RBX, H_RCX, H_RDX};
+    tr_begin(t, tr_bit(REG_RAX) | tr_bit(REG_RBX) | tr_bit(REG_RCX) | tr_bit(REG_RDX), false);
+    uint32_t rec = tr_slow(t, i);
+    need_units(t, UNITS_CPUID, rec);
+    emit_load(e, H_R14, FRAME(v));
+    need_same(t, V(cr4), V(cpuid.cr4), rec);
+    need_same(t, V(xcr0), V(cpuid.xcr0), rec);
+    need_same(t, V(msr.xss), V(cpuid.xss), rec);
+    emit_lea(e, 4, H_R15, (struct maddr){H_RAX, H_RCX, 0, 0}); /* cpuid_answer_index() */
+    emit_rm(e, (struct how){.size = 4}, OPC(0x83), 4, op_reg(H_R15));
+    e8(e, CPUID_ANSWERS - 1);
+    emit_rm(e, (struct how){.size = 4}, OPC(0xc1), 4, op_reg(H_R15)); /* shl */
+    e8(e, ANSWER_SHIFT);
+    emit_lea(e, 8, H_R15, (struct maddr){H_R15, H_R14, 0, answers});
+    emit_maddr(e, 4, 0x39, H_RAX, at(H_R15, (int)offsetof(struct cpuid_answer, leaf)));
+    slow_if(t, CC_NZ, rec);
+    emit_maddr(e, 4, 0x39, H_RCX, at(H_R15, (int)offsetof(struct cpuid_answer, subleaf)));
+    slow_if(t, CC_NZ, rec);
+    emit_maddr(e, 8, 0x8b, H_R14, at(H_R14, V(clock)));
+    emit_maddr(e, 8, 0x83, 0, at(H_R14, (int)offsetof(struct vclock, extra))); /* add */
+    e8(e, UNITS_CPUID);
+    emit_op64(e, 0x83, 5, op_frame(FRAME(budget))); /* sub */
+    e8(e, UNITS_CPUID);
+    for (unsigned k = 0; k < sizeof guest; k++)
+        emit_maddr(e, 4, 0x8b, guest[k], at(H_R15, (int)offsetof(struct cpuid_answer, out) + 4 * (int)k));
+    tr_clobber(t);
     return true;
 }
 
@@ -253,7 +309,8 @@ static bool rdpkru(struct tr *t, const struct insn *i)
 
 bool tr_system_falls_through(const struct insn *i)
 {
-    return i->op == OP_STI || i->op == OP_STAC || i->op == OP_CLAC || i->op == OP_RDTSC;
+    return i->op == OP_STI || i->op == OP_STAC || i->op == OP_CLAC || i->op == OP_RDTSC || i->op == OP_RDTSCP ||
+           i->op == OP_CPUID;
 }
 
 static bool emit_system(struct tr *t, const struct insn *i)
@@ -271,7 +328,10 @@ static bool emit_system(struct tr *t, const struct insn *i)
     case OP_PUSHF:
         return pushf(t, i);
     case OP_RDTSC:
+    case OP_RDTSCP:
         return rdtsc(t, i);
+    case OP_CPUID:
+        return cpuid(t, i);
     case OP_CLD:
     case OP_STD:
         return direction(t, i);
