@@ -99,13 +99,11 @@ static void chord(struct curses *c, enum key with, enum key key)
 
 static void typed(struct curses *c, int code)
 {
-    char text[2] = {(char)code, 0};
-    if (code >= 1 && code <= 26 && !strchr("\t\r\n\b", code)) {
-        text[0] = (char)('a' + code - 1);
-        chord(c, KEY_CTRL, key_find(text, 1));
-    } else {
-        display_paste(c->d, text);
-    }
+    char letter = (char)('a' + code - 1);
+    if (code >= 1 && code <= 26 && !strchr("\t\r\n\b", code))
+        chord(c, KEY_CTRL, key_find(&letter, 1));
+    else
+        display_type(c->d, (char)code);
 }
 
 static void curses_events(void *state)

@@ -4,9 +4,11 @@
 #include <string.h>
 #include <time.h>
 
-#define SECOND   1000000000ull
-#define DRAW_NS  (SECOND / 30)
-#define EVENT_NS 4000000ull
+#define SECOND        1000000000ull
+#define DRAW_NS       (SECOND / 30)
+#define EVENT_NS      4000000ull
+#define PASTE_MAX     (1u << 20) /* bytes of text */
+#define KEYBOARD_ROOM 512u       /* events that pasting leaves free */
 
 static const struct display_backend *const backends[] = {
 #ifdef UMBRA_SDL
@@ -85,6 +87,7 @@ void display_close(struct display *d)
     if (d->state)
         d->backend->close(d->state);
     screen_close(d->screen);
+    free(d->paste);
     free(d);
 }
 
@@ -110,13 +113,42 @@ void display_key(struct display *d, enum key key, bool down)
         machine_key_input(d->m, event, sizeof event);
 }
 
-void display_paste(struct display *d, const char *text)
+bool display_type(struct display *d, char c)
 {
     uint8_t events[KEY_CHORD_BYTES];
-    for (; text && *text; text++) {
-        size_t n = key_char_events(*text, events);
-        if (n)
-            machine_key_input(d->m, events, n);
+    size_t n = key_char_events(c, events);
+    if (n)
+        machine_key_input(d->m, events, n);
+    return n != 0;
+}
+
+void display_paste(struct display *d, const char *text)
+{
+    size_t had = d->paste ? strlen(d->paste) : 0, more = text ? strlen(text) : 0;
+    if (!more || more > PASTE_MAX || had > PASTE_MAX)
+        return;
+    char *all = realloc(d->paste, had + more + 1);
+    if (!all)
+        return;
+    memcpy(all + had, text, more + 1);
+    d->pasted = d->paste ? d->pasted : 0;
+    d->paste = all;
+}
+
+/* Types as much of what was pasted as the keyboard takes; half of its room is left to the person. */
+static void paste_feed(struct display *d)
+{
+    unsigned room = d->paste && !display_is_stopped(d) ? machine_key_room(d->m) : 0;
+    for (; d->paste && room > KEYBOARD_ROOM; room -= KEY_CHORD_BYTES / 2) {
+        char c = d->paste[d->pasted++];
+        if (c == '\r' && d->paste[d->pasted] == '\n')
+            continue; /* a line's end is one key */
+        if (c)
+            display_type(d, c);
+        else {
+            free(d->paste);
+            d->paste = NULL;
+        }
     }
 }
 
@@ -171,6 +203,7 @@ void display_serve(void *display)
         return;
     d->next_events = now + EVENT_NS;
     d->backend->events(d->state);
+    paste_feed(d);
     if (now < d->next_draw)
         return;
     d->next_draw = now + DRAW_NS;

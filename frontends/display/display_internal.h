@@ -29,6 +29,8 @@ struct display {
     bool stopped, closed;
     bool redraw;                     /* the backend wants the whole picture again */
     uint64_t next_events, next_draw; /* ns of the host's clock */
+    char *paste;                     /* what is to be typed as the keyboard takes it, or NULL */
+    size_t pasted;                   /* bytes of it that were */
     struct {                         /* once a second */
         uint64_t at, icount, mmu_events;
         double mips, mmu_rate;
@@ -42,7 +44,10 @@ uint64_t display_clock(void);
 bool display_is_stopped(const struct display *d);
 void display_set_stopped(struct display *d, bool stopped);
 void display_key(struct display *d, enum key key, bool down);
-/* Types text as keys; what no key types is left out. */
+/* Types a character as keys, at once; false if no key types it. */
+bool display_type(struct display *d, char c);
+/* Types text of any length at the pace at which the guest takes keys; what no key types is left out. The text may be
+ * NULL. */
 void display_paste(struct display *d, const char *text);
 /* "running 123.4 MIPS, 5678 MMU events/s" */
 void display_status(const struct display *d, char *text, size_t size);

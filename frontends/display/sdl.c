@@ -12,6 +12,7 @@
 
 #define STATUS_HEIGHT 18u
 #define STATUS_FONT   16u
+#define NARROW        400u
 #define GROUND        0x202830u
 #define INK           0xd0d8e0u
 
@@ -21,6 +22,7 @@ struct sdl {
     SDL_Renderer *renderer;
     SDL_Texture *picture, *status;
     unsigned width, height; /* of the picture */
+    unsigned scale;         /* of the picture in the window's own units: 2 where it is narrow, for the status line */
     bool grabbed, full_screen, shows_status;
     bool held[KEY_COUNT];
     unsigned buttons;
@@ -287,17 +289,18 @@ static void draw_status(struct sdl *s)
 {
     const uint8_t *font = machine_font(s->d->m, STATUS_FONT);
     char text[128];
-    uint32_t *pixels = malloc((size_t)s->width * STATUS_HEIGHT * sizeof *pixels);
+    unsigned width = s->width * s->scale;
+    uint32_t *pixels = malloc((size_t)width * STATUS_HEIGHT * sizeof *pixels);
     display_status(s->d, text, sizeof text);
-    for (size_t k = 0; pixels && k < (size_t)s->width * STATUS_HEIGHT; k++)
+    for (size_t k = 0; pixels && k < (size_t)width * STATUS_HEIGHT; k++)
         pixels[k] = GROUND;
-    for (unsigned k = 0; pixels && font && text[k] && 8 * (k + 1) <= s->width; k++)
+    for (unsigned k = 0; pixels && font && text[k] && 8 * (k + 1) <= width; k++)
         for (unsigned y = 0; y < STATUS_FONT; y++)
             for (unsigned x = 0; x < 8; x++)
                 if (font[(uint8_t)text[k] * STATUS_FONT + y] >> (7 - x) & 1)
-                    pixels[(size_t)(y + 1) * s->width + 8 * k + x] = INK;
+                    pixels[(size_t)(y + 1) * width + 8 * k + x] = INK;
     if (pixels)
-        SDL_UpdateTexture(s->status, NULL, pixels, (int)(s->width * sizeof *pixels));
+        SDL_UpdateTexture(s->status, NULL, pixels, (int)(width * sizeof *pixels));
     free(pixels);
 }
 
@@ -311,12 +314,13 @@ static bool set_size(struct sdl *s, unsigned width, unsigned height)
     SDL_DestroyTexture(s->picture);
     SDL_DestroyTexture(s->status);
     s->picture = make_texture(s, width, height);
-    s->status = make_texture(s, width, STATUS_HEIGHT);
+    s->scale = width <= NARROW ? 2 : 1;
+    s->status = make_texture(s, width * s->scale, STATUS_HEIGHT);
     s->width = width;
     s->height = height;
     if (!s->full_screen)
-        SDL_SetWindowSize(s->window, (int)(width < 400 ? width * 2 : width),
-                          (int)((height + STATUS_HEIGHT) * (width < 400 ? 2 : 1)));
+        SDL_SetWindowSize(s->window, (int)(width * s->scale),
+                          (int)(height * s->scale + (s->shows_status ? STATUS_HEIGHT : 0)));
     draw_status(s);
     return s->picture && s->status;
 }
@@ -325,9 +329,9 @@ static bool set_size(struct sdl *s, unsigned width, unsigned height)
 static void present(struct sdl *s)
 {
     int below = s->shows_status ? (int)STATUS_HEIGHT : 0;
-    SDL_Rect picture = {0, 0, (int)s->width, (int)s->height},
-             status = {0, (int)s->height, (int)s->width, (int)STATUS_HEIGHT};
-    SDL_RenderSetLogicalSize(s->renderer, (int)s->width, (int)s->height + below);
+    int width = (int)(s->width * s->scale), height = (int)(s->height * s->scale);
+    SDL_Rect picture = {0, 0, width, height}, status = {0, height, width, (int)STATUS_HEIGHT};
+    SDL_RenderSetLogicalSize(s->renderer, width, height + below);
     SDL_RenderClear(s->renderer);
     SDL_RenderCopy(s->renderer, s->picture, NULL, &picture);
     if (s->shows_status)

@@ -406,6 +406,11 @@ void machine_key_input(struct machine *m, const uint8_t *events, size_t len)
     machine_input(m, INPUT_KEYBOARD, events, len);
 }
 
+unsigned machine_key_room(const struct machine *m)
+{
+    return input_next(&m->input) == UINT64_MAX ? KEYBOARD_KEYS - m->board.keyboard.count : 0;
+}
+
 static int16_t clamp16(int v)
 {
     return (int16_t)(v < INT16_MIN ? INT16_MIN : v > INT16_MAX ? INT16_MAX : v);

@@ -22,8 +22,8 @@ SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=0"}
 class Run:
     """A machine with the keys guest and a display; its serial output in a file, QMP for pictures."""
 
-    def __init__(self, *args, kernel="keys", env=None, terminal=None):
-        stamp = "%d" % time.monotonic_ns()
+    def __init__(self, *args, kernel="keys", ready="ready", env=None, terminal=None):
+        self.ready, stamp = ready, "%d" % time.monotonic_ns()
         self.serial, self.path = tmp("serial" + stamp), tmp("qmp" + stamp)
         self.process = subprocess.Popen([UMBRA, "-m", "32M", "-kernel", guest(kernel), "-serial", "file:" + self.serial, "-qmp",
                                          "unix:%s,server,nowait" % self.path, *args], env={**os.environ, **SANITIZERS, **(env or {})},
@@ -32,7 +32,7 @@ class Run:
 
     def __enter__(self):
         try:
-            self.wait_serial("ready")
+            self.wait_serial(self.ready)
         except AssertionError:
             self.__exit__()
             raise
@@ -42,6 +42,12 @@ class Run:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
+
+    def shown(self):
+        """The picture as the machine has it."""
+        path = tmp("shown.png")
+        self.qmp({"execute": "screendump", "arguments": {"filename": path}})
+        return png.read(path)
 
     def text(self):
         return open(self.serial).read() if os.path.exists(self.serial) else ""
@@ -187,7 +193,7 @@ class Xvfb:
         self.folder = tmp("xvfb")
         os.makedirs(self.folder, exist_ok=True)
         read, write = os.pipe()
-        self.process = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "1024x768x24", "-fbdir", self.folder, "-nolisten",
+        self.process = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "1600x1200x24", "-fbdir", self.folder, "-nolisten",
                                          "tcp"], pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(write)
         number = b""
@@ -234,17 +240,57 @@ class Xvfb:
             time.sleep(0.1)
 
 
+    def copy(self, text):
+        """Puts text into the clipboard."""
+        if not shutil.which("xclip"):
+            raise Skip("xclip is not installed (package xclip)")
+        subprocess.run(["xclip", "-selection", "clipboard"], input=text.encode(), env={**os.environ, **self.env}, check=True, timeout=WAIT,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def geometry(self, window):
+        """x, y, width, height."""
+        found = dict(line.split("=") for line in self.do("getwindowgeometry", "--shell", window).split())
+        return tuple(int(found[k]) for k in ("X", "Y", "WIDTH", "HEIGHT"))
+
+    def part(self, at, size):
+        return [row[3 * at[0]:3 * (at[0] + size[0])] for row in self.picture()[2][at[1]:at[1] + size[1]]]
+
+    def until(self, what, condition):
+        end = time.time() + WAIT
+        while not condition():
+            check(time.time() < end, what)
+            time.sleep(0.2)
+
+
+def doubled(rows):
+    """Each pixel twice as wide and high."""
+    for row in rows:
+        wide = b"".join(row[k:k + 3] * 2 for k in range(0, len(row), 3))
+        yield wide
+        yield wide
+
+
+INK, GROUND = bytes((0xd0, 0xd8, 0xe0)), bytes((0x20, 0x28, 0x30))
+
+
+def is_status_line(rows):
+    """Two colours and something written."""
+    pixels = {row[k:k + 3] for row in rows for k in range(0, len(row), 3)}
+    return pixels == {INK, GROUND}
+
+
 def find(picture, part, width):
     """Where the first `width` pixels of each of part's rows are in the picture; or None."""
-    first = part[0][:3 * width]
-    for y, row in enumerate(picture[2]):
-        x = row.find(first)
-        if x >= 0 and x % 3 == 0 and all(r[x:x + 3 * width] == p[:3 * width] for r, p in zip(picture[2][y:], part)):
+    part = [row[:3 * width] for row in part]
+    anchor = max(range(len(part)), key=lambda k: len(set(part[k]))) # a row that is found in few places
+    for y in range(picture[1] - len(part) + 1):
+        x = picture[2][y + anchor].find(part[anchor])
+        if x >= 0 and x % 3 == 0 and all(r[x:x + 3 * width] == p for r, p in zip(picture[2][y:], part)):
             return x // 3, y
     return None
 
 
-def test_the_window_shows_text_and_takes_keys_mouse_and_paste():
+def test_the_window_shows_text_and_takes_keys_and_mouse():
     with Xvfb() as x:
         with_display("sdl")
         with Run("-display", "sdl", env=x.env) as m:
@@ -281,9 +327,6 @@ def test_the_window_shows_text_and_takes_keys_mouse_and_paste():
                 time.sleep(0.1)
             check(m.qmp({"execute": "query-status"})[0]["return"]["status"] == "paused", "QMP does not know")
             m.qmp({"execute": "cont"})
-            x.do("windowsize", window, "900", "700")
-            time.sleep(0.5)
-            shutil.copy(os.path.join(x.folder, "Xvfb_screen0"), tmp("window.xwd"))
             x.do("windowclose", window)
         with Run("-display", "sdl", env=x.env) as m:
             window = x.window()
@@ -291,6 +334,107 @@ def test_the_window_shows_text_and_takes_keys_mouse_and_paste():
             time.sleep(0.5)
             x.do("key", "b")
             m.wait_serial("key 30\n")
+
+
+def typed(codes):
+    """What scan codes of set 1 ("key 1e" lines) type on a US keyboard."""
+    keys = {0x1c: "\n\n", 0x39: "  ", 0x0f: "\t\t"}
+    for first, plain, shifted in ((0x02, "1234567890-=", "!@#$%^&*()_+"), (0x10, "qwertyuiop[]", "QWERTYUIOP{}"), (0x1e, "asdfghjkl;'`", "ASDFGHJKL:\"~"),
+                                  (0x2b, "\\zxcvbnm,./", "|ZXCVBNM<>?")):
+        keys.update({first + k: pair for k, pair in enumerate(zip(plain, shifted))})
+    text, shift = "", 0
+    for code in codes:
+        if code & 0x7f == 0x2a:
+            shift = code < 0x80
+        elif code < 0x80:
+            text += keys.get(code, ("<%x>" % code,) * 2)[shift]
+    return text
+
+
+def test_the_window_types_the_clipboard():
+    text = "".join("Line %d: ~!@#$%%^&*()_+ `-=[]\\{}|;':\",./<>? a\tb\n" % k for k in range(16))
+    with Xvfb() as x:
+        with_display("sdl")
+        x.copy(text.replace("\n", "\r\n") + "\u00e4\u20acend") # what no key types is left out
+        with Run("-display", "sdl", env=x.env) as m:
+            x.do("windowfocus", x.window())
+            time.sleep(0.5)
+            since = len(m.text())
+            x.do("key", "ctrl+alt+v")
+
+            def got():
+                codes = [int(c, 16) for c in re.findall(r"key ([0-9a-f]+)", m.text()[since:])]
+                # The keys of the shortcut itself come first: Ctrl and Alt down and up.
+                return typed(c for c in codes if c & 0x7f not in (0x1d, 0x38) and c != 0xe0)
+            x.until("the clipboard is not typed: %r" % got(), lambda: got().endswith("end"))
+            check(len(text) > 700 and got() == text + "end", "%r" % got())
+
+
+def test_the_window_scales_with_its_size_and_hides_its_status_line():
+    with Xvfb() as x:
+        with_display("sdl")
+        with Run("-display", "sdl", "-append", "hold-12h", kernel="vga", ready="shown 12h", env=x.env) as m:
+            window, shown = x.window(), m.shown()
+            check(shown[:2] == (640, 480), "not mode 12h")
+            x.until("mode 12h is not in the window", lambda: find(x.picture(), shown[2], 640))
+            x.until("the window does not fit the mode: %r" % (x.geometry(window),), lambda: x.geometry(window)[2:] == (640, 480 + 18))
+            at = find(x.picture(), shown[2], 640)
+            x.until("no status line", lambda: is_status_line(x.part((at[0], at[1] + 480), (640, 18))))
+            x.do("windowfocus", window)
+            x.do("windowmove", window, "0", "0")
+            x.do("windowsize", window, "1280", str(2 * (480 + 18)))
+            twice = list(doubled(shown[2]))
+            x.until("the picture does not grow with the window", lambda: find(x.picture(), twice, 1280))
+            x.do("windowsize", window, "1400", str(2 * (480 + 18)))
+            # The shape stays: what is left over is black.
+            x.until("the shape is not kept", lambda: find(x.picture(), twice, 1280) == (60, 0) and
+                    x.part((0, 0), (60, 900)) == x.part((1340, 0), (60, 900)) == [bytes(180)] * 900)
+            x.do("windowsize", window, "640", str(480 + 18))
+            x.until("it does not shrink", lambda: find(x.picture(), shown[2], 640))
+            x.do("key", "ctrl+alt+s")
+            x.do("windowsize", window, "640", "480")
+            x.until("the status line is not hidden", lambda: find(x.picture(), shown[2], 640) == x.geometry(window)[:2])
+
+
+def test_full_screen_is_entered_and_left():
+    if not shutil.which("evilwm"):
+        raise Skip("no window manager to ask for the full screen (package evilwm)")
+    with Xvfb() as x:
+        with_display("sdl")
+        manager = subprocess.Popen(["evilwm", "-bw", "0", "-fn", "fixed", "-mask1", "mod5+mod3", "-mask2", "mod5+mod3"], env={**os.environ, **x.env},
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            with Run("-display", "sdl", "-append", "hold-12h", kernel="vga", ready="shown 12h", env=x.env) as m:
+                window, shown = x.window(), m.shown()
+                x.until("the window does not fit the mode", lambda: x.geometry(window)[2:] == (640, 480 + 18))
+                x.do("windowfocus", window)
+                time.sleep(0.5)
+                x.do("key", "ctrl+alt+f")
+                x.until("not the whole screen", lambda: x.geometry(window) == (0, 0, 1600, 1200))
+                # 1200 lines for 498: the picture is 1542 wide, with 29 black columns on either side.
+                x.until("the full screen is not filled", lambda: x.part((0, 0), (28, 1200)) == [bytes(84)] * 1200 and
+                        any(x.part((800, 600), (10, 1))[0]) and is_status_line(x.part((40, 1170), (1500, 20))))
+                x.do("key", "ctrl+alt+f")
+                x.until("full screen does not end", lambda: x.geometry(window)[2:] == (640, 480 + 18))
+                x.until("the picture is lost", lambda: find(x.picture(), shown[2], 640))
+        finally:
+            manager.terminate()
+            manager.wait()
+
+
+def test_a_small_mode_is_shown_twice_as_large_with_the_whole_status_line():
+    with Xvfb() as x:
+        with_display("sdl")
+        with Run("-display", "sdl", "-append", "hold-13h", kernel="vga", ready="shown 13h", env=x.env) as m:
+            window, shown = x.window(), m.shown()
+            check(shown[:2] == (320, 200), "not mode 13h")
+            twice = list(doubled(shown[2]))
+            x.until("mode 13h is not in the window", lambda: find(x.picture(), twice, 640))
+            check(x.geometry(window)[2:] == (640, 418), "%r" % (x.geometry(window),))
+            at = find(x.picture(), twice, 640)
+            x.until("no status line", lambda: is_status_line(x.part((at[0], at[1] + 400), (640, 18))))
+            # More than 40 characters of 8 pixels are written.
+            x.until("the status line is cut off", lambda: is_status_line(x.part((at[0] + 320, at[1] + 400), (320, 18))))
 
 
 def test_the_terminal_shows_text_and_takes_keys():

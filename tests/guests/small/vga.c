@@ -1,6 +1,6 @@
 // The display adapter: text, mode 13h, a mode X, 12h and linear modes, each drawn in another way and left standing for
 // some milliseconds after "shown NAME"; what was drawn is read back by another way where there is one. Command line:
-// "loop" draws the linear mode again and again.
+// "loop" draws the linear mode again and again, "hold-NAME" ends with that mode's picture.
 #include "verdict.h"
 
 enum { SEQ = 0x3c4, GRAPHICS = 0x3ce, CRTC = 0x3d4, ATTR = 0x3c0, MISC = 0x3c2, STATUS = 0x3da, DISPI = 0x1ce };
@@ -85,8 +85,11 @@ static void dispi(u16 n, u16 value)
 
 static void shown(const char *name)
 {
+    char hold[24] = "hold-";
+    for (unsigned k = 0; name[k]; k++)
+        hold[5 + k] = name[k];
     print("shown %s\n", name);
-    for (unsigned k = 0; k < 3000; k++)
+    for (unsigned k = 0; k < 3000 || option_word(hold); k++)
         inb(STATUS);
 }
 
@@ -114,7 +117,8 @@ static void show_13h(void)
         *(volatile u32 *)(window + 100 * 320 + x) = 0xffffffff;
     verdict_equal(&verdict, *(volatile u32 *)(window + 100 * 320), 0x6464ff64, "the map mask holds three planes back");
     set(SEQ, 2, 15);
-    verdict_equal(&verdict, *(volatile u32 *)(window + 100 * 320), 0x6464ff64, "plain memory shows what the planes hold");
+    verdict_equal(&verdict, *(volatile u32 *)(window + 100 * 320), 0x6464ff64,
+                  "plain memory shows what the planes hold");
     shown("13h");
 }
 
