@@ -202,7 +202,7 @@ struct block *vcpu_known_block(struct vcpu *v)
     if (likely(b != NULL))
         return b;
     uint64_t lin = fetch_linear(v, v->rip);
-    const struct tlb_fetch_entry *e = tlb_lookup_fetch(v->mv, lin);
+    const struct tlb_fetch_entry *e = mmu_known_fetch(v->mv, lin);
     b = e ? known_block_at(v, e->gpa | (lin & PAGE_MASK)) : NULL;
     if (b)
         jump_note(v, b);

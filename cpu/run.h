@@ -23,8 +23,9 @@ static inline bool vcpu_wants_boundary(const struct vcpu *v)
  * as long as mmu_vcpu.fetch_epoch and the code cache's generation are what they are now. */
 bool vcpu_holds_block(const struct vcpu *v, const struct block *b);
 
-/* The block at v->rip if finding it is a look-up and no more: it is decoded, and its translation is in the TLB. Else
- * NULL: the run loop does what is to be done, and raises what is to be raised. */
+/* The block at v->rip if finding it is a look-up and no more: it is decoded, and the MMU knows its translation (the
+ * fetch epoch may be another afterwards). Else NULL: the run loop does what is to be done, and raises what is to be
+ * raised. */
 struct block *vcpu_known_block(struct vcpu *v);
 
 #endif

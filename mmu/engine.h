@@ -89,6 +89,8 @@ struct mmu_ops {
     void (*root_put)(struct mmu_vcpu *mv, struct tlb_set *set);
     /* TLB miss. */
     enum xlate_result (*translate)(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
+    /* May be NULL. Fills the TLB if the engine's own tables permit the access; nothing else. */
+    bool (*known)(struct mmu_vcpu *mv, gva_t gva, unsigned access);
     /* The gfn has become tracked: no translation may permit unseen writes to it any longer. */
     void (*protect_gfn)(struct mmu *mmu, unsigned as, gfn_t gfn);
     /* A guest write reached a gfn tracked as PT. */

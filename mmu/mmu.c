@@ -541,6 +541,30 @@ enum xlate_result mmu_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access,
     return result;
 }
 
+static bool is_canonical(const struct paging_regs *r, gva_t gva)
+{
+    unsigned spare = paging_format_of(r) == PAGING_5LEVEL ? 7 : 16;
+    return (uint64_t)((int64_t)(gva << spare) >> spare) == gva;
+}
+
+const struct tlb_fetch_entry *mmu_known_fetch(struct mmu_vcpu *mv, gva_t gva)
+{
+    struct mmu *mmu = mv->mmu;
+    const struct tlb_fetch_entry *e = tlb_lookup_fetch(mv, gva);
+    if (e || !mmu->ops->known || !is_canonical(&mv->regs, gva))
+        return e;
+    if (unlikely(mmu->stale)) /* the detector is to see the guest's tables at each fill */
+        return NULL;
+    mmu_lock(mmu);
+    bool filled = mmu->ops->known(mv, gva, ACCESS_FETCH);
+    mmu_unlock(mmu);
+    if (!filled)
+        return NULL;
+    mmu->stats.tlb_misses++;
+    event_happened(mmu);
+    return tlb_lookup_fetch(mv, gva);
+}
+
 enum xlate_result mmu_peek_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out)
 {
     struct gwalk w;

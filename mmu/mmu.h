@@ -195,6 +195,9 @@ bool mmu_load_pdptes(struct mmu_vcpu *mv, uint64_t cr3, uint64_t out[4]);
 /* On a TLB miss: translates gva for this access (enum access bits), fills the TLB where it may. Never reaches a device.
  */
 enum xlate_result mmu_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
+/* For who can do without: the fetch table's entry for gva, filled if the engine can tell without looking at the guest's
+ * tables; else NULL. Nothing that the guest could notice happens. fetch_epoch may change. */
+const struct tlb_fetch_entry *mmu_known_fetch(struct mmu_vcpu *mv, gva_t gva);
 /* Without any effect (debugger, logs, triple-fault report): no A/D, no fault-in, no TLB. */
 enum xlate_result mmu_peek_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
 /* Prints the guest walk of gva, one line a level; where there is a second stage, its walk under each. */

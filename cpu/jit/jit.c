@@ -140,15 +140,15 @@ static void jump_note(struct jit *j, const struct vcpu *v, const struct block *b
 
 /* The entry for rip is of another stamp, but no code was dropped since, and the address leads to the same code again.
  */
-static bool jump_renew(struct jit *j, const struct vcpu *v, uint64_t rip, uint64_t stamp)
+static bool jump_renew(struct jit *j, struct vcpu *v, struct jit_frame *f, uint64_t rip)
 {
     struct jit_jump *e = &j->jumps[jit_jump_index(rip)];
     if (e->rip != rip || !e->key || e->stamp < j->first_stamp || *v->code_generation != j->first_generation)
         return false;
-    const struct tlb_fetch_entry *fetch = tlb_lookup_fetch(v->mv, rip);
+    const struct tlb_fetch_entry *fetch = mmu_known_fetch(v->mv, rip);
     if (!fetch || e->key != jump_key(fetch->gpa, v))
         return false;
-    e->stamp = stamp;
+    e->stamp = f->stamp = jit_stamp(j, v); /* the look-up may have taken another page's entry */
     return true;
 }
 
@@ -348,7 +348,7 @@ static bool must_leave(const struct vcpu *v, const struct jit_frame *f)
 bool jit_find(struct vcpu *v, struct jit_frame *f)
 {
     struct jit *j = f->jit;
-    if (!f->bias && jump_renew(j, v, f->exit_rip, f->stamp)) {
+    if (!f->bias && jump_renew(j, v, f, f->exit_rip)) {
         j->stats.renewed++;
         return true;
     }
@@ -356,6 +356,7 @@ bool jit_find(struct vcpu *v, struct jit_frame *f)
     struct block *b = f->bias ? NULL : vcpu_known_block(v);
     if (!b || !jit_has_code(j, b) || unlikely(!is_page_whole(v, b)))
         return false;
+    f->stamp = jit_stamp(j, v);
     jump_note(j, v, b, f->stamp);
     j->stats.found++;
     return vcpu_holds_block(v, b);

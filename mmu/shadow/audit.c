@@ -384,6 +384,12 @@ static const char *tlb_trouble(const struct shadow *sh, const struct tlb_meta *m
     return NULL;
 }
 
+static bool leads_to(const struct shadow *sh, const struct shadow_root *root, gva_t gva, uint64_t dep)
+{
+    int level;
+    return (uintptr_t)shadow_walk(sh, root, gva, &level) == dep;
+}
+
 struct tlb_pass {
     struct audit *a;
     bool full;
@@ -398,8 +404,10 @@ static void visit_tlb(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set,
     unsigned index = data ? (unsigned)(data - set->data[mode]) : (unsigned)(fetch - set->fetch[mode]);
     uint64_t tag = fetch ? fetch->ntag : data->ntag_r != tlb_empty_tag(index) ? data->ntag_r : data->ntag_w;
     uint64_t gva = -tag;
-    const char *what =
-        tlb_trouble(shadow_of(pass->a->mmu), meta, data, index, (data ? data->host : fetch->host) + (gva & PAGE_MASK));
+    const struct shadow *sh = shadow_of(pass->a->mmu);
+    const char *what = tlb_trouble(sh, meta, data, index, (data ? data->host : fetch->host) + (gva & PAGE_MASK));
+    if (!what && !leads_to(sh, set->root, gva, meta->dep[0]))
+        what = "its root does not lead to its spte";
     if (what)
         audit_fail(pass->a, 7, "TLB entry gva 0x%llx of vCPU %u: %s", (unsigned long long)gva, mv->index, what);
 }

@@ -166,6 +166,13 @@ static bool answer_from_shadow(struct mmu_vcpu *mv, gva_t gva, unsigned access, 
     return spte_is_mmio(*sptep) && use_mmio(mv, gva, access, *sptep, out);
 }
 
+bool shadow_known(struct mmu_vcpu *mv, gva_t gva, unsigned access)
+{
+    struct xlate x;
+    unsigned wanted;
+    return answer_from_shadow(mv, gva, access, &wanted, &x) && x.host;
+}
+
 /* ---- the second half ---- */
 
 /* Generations are kept in a few bits of an mmio spte: when they wrap, old ones must not come true again. */

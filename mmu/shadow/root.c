@@ -72,6 +72,7 @@ void shadow_root_get(struct mmu_vcpu *mv, struct tlb_set *set)
         return;
     if (unlikely(sh->unsync_first))
         unsync_sync_all(sh); /* Linux: kvm_mmu_sync_roots */
+    root->set = set;
     root->role = sh->set_role[set - mv->mmu->sets];
     root_set_tops(root, &set->key);
     root->next = sh->roots;
@@ -130,14 +131,24 @@ void shadow_roots_forget_all(struct shadow *sh)
     }
 }
 
+static bool root_forget(struct shadow_root *root, struct sp *sp)
+{
+    bool any = false;
+    for (unsigned i = 0; i < root->tops; i++) {
+        if (root->sp[i] == sp->index) {
+            root->sp[i] = 0;
+            sp->root_count--;
+            any = true;
+        }
+    }
+    return any;
+}
+
 void shadow_roots_forget(struct shadow *sh, struct sp *sp)
 {
+    struct mmu *mmu = sh->mmu;
     for (struct shadow_root *root = sh->roots; root && sp->root_count; root = root->next) {
-        for (unsigned i = 0; i < root->tops; i++) {
-            if (root->sp[i] == sp->index) {
-                root->sp[i] = 0;
-                sp->root_count--;
-            }
-        }
+        if (root_forget(root, sp))
+            tlb_set_clear(&mmu->vcpus[(size_t)(root->set - mmu->sets) / TLB_SETS], root->set);
     }
 }

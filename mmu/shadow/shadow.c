@@ -77,6 +77,7 @@ const struct mmu_ops mmu_shadow_ops = {
     .root_get = shadow_root_get,
     .root_put = shadow_root_put,
     .translate = shadow_translate,
+    .known = shadow_known,
     .protect_gfn = shadow_protect_gfn,
     .pt_write = shadow_pt_write,
     .zap_gfns = shadow_zap_gfns,

@@ -71,6 +71,7 @@ struct sp {
 /* The engine's root of one TLB set: the shadow pages at the top, looked up again whenever they are missing. */
 struct shadow_root {
     struct shadow_root *next, *prev; /* all roots of the engine */
+    struct tlb_set *set;             /* what it is the root of */
     union sp_role role;              /* of the top pages, but for the quadrant */
     uint8_t tops;                    /* 1, or 4 where gva bits 30 and 31 choose among them (32-bit, PAE, no paging) */
     bool has[4];                     /* PAE: the PDPTE register is present */
@@ -223,7 +224,7 @@ void shadow_root_get(struct mmu_vcpu *mv, struct tlb_set *set);
 void shadow_root_put(struct mmu_vcpu *mv, struct tlb_set *set);
 /* The top page for the fault's gva, made if it is missing. NULL: this root has none there. A free page must exist. */
 struct sp *shadow_root_top(struct shadow *sh, struct shadow_root *root, const struct fault *f);
-/* Every root forgets the page, which is being zapped. */
+/* Every root forgets the page, which is being zapped; what the TLB has by it goes. */
 void shadow_roots_forget(struct shadow *sh, struct sp *sp);
 /* Every root forgets all its pages. Linux: kvm_mmu_free_roots, KVM_REQ_MMU_FREE_OBSOLETE_ROOTS. */
 void shadow_roots_forget_all(struct shadow *sh);
@@ -301,6 +302,8 @@ void shadow_guest_flush(struct mmu_vcpu *mv, enum guest_flush what, gva_t gva);
 /* The spte where the shadow walk of gva ends, or NULL when not even the top page is there. Touches tables only. */
 uint64_t *shadow_walk(const struct shadow *sh, const struct shadow_root *root, gva_t gva, int *level_out);
 enum xlate_result shadow_translate(struct mmu_vcpu *mv, gva_t gva, unsigned access, struct xlate *out);
+/* The first half of that alone, for the TLB. MMU lock held. */
+bool shadow_known(struct mmu_vcpu *mv, gva_t gva, unsigned access);
 
 /* ---- prefetch.c ---- */
 

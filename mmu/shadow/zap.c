@@ -53,6 +53,12 @@ gfn_t spte_gfn(const struct shadow *sh, const uint64_t *sptep)
     return gpte_gfn(sp->role, *sp_gptep(sh, sptep), i);
 }
 
+/* Can a walk come through the page? */
+static bool sp_is_reached(const struct sp *sp)
+{
+    return sp->root_count || sp->parents.val;
+}
+
 /* TLB entries of every leaf below the page. */
 static void subtree_drop_cached(struct shadow *sh, struct sp *sp)
 {
@@ -98,7 +104,7 @@ void spte_drop(struct shadow *sh, uint64_t *sptep)
         trace_point(sh->mmu->trace, TRACE_MMU_ZAP, gfn, (uint64_t)level, spte, sp->role.word);
     } else if (spte_is_link(spte, level)) {
         struct sp *child = &sh->pages[spte_child(spte)];
-        if (!sp_is_obsolete(sh, child))
+        if (sp_is_reached(sp) && !sp_is_obsolete(sh, child))
             subtree_drop_cached(sh, child);
         spte_list_remove(&sh->descs, &child->parents, sptep);
         sp_touch(sh, child);
@@ -143,9 +149,11 @@ void shadow_unprotect_gfn(struct mmu *mmu, unsigned as, gfn_t gfn)
 void sp_zap(struct shadow *sh, struct sp *sp)
 {
     shadow_batch_begin(sh);
-    sp_drop_sptes(sh, sp);
-    sp_unlink_parents(sh, sp);
+    /* First what leads here: a table that goes with its process shares the kernel's with all others, whose TLBs keep
+     * what is theirs. */
     shadow_roots_forget(sh, sp);
+    sp_unlink_parents(sh, sp);
+    sp_drop_sptes(sh, sp);
     if (sp->unsync)
         unsync_unlist(sh, sp);
     else if (!sp->role.direct)

@@ -176,6 +176,15 @@ START_TEST(tlb_entry_that_outlives_its_spte_is_invariant_7)
 }
 END_TEST
 
+START_TEST(tlb_entry_that_its_root_does_not_lead_to_is_invariant_7)
+{
+    struct shadow_root *root = r->v->set->root;
+    sh()->pages[root->sp[0]].root_count--;
+    root->sp[0] = 0;
+    expect_named(7, "does not lead");
+}
+END_TEST
+
 START_TEST(tlb_write_tag_beyond_its_spte_is_invariant_7)
 {
     *leaf() &= ~SPTE_WRITABLE;
@@ -320,6 +329,7 @@ static Suite *suite(void)
     tcase_add_test(t, a_bit_cleared_unseen_is_invariant_6);
     tcase_add_test(t, d_bit_cleared_unseen_is_invariant_6);
     tcase_add_test(t, tlb_entry_that_outlives_its_spte_is_invariant_7);
+    tcase_add_test(t, tlb_entry_that_its_root_does_not_lead_to_is_invariant_7);
     tcase_add_test(t, tlb_write_tag_beyond_its_spte_is_invariant_7);
     tcase_add_test(t, tlb_entry_of_an_unmarked_spte_is_invariant_7);
     tcase_add_test(t, tlb_entry_that_points_elsewhere_is_invariant_7);

@@ -243,6 +243,81 @@ START_TEST(root_that_loses_its_page_under_two_vcpus_is_made_again)
 }
 END_TEST
 
+/* A second process: PML4 at 0x6000, its user half empty, with the kernel's PDPT of the first; and the kernel's page. */
+#define KERNEL 0xffff888040000000ull
+
+static void open_kernel(void)
+{
+    rig_map(r, KERNEL, 0x10000, PTE_P | PTE_W);
+    rig_put(r, 0x6000 + 273 * 8, 0x2000 | PTE_ALL);
+    for (unsigned i = 0; i < 2; i++) {
+        rig_long_mode(r, i ? 0x6000 : 0x1000);
+        rig_expect(r, KERNEL, ACCESS_WRITE, 0x10000);
+        rig_expect(r, KERNEL, ACCESS_FETCH, 0x10000);
+    }
+}
+
+START_TEST(process_that_goes_leaves_what_the_others_have_in_their_tlbs)
+{
+    uint8_t odd = 0;
+    open_kernel();
+    mem_access(r->mem, 0, 0x6001, &odd, 1, MEM_GUEST, true, 0);
+    ck_assert_ptr_null(tlb_lookup_read(r->v, KERNEL, 8));
+    ck_assert_ptr_null(tlb_lookup_fetch(r->v, KERNEL));
+    ck_assert_msg(rig_audit(r, true) == 0, "%s", r->report);
+    rig_long_mode(r, 0x1000);
+    ck_assert_ptr_nonnull(tlb_lookup_write(r->v, KERNEL, 8));
+    ck_assert_ptr_nonnull(tlb_lookup_fetch(r->v, KERNEL));
+    rig_put(r, 0x4000, 0); /* the entry of the page */
+    ck_assert_ptr_null(tlb_lookup_read(r->v, KERNEL, 8));
+    ck_assert_ptr_null(tlb_lookup_fetch(r->v, KERNEL));
+}
+END_TEST
+
+START_TEST(what_no_root_leads_to_any_more_is_found_again_as_it_is_then)
+{
+    uint8_t odd = 0;
+    open_kernel();
+    mem_access(r->mem, 0, 0x6001, &odd, 1, MEM_GUEST, true, 0);
+    mem_access(r->mem, 0, 0x1001, &odd, 1, MEM_GUEST, true, 0);
+    rig_put(r, 0x4000, 0x20000 | PTE_P | PTE_W);
+    rig_put(r, 0x1000 + 273 * 8, 0x2000 | PTE_ALL);
+    rig_long_mode(r, 0x1000);
+    rig_expect(r, KERNEL, ACCESS_READ, 0x20000);
+}
+END_TEST
+
+START_TEST(known_fetch_is_what_the_shadow_has_and_fills_the_tlb)
+{
+    rig_map(r, GVA, 0x10000, PTE_ALL);
+    rig_map(r, GVA + 0x1000, 0x11000, PTE_ALL | PTE_NX);
+    rig_map(r, GVA + 0x2000, 0x12000, PTE_ALL);
+    rig_long_mode(r, 0x1000);
+    ck_assert_ptr_null(mmu_known_fetch(r->v, GVA));
+    ck_assert_uint_eq(rig_get(r, 0x4000) & PTE_A, 0);
+    rig_expect(r, GVA, ACCESS_READ, 0x10000);
+    rig_expect(r, GVA + 0x1000, ACCESS_READ, 0x11000);
+    uint64_t walks = r->mmu->stats.guest_walks;
+    ck_assert_ptr_null(tlb_lookup_fetch(r->v, GVA));
+    ck_assert_ptr_null(mmu_known_fetch(r->v, GVA ^ 1ull << 60)); /* the same tables, but not canonical */
+    ck_assert_ptr_null(mmu_known_fetch(r->v, GVA + 0x1000));
+    ck_assert_ptr_null(mmu_known_fetch(r->v, GVA + 0x2000));
+    ck_assert_uint_eq(rig_get(r, 0x4010) & PTE_A, 0);
+    const struct tlb_fetch_entry *e = mmu_known_fetch(r->v, GVA);
+    ck_assert_ptr_nonnull(e);
+    ck_assert_uint_eq(e->gpa, 0x10000);
+    ck_assert_ptr_eq(tlb_lookup_fetch(r->v, GVA), e);
+    ck_assert_uint_eq(r->mmu->stats.guest_walks, walks);
+    rig_put(r, 0x4000, 0);
+    ck_assert_ptr_null(mmu_known_fetch(r->v, GVA));
+    r->regs.cr4 |= CR4_SMEP;
+    rig_map(r, GVA, 0x10000, PTE_ALL);
+    rig_load(r);
+    rig_expect(r, GVA, ACCESS_READ, 0x10000);
+    ck_assert_ptr_null(mmu_known_fetch(r->v, GVA)); /* a supervisor's, of a user page */
+}
+END_TEST
+
 START_TEST(tiniest_shadow_thrashes_but_is_right)
 {
     rig_close(r);
@@ -327,6 +402,9 @@ static Suite *suite(void)
     tcase_add_test(t, mmio_generation_that_wraps_does_not_revive_old_mmio_sptes);
     tcase_add_test(t, fast_zap_makes_everything_unreachable_at_once_and_goes_away_by_and_by);
     tcase_add_test(t, root_that_loses_its_page_under_two_vcpus_is_made_again);
+    tcase_add_test(t, process_that_goes_leaves_what_the_others_have_in_their_tlbs);
+    tcase_add_test(t, what_no_root_leads_to_any_more_is_found_again_as_it_is_then);
+    tcase_add_test(t, known_fetch_is_what_the_shadow_has_and_fills_the_tlb);
     tcase_add_test(t, tiniest_shadow_thrashes_but_is_right);
     tcase_add_test(t, shrinker_takes_the_oldest_pages_and_the_guest_cannot_tell);
     tcase_add_test(t, fault_without_memory_for_its_rmap_maps_nothing_and_is_right);
