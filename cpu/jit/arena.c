@@ -44,13 +44,18 @@ void jit_arena_fini(struct jit_arena *a)
     a->fd = -1;
 }
 
+uint32_t jit_data_alloc_aligned(struct jit_arena *a, size_t size, size_t align)
+{
+    size_t at = (a->data_used + align - 1) & ~(align - 1);
+    size = (size + 7) & ~(size_t)7;
+    if (a->data_size < at || a->data_size - at < size)
+        return 0;
+    memset(a->data + at, 0, size);
+    a->data_used = at + size;
+    return (uint32_t)at;
+}
+
 uint32_t jit_data_alloc(struct jit_arena *a, size_t size)
 {
-    size = (size + 7) & ~(size_t)7;
-    if (a->data_size - a->data_used < size)
-        return 0;
-    uint32_t at = (uint32_t)a->data_used;
-    memset(a->data + at, 0, size);
-    a->data_used += size;
-    return at;
+    return jit_data_alloc_aligned(a, size, 8);
 }

@@ -98,21 +98,41 @@ static void eval_overlay(struct vcpu *v, const struct jit_frame *f, const struct
     flags_set_cf_of(v, cf, flag_of(v));
 }
 
+_Static_assert(JIT_CACHE_MAX / RECIPE_ALIGN <= FRAME_PIECE, "names have three bytes");
+
+/* Offset of what the frame names. */
+static uint32_t named(uint32_t word)
+{
+    return (word & (FRAME_PIECE - 1)) * RECIPE_ALIGN;
+}
+
+/* Pieces that the frame has on top of recipe and overlay. An overlay that is not in the frame is on top of them. */
+static void eval_pieces(struct vcpu *v, const struct jit_frame *f, bool covered)
+{
+    if (f->recipe & FRAME_PIECE)
+        flags_set_cf(v, f->m4 & 1);
+    if (f->overlay & FRAME_PIECE && !covered)
+        flags_set_cf_of(v, flag_cf(v), f->m4 >> 8 & 1);
+}
+
 void jit_flags_to_vcpu(struct vcpu *v, struct jit_frame *f, uint32_t recipe, uint32_t overlay, bool fresh)
 {
     const struct jit_arena *a = &f->jit->arena;
+    bool covered = overlay;
     if (recipe) {
         eval_base(v, f, jit_data(a, recipe));
-    } else if (f->recipe) {
-        eval_base(v, f, jit_data(a, f->recipe));
+    } else if (named(f->recipe)) {
+        eval_base(v, f, jit_data(a, named(f->recipe)));
     } else {
         uint64_t image = (f->flags >> 8 & (FLAGS_ARITH & 0xff)) | (f->flags & 1 ? FLAG_OF : 0);
         flags_set_image(v, image);
     }
     if (!overlay && !fresh)
-        overlay = f->overlay;
+        overlay = named(f->overlay);
     if (overlay)
         eval_overlay(v, f, jit_data(a, overlay));
+    if (!fresh)
+        eval_pieces(v, f, covered);
 }
 
 void jit_flags_partial(struct vcpu *v, const struct jit_frame *f, unsigned partial)
@@ -276,7 +296,7 @@ bool tr_flags_live(const struct tr *t)
 
 uint32_t tr_recipe(struct tr *t, struct jit_recipe r)
 {
-    uint32_t at = jit_data_alloc(&t->j->arena, sizeof r);
+    uint32_t at = jit_data_alloc_aligned(&t->j->arena, sizeof r, RECIPE_ALIGN);
     if (!at)
         t->e.full = true;
     else
@@ -327,7 +347,7 @@ static void commit_base(struct tr *t, uint32_t lost)
 {
     t->image = false;
     spill_base(t, lost);
-    emit_store_imm(&t->e, FRAME(recipe), tr_recipe(t, t->base)); /* and overlay = 0 */
+    emit_store_imm(&t->e, FRAME(recipe), FRAME_NAME(tr_recipe(t, t->base))); /* and overlay = 0 */
     t->flags = BASE_FRAME;
     t->known = in_frame(&t->base);
     t->known_base = t->base;
@@ -339,7 +359,7 @@ static void commit_overlay(struct tr *t, uint32_t lost)
     t->image = false;
     spill_overlay(t, lost);
     emit_rm(&t->e, (struct how){.size = 4}, OPC(0xc7), 0, op_frame(FRAME(overlay)));
-    e32(&t->e, tr_recipe(t, t->overlay));
+    e32(&t->e, FRAME_NAME(tr_recipe(t, t->overlay)));
     t->known = t->known && in_frame(&t->overlay);
     t->known_overlay = t->overlay;
     t->overlay.kind = RECIPE_NONE;
@@ -358,18 +378,37 @@ void tr_commit_sources(struct tr *t)
     commit(t, ~0u);
 }
 
+static void commit_piece(struct tr *t, int disp)
+{
+    emit_rm(&t->e, (struct how){.size = 1}, OPC(0xc6), 0, op_frame(disp + FRAME_PIECE_BYTE)); /* mov */
+    e8(&t->e, 1);
+}
+
+/* Host flags stay as they are. */
+static void commit_partial(struct tr *t)
+{
+    if (t->partial == PARTIAL_DIV) {
+        tr_collapse(t);
+        return;
+    }
+    if (!t->partial)
+        return;
+    commit_piece(t, FRAME(recipe));
+    if (t->partial == PARTIAL_CFOF)
+        commit_piece(t, FRAME(overlay));
+    t->partial = PARTIAL_NONE;
+    t->image = t->known = false;
+}
+
 void tr_commit_edge(struct tr *t, uint32_t lost)
 {
     commit(t, lost);
-    if (t->partial)
-        tr_collapse(t);
+    commit_partial(t);
 }
 
 void tr_commit(struct tr *t)
 {
-    tr_commit_sources(t);
-    if (t->partial)
-        tr_collapse(t);
+    tr_commit_edge(t, ~0u);
 }
 
 void tr_begin(struct tr *t, uint32_t writes, bool kills)
@@ -486,7 +525,7 @@ void tr_begin_partial(struct tr *t, enum partial_kind kind)
 {
     bool covers = t->partial == kind || (t->partial == PARTIAL_CF && kind == PARTIAL_CFOF);
     if (t->partial && !covers)
-        tr_collapse(t);
+        tr_commit(t);
 }
 
 static void store_bit(struct tr *t, unsigned cc, int disp)

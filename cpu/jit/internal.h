@@ -37,8 +37,8 @@ struct jit_frame {
     uint32_t flags;      /* image, while recipe is 0: byte 0 is OF, byte 1 is LAHF's */
     uint32_t vec;        /* guest vectors are in host registers: enum vec_level */
     uint64_t gpr[3];     /* guest R13, R14, R15 */
-    uint32_t recipe;     /* committed: data offset of a struct jit_recipe, or 0 */
-    uint32_t overlay;    /* INC or DEC on top of that, or 0 */
+    uint32_t recipe;     /* committed: name of a struct jit_recipe, or 0; FRAME_PIECE: CF is as in m4 */
+    uint32_t overlay;    /* INC or DEC on top of that, or 0; FRAME_PIECE: OF is as in m4, whatever that says */
     uint64_t m1, m2, m3; /* operands of recipe (m1, m2) and overlay (m3) */
     uint64_t tmp, tmp2;
     uint64_t jumps; /* jump table */
@@ -55,13 +55,20 @@ struct jit_frame {
     uint64_t fip, fdp;
     uint32_t fop, fds;
     uint32_t x87; /* guest x87 state is in the host's unit */
-    uint32_t m4;  /* of a partial recipe: byte 0 is CF, byte 1 OF */
+    uint32_t m4;  /* of a partial recipe and of the pieces: byte 0 is CF, byte 1 OF */
     /* From here on the owner's alone, but for `jit`. */
     struct jit *jit;
     uint64_t near[NEAR_SLOTS]; /* host address of the beginning of a range that was checked, or 0 (near.c) */
     uint8_t image[112];        /* as FNSAVE stores it: where x87 state is while C looks and x87 is set */
 };
 #define FRAME(field) ((int)offsetof(struct jit_frame, field))
+
+/* Recipes have names of three bytes in the frame: their offset, which is aligned, shifted. The byte above is 1 or 0. To
+ * store a recipe clears the overlay and both pieces (64 bits), to store an overlay the piece that it sets (32 bits). */
+#define RECIPE_ALIGN       32u
+#define FRAME_PIECE        (1u << 24)
+#define FRAME_PIECE_BYTE   3
+#define FRAME_NAME(offset) ((offset) / RECIPE_ALIGN)
 
 enum jit_exit {
     JIT_EXIT_EDGE,   /* at the head of the block at exit_rip; exit_link: slot that may be pointed to its code */
@@ -87,8 +94,8 @@ enum recipe_kind {
     RECIPE_DEC
 };
 
-/* What an instruction sets that leaves the others as they were, on top of recipe and overlay. It is never in the frame:
- * a slow record names it, and the end of the block puts an image into the frame. */
+/* What an instruction sets that leaves the others as they were, on top of recipe and overlay: a slow record names it,
+ * or it is in the frame as pieces. Division's is never there: the end of the block puts an image into the frame. */
 enum partial_kind {
     PARTIAL_NONE,
     PARTIAL_CF,   /* CF as in m4 */
@@ -161,6 +168,8 @@ int jit_arena_init(struct jit_arena *a, size_t code_size, size_t data_size);
 void jit_arena_fini(struct jit_arena *a);
 /* Offset of `size` zeroed bytes, aligned to 8; 0: full. */
 uint32_t jit_data_alloc(struct jit_arena *a, size_t size);
+/* The same, aligned to `align`, a power of two. */
+uint32_t jit_data_alloc_aligned(struct jit_arena *a, size_t size, size_t align);
 static inline void *jit_data(const struct jit_arena *a, uint32_t offset)
 {
     return a->data + offset;
@@ -494,7 +503,7 @@ void tr_have_image(struct tr *t);
 void tr_set_flags_dead(struct tr *t, unsigned undefined);
 uint32_t tr_recipe(struct tr *t, struct jit_recipe r);
 /* Before an instruction that sets flags by tr_set_partial(), or by an overlay (PARTIAL_NONE): what is pending and would
- * be lost becomes an image. Clobbers the host's flags if so. */
+ * be lost moves to the frame; after a division it becomes an image, and the host's flags are clobbered. */
 void tr_begin_partial(struct tr *t, enum partial_kind kind);
 /* The instruction just emitted set the flags of `mask` in the host's, and of the others left those of `kept`; rec: its
  * slow record, whose handler's flags are taken over, too, or 0. */

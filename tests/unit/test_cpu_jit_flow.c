@@ -15,12 +15,12 @@ struct pair {
     struct stats stats;
 };
 
-static void pair_open(struct pair *p, const char *model, void (*mode)(struct cpu_rig *r))
+static void pair_open(struct pair *p, const char *model, void (*mode)(struct cpu_rig *r), unsigned heat)
 {
     memset(p, 0, sizeof *p);
     rig_open_model(&p->a, model);
     rig_open_model(&p->b, model);
-    p->jit = jit_create(&(struct jit_config){.log = &p->b.log, .heat = 1, .cache_bytes = 1 << 20});
+    p->jit = jit_create(&(struct jit_config){.log = &p->b.log, .heat = heat, .cache_bytes = 1 << 20});
     ck_assert_ptr_nonnull(p->jit);
     stats_init(&p->stats);
     jit_register_stats(p->jit, &p->stats);
@@ -156,7 +156,7 @@ static void ask_in_all_circumstances(struct pair *p)
 START_TEST(cpuid_answers_as_the_registers_are_now)
 {
     struct pair p;
-    pair_open(&p, "max", rig_long);
+    pair_open(&p, "max", rig_long, 1);
     ask_in_all_circumstances(&p);
     for (unsigned n = 0; n < 2; n++)
         rig_set_cpl(rig_of(&p, n), SEL_CODE32_0, SEL_DATA0, 0);
@@ -165,7 +165,7 @@ START_TEST(cpuid_answers_as_the_registers_are_now)
         rig_user(rig_of(&p, n));
     ask_in_all_circumstances(&p);
     pair_close(&p);
-    pair_open(&p, "base", compatibility_mode);
+    pair_open(&p, "base", compatibility_mode, 1);
     ask_in_all_circumstances(&p);
     pair_close(&p);
 }
@@ -174,7 +174,7 @@ END_TEST
 START_TEST(cpuid_and_rdtscp_stay_in_compiled_code)
 {
     struct pair p;
-    pair_open(&p, "max", rig_long);
+    pair_open(&p, "max", rig_long, 1);
     /* 1: mov eax, 1; xor ecx, ecx; cpuid; add esi, edx; rdtscp; add rsi, rax; add rsi, rcx; dec edi; jnz 1b; hlt */
     PUT_CODE(&p, RIG_CODE,
              "\xb8\x01\0\0\0\x31\xc9\x0f\xa2\x01\xd6\x0f\x01\xf9\x48\x01\xc6\x48\x01\xce\xff\xcf\x75\xe8\xf4");
@@ -195,9 +195,188 @@ START_TEST(cpuid_and_rdtscp_stay_in_compiled_code)
 }
 END_TEST
 
+/* ---- flags from block to block ---- */
+
+static uint64_t next_random(uint64_t *rng)
+{
+    *rng ^= *rng << 13;
+    *rng ^= *rng >> 7;
+    *rng ^= *rng << 17;
+    return *rng * 0x2545f4914f6cdd1dull >> 8;
+}
+
+static unsigned below(uint64_t *rng, unsigned n)
+{
+    return (unsigned)(next_random(rng) % n);
+}
+
+struct text {
+    char bytes[1024];
+    unsigned len;
+};
+
+static void add_bytes(struct text *t, const char *bytes, size_t len)
+{
+    memcpy(t->bytes + t->len, bytes, len);
+    t->len += (unsigned)len;
+}
+
+static void add32(struct text *t, uint32_t x)
+{
+    add_bytes(t, (const char *)&x, 4);
+}
+
+#define FUNCTIONS      (RIG_CODE + 0x1800u) /* in another page than the loop: 16 of 64 bytes each */
+#define NEAR_FUNCTIONS (RIG_CODE + 0x800u)
+#define TABLE          (RIG_DATA + 0x100u)
+
+/* What sets, keeps or looks at flags: all of them, some, one. RBP points to the table, R15 counts the turns. */
+static void add_insn(struct text *t, uint64_t *rng)
+{
+    static const struct {
+        uint8_t len;
+        const char *bytes;
+    } insns[] = {
+        {3, "\x48\x01\xc8"},                 /* add rax, rcx */
+        {3, "\x48\x29\xd6"},                 /* sub rsi, rdx */
+        {3, "\x48\x11\xf8"},                 /* adc rax, rdi */
+        {3, "\x48\x19\xc1"},                 /* sbb rcx, rax */
+        {2, "\x39\xd1"},                     /* cmp ecx, edx */
+        {2, "\x85\xf6"},                     /* test esi, esi */
+        {3, "\x48\xff\xc0"},                 /* inc rax */
+        {2, "\xff\xc9"},                     /* dec ecx */
+        {3, "\xff\x45\x40"},                 /* inc dword [rbp + 64] */
+        {4, "\x48\x0f\xaf\xc1"},             /* imul rax, rcx */
+        {4, "\x0f\xaf\x75\x48"},             /* imul esi, [rbp + 72] */
+        {2, "\xf7\xe1"},                     /* mul ecx */
+        {4, "\x48\x0f\xa3\xd0"},             /* bt rax, rdx */
+        {4, "\x0f\xba\xe9\x05"},             /* bts ecx, 5 */
+        {3, "\x48\xd1\xc7"},                 /* rol rdi, 1 */
+        {3, "\xc1\xc8\x07"},                 /* ror eax, 7 */
+        {2, "\xd3\xc6"},                     /* rol esi, cl */
+        {3, "\x48\xd1\xd2"},                 /* rcl rdx, 1 */
+        {1, "\xf9"},                         /* stc */
+        {1, "\xf5"},                         /* cmc */
+        {3, "\x48\xd3\xe2"},                 /* shl rdx, cl */
+        {3, "\xc1\xff\x03"},                 /* sar edi, 3 */
+        {3, "\x48\xf7\xd8"},                 /* neg rax */
+        {3, "\x0f\x92\xc2"},                 /* setc dl */
+        {3, "\x0f\x9f\xc3"},                 /* setg bl */
+        {4, "\x48\x0f\x4c\xf0"},             /* cmovl rsi, rax */
+        {3, "\x0f\x4a\xcf"},                 /* cmovp ecx, edi */
+        {1, "\x9f"},                         /* lahf */
+        {2, "\x9c\x5b"},                     /* pushf; pop rbx */
+        {7, "\x8b\x1c\x25\0\0\x50\0"},       /* mov ebx, [RIG_MMIO] */
+        {3, "\x48\x89\xc7"},                 /* mov rdi, rax */
+        {2, "\x31\xd2"},                     /* xor edx, edx */
+        {7, "\x31\xd2\x83\xc9\x01\xf7\xf1"}, /* xor edx, edx; or ecx, 1; div ecx */
+    };
+    unsigned n = below(rng, ARRAY_LEN(insns));
+    add_bytes(t, insns[n].bytes, insns[n].len);
+}
+
+/* A way from one block to the next: by falling through, jumps, calls and returns, direct and not, near and far. */
+static void add_step(struct text *t, uint64_t *rng, unsigned depth)
+{
+    static const char fetch[] = "\x41\x83\xe4\x0f\x42\xff\x54\xe5\x80"; /* and r12d, 15; call [rbp + r12 * 8 - 128] */
+    unsigned function = below(rng, 16);
+    uint32_t to = (below(rng, 2) ? FUNCTIONS : NEAR_FUNCTIONS) + 64 * function;
+    switch (below(rng, depth ? 3 : 7)) {
+    case 0:
+        add_bytes(t, "\xeb\0", 2); /* jmp to the next */
+        break;
+    case 1: { /* jcc over an instruction */
+        uint8_t cc = (uint8_t)(0x70 | below(rng, 16));
+        unsigned at = t->len;
+        add_bytes(t, "\0\0", 2);
+        add_insn(t, rng);
+        t->bytes[at] = (char)cc;
+        t->bytes[at + 1] = (char)(t->len - at - 2);
+        break;
+    }
+    case 2:
+        break;
+    case 3: /* call */
+        add_bytes(t, "\xe8", 1);
+        add32(t, to - (RIG_CODE + t->len + 4));
+        break;
+    case 4:                              /* another function each time */
+        add_bytes(t, "\x41\xff\xc4", 3); /* inc r12d */
+        add_bytes(t, fetch, sizeof fetch - 1);
+        break;
+    case 5:                                              /* the same one mostly */
+        add_bytes(t, "\x4d\x89\xfc\x49\xc1\xec\x03", 7); /* mov r12, r15; shr r12, 3 */
+        add_bytes(t, fetch, sizeof fetch - 1);
+        break;
+    default: /* by a jump through a register: lea r14, [rip + 3]; jmp r14 */
+        add_bytes(t, "\x4c\x8d\x35\x03\0\0\0\x41\xff\xe6", 10);
+        break;
+    }
+}
+
+static void put_program(struct pair *p, uint64_t *rng)
+{
+    struct text t = {.len = 0};
+    for (unsigned k = 0; k < 6; k++) {
+        for (unsigned n = 1 + below(rng, 3); n > 0; n--)
+            add_insn(&t, rng);
+        add_step(&t, rng, 0);
+    }
+    add_insn(&t, rng);
+    add_bytes(&t, "\x49\xff\xcf\x0f\x85", 5); /* dec r15; jnz */
+    add32(&t, -(t.len + 4));
+    add_bytes(&t, "\xf4", 1);
+    put_code(p, RIG_CODE, t.bytes, t.len);
+    for (unsigned k = 0; k < 32; k++) {
+        uint64_t at = (k & 1 ? FUNCTIONS : NEAR_FUNCTIONS) + 64 * (k / 2);
+        t.len = 0;
+        for (unsigned n = below(rng, 3); n > 0; n--)
+            add_insn(&t, rng);
+        add_step(&t, rng, 1);
+        add_insn(&t, rng);
+        add_bytes(&t, "\xc3", 1);
+        put_code(p, at, t.bytes, t.len);
+        put_code(p, TABLE - 128 + 8 * (k / 2), (const char *)&at, below(rng, 2) || !(k & 1) ? 8 : 0);
+    }
+}
+
+static void run_program(struct pair *p, uint64_t *rng)
+{
+    uint64_t gpr[16];
+    for (unsigned n = 0; n < 16; n++)
+        gpr[n] = below(rng, 3) ? next_random(rng) << below(rng, 40) : below(rng, 3);
+    gpr[REG_RBP] = TABLE;
+    gpr[REG_RSP] = RIG_STACK;
+    gpr[15] = 4 + below(rng, 60);
+    for (unsigned n = 0; n < 2; n++)
+        memcpy(rig_of(p, n)->v->gpr, gpr, sizeof gpr);
+    go_to(p, RIG_CODE);
+    while (p->a.v->activity == VCPU_RUNNING) {
+        run_until(p, clock_now(&p->a.clock) + 1 + below(rng, below(rng, 2) ? 40 : 3000));
+        check_same(p, "program");
+    }
+}
+
+START_TEST(flags_go_from_block_to_block_as_in_the_interpreter)
+{
+    const char *more = getenv("UMBRA_PROGRAMS"), *seed = getenv("UMBRA_SEED");
+    uint64_t rng = (seed ? strtoull(seed, NULL, 0) : 1) * 0x9e3779b97f4a7c15ull | 1;
+    struct pair p;
+    pair_open(&p, "max", rig_long, 3);
+    for (unsigned n = more ? (unsigned)atoi(more) : 1500; n > 0; n--) {
+        put_program(&p, &rng);
+        for (unsigned k = 0; k < 3; k++)
+            run_program(&p, &rng);
+    }
+    ck_assert_uint_gt(stat(&p, "jit.entries"), 1500);
+    pair_close(&p);
+}
+END_TEST
+
 static Suite *suite(void)
 {
-    const TTest *const tests[] = {cpuid_answers_as_the_registers_are_now, cpuid_and_rdtscp_stay_in_compiled_code};
+    const TTest *const tests[] = {cpuid_answers_as_the_registers_are_now, cpuid_and_rdtscp_stay_in_compiled_code,
+                                  flags_go_from_block_to_block_as_in_the_interpreter};
     return rig_suite("cpu: control flow in compiled code", tests, ARRAY_LEN(tests));
 }
 
