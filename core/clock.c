@@ -62,6 +62,20 @@ void timer_init(struct timer *t, timer_fn *fn, void *opaque)
     *t = (struct timer){.fn = fn, .opaque = opaque, .deadline = CLOCK_NEVER};
 }
 
+void timer_init_work(struct timer *t, timer_fn *fn, void *opaque)
+{
+    timer_init(t, fn, opaque);
+    t->is_work = true;
+}
+
+bool clock_has_work(const struct vclock *c)
+{
+    for (const struct timer *t = c->head; t; t = t->next)
+        if (t->is_work)
+            return true;
+    return false;
+}
+
 static bool fires_before(const struct timer *a, const struct timer *b)
 {
     return a->deadline < b->deadline || (a->deadline == b->deadline && a->seq < b->seq);

@@ -53,6 +53,7 @@ struct timer {
     void *opaque;
     uint64_t deadline; /* CLOCK_NEVER when not armed */
     uint64_t seq;      /* order of arming, the clock's own */
+    bool is_work;      /* see timer_init_work() */
     struct timer *next;
 };
 
@@ -84,6 +85,11 @@ void clock_skip_to(struct vclock *c, uint64_t when);
 
 /* A timer belongs to its device; the clock only links it. */
 void timer_init(struct timer *t, timer_fn *fn, void *opaque);
+/* The same for a device's work, such as a disk's request: while it is armed the machine is busy, and idle time is skipped
+ * at once even where it would be waited for in real time. */
+void timer_init_work(struct timer *t, timer_fn *fn, void *opaque);
+/* Is a device at work? */
+bool clock_has_work(const struct vclock *c);
 /* Arms (or re-arms) at absolute `deadline`; one in the past fires at the next boundary. CLOCK_NEVER, or one
  * beyond CLOCK_HORIZON, disarms. */
 void timer_arm(struct vclock *c, struct timer *t, uint64_t deadline);

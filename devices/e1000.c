@@ -293,7 +293,7 @@ void e1000_init(struct e1000 *n, const struct e1000_config *cfg)
     n->cfg = *cfg;
     n->data = alloc_zeroed(1, E1000_FRAME_MAX);
     nic_fifo_init(&n->fifo);
-    timer_init(&n->timer, serve, n);
+    timer_init_work(&n->timer, serve, n);
     pci_device_init(&n->pci, "e1000",
                     &(struct pci_identity){.vendor = 0x8086,
                                            .device = 0x100e,

@@ -613,7 +613,7 @@ void fdc_init(struct fdc *f, const struct fdc_config *cfg)
 {
     memset(f, 0, sizeof *f);
     f->cfg = *cfg;
-    timer_init(&f->timer, fire, f);
+    timer_init_work(&f->timer, fire, f);
     for (unsigned n = 0; n < FDC_DRIVES; n++) {
         f->drive[n].present = cfg->drive[n].present;
         fdc_set_medium(f, n, cfg->drive[n].block);

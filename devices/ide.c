@@ -316,7 +316,7 @@ void ide_channel_init(struct ide_channel *c, const struct ide_channel_config *cf
 {
     memset(c, 0, sizeof *c);
     c->cfg = *cfg;
-    timer_init(&c->timer, fire, c);
+    timer_init_work(&c->timer, fire, c);
     for (unsigned n = 0; n < 2; n++) {
         const struct ide_drive_config *from = &cfg->drive[n];
         c->drive[n] = (struct ide_drive){

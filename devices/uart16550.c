@@ -453,8 +453,8 @@ void uart16550_init(struct uart16550 *u, const struct uart16550_config *cfg)
 {
     memset(u, 0, sizeof(*u));
     u->cfg = *cfg;
-    timer_init(&u->tx_timer, tx_expired, u);
-    timer_init(&u->rx_timer, rx_expired, u);
+    timer_init_work(&u->tx_timer, tx_expired, u);
+    timer_init_work(&u->rx_timer, rx_expired, u);
     timer_init(&u->timeout_timer, timeout_expired, u);
     uart16550_reset(u);
 }

@@ -81,7 +81,7 @@ void virtio_init(struct virtio *v, const struct virtio_class *cls, void *ctx, co
     v->offered = features | VIRTIO_F_TRANSPORT;
     for (unsigned n = 0; n < queues && n < VIRTIO_QUEUES; n++)
         v->queue[n].max = sizes[n];
-    timer_init(&v->timer, serve, v);
+    timer_init_work(&v->timer, serve, v);
     virtio_reset(v);
 }
 

@@ -239,7 +239,7 @@ static bool idle(struct machine *m, enum machine_exit *why)
         input_deliver_due(&m->input, UINT64_MAX);
         return true;
     }
-    if (is_live(m)) {
+    if (is_live(m) && !clock_has_work(&m->clock)) {
         uint64_t slept = m->cfg.host.wait(m->cfg.host.ctx, when == CLOCK_NEVER ? UINT64_MAX : when - now);
         clock_skip_to(&m->clock, min_u64(when, now + slept));
         net_service(m->net);

@@ -205,6 +205,24 @@ START_TEST(nothing_is_due_beyond_the_horizon_and_idle_time_ends_there)
 }
 END_TEST
 
+START_TEST(a_device_is_at_work_while_its_timer_of_work_is_armed)
+{
+    setup();
+    struct tick a = make('a'), b = make('b');
+    timer_init_work(&b.timer, b.timer.fn, b.timer.opaque);
+    arm(&a, 10);
+    ck_assert(!clock_has_work(&clk));
+    arm(&b, 20);
+    ck_assert(clock_has_work(&clk));
+    clock_retire(&clk, 20);
+    clock_run_due(&clk);
+    ck_assert(!clock_has_work(&clk));
+    arm(&b, 30);
+    timer_cancel(&clk, &b.timer);
+    ck_assert(!clock_has_work(&clk));
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("core/clock");
@@ -219,6 +237,7 @@ static Suite *suite(void)
     tcase_add_test(t, arming_at_never_disarms);
     tcase_add_test(t, order_survives_saving_whatever_the_order_of_loading);
     tcase_add_test(t, nothing_is_due_beyond_the_horizon_and_idle_time_ends_there);
+    tcase_add_test(t, a_device_is_at_work_while_its_timer_of_work_is_armed);
     suite_add_tcase(s, t);
     return s;
 }
