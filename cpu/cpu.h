@@ -134,7 +134,8 @@ union vec {
 #define MTRR_VARIABLE 8
 struct msrs {
     uint64_t star, lstar, cstar, fmask, kernel_gs_base, sysenter_cs, sysenter_esp, sysenter_eip, pat, tsc_aux,
-        tsc_adjust, misc_enable, spec_ctrl, debugctl, xss, mcg_status, bios_sign, feature_control, smi_count, umwait;
+        tsc_adjust, misc_enable, spec_ctrl, debugctl, xss, mcg_status, feature_control, smi_count, pkg_cst_config,
+        power_ctl;
     uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_base[MTRR_VARIABLE], mtrr_mask[MTRR_VARIABLE];
 };
 

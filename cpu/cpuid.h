@@ -50,6 +50,7 @@ struct cpu_model {
     uint8_t generation;           /* enum cpu_generation: what has no feature bit follows from it */
     uint8_t family, model, stepping;
     uint8_t maxphyaddr; /* bits */
+    uint32_t microcode; /* revision */
     uint64_t xcr0;      /* state components that XSETBV may enable */
     char note[400];     /* what the specification's switches implied, for the user; "" if nothing */
 };

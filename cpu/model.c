@@ -187,17 +187,20 @@ static const struct {
     FEATURE(0x10, 0x10, TSC)                                              /* time-stamp counter */
     SINCE(0x17, 0x17, PENTIUM3)                                           /* platform identity */
     FEATURE(0x1b, 0x1b, APIC)                                             /* APIC base */
+    SINCE(0x34, 0x34, NEHALEM)                                            /* SMIs counted */
     SINCE(0x3a, 0x3a, CORE2)                                              /* feature control */
     FEATURE(0x3b, 0x3b, TSC_ADJUST)                                       /* */
     FEATURE(0x48, 0x49, SPEC_CTRL)                                        /* speculation control, predictor command */
     SINCE(0x79, 0x8b, PENTIUM3)                                           /* microcode update */
     SINCE(0xce, 0xce, NEHALEM)                                            /* platform information */
+    SINCE(0xe2, 0xe2, NEHALEM)                                            /* C-states of the package */
     FEATURE(0xfe, 0xfe, MTRR)                                             /* capabilities */
     FEATURE(0x10a, 0x10a, ARCH_CAPABILITIES) SINCE(0x140, 0x140, HASWELL) /* miscellaneous features */
     FEATURE(0x174, 0x176, SEP)                                            /* SYSENTER */
     FEATURE(0x179, 0x17a, MCA)                                            /* */
     SINCE(0x1a0, 0x1a0, CORE2)                                            /* miscellaneous enables */
     SINCE(0x1d9, 0x1d9, PENTIUM3)                                         /* debug control */
+    SINCE(0x1fc, 0x1fc, NEHALEM)                                          /* power control */
     FEATURE(0x200, 0x20f, MTRR)                                           /* variable ranges */
     FEATURE(0x250, 0x26f, MTRR)                                           /* fixed ranges */
     FEATURE(0x277, 0x277, PAT)                                            /* */
@@ -233,6 +236,7 @@ struct model_row {
     uint8_t generation, family, model, stepping, maxphyaddr;
     uint32_t last_leaf, last_extended;
     uint32_t cache[4];
+    uint32_t microcode; /* recent enough for the features that the model shows, older than those that it does not */
 };
 
 /* Leaf 2 repeats leaf 4's caches: 32 KiB and 32 KiB, 512 KiB, 8 MiB; or refers to it. */
@@ -251,15 +255,17 @@ struct model_row {
 
 static const struct model_row models[] = {
     /* Recent enough that no erratum of older models is looked for. */
-    {"base", "Umbra virtual CPU", CPU_NEVER, 6, 0x8f, 8, 40, 0x16, 0x80000008, CACHES_IN_LEAF_4},
-    {"max", "Umbra virtual CPU, all features", CPU_NEVER, 6, 0x8f, 8, 40, 0x1f, 0x80000008, CACHES_IN_LEAF_4},
-    {"486", "", CPU_I486, 4, 8, 0, 32, 1, 0, {0}},
-    {"pentium", "", CPU_PENTIUM, 5, 4, 3, 32, 1, 0, {0}},
-    {"pentium3", "", CPU_PENTIUM3, 6, 8, 3, 36, 2, 0, CACHES_PENTIUM3},
-    {"core2", "Intel(R) Core(TM)2 Duo CPU (Umbra)", CPU_CORE2, 6, 15, 11, 36, 0xa, 0x80000008, CACHES_BY_CODE},
-    {"nehalem", "Intel Core i7 9xx (Nehalem, Umbra)", CPU_NEHALEM, 6, 26, 3, 40, 0xb, 0x80000008, CACHES_BY_CODE},
-    {"haswell", "Intel Core Processor (Haswell, Umbra)", CPU_HASWELL, 6, 60, 4, 40, 0xd, 0x80000008, CACHES_IN_LEAF_4},
-    {"skylake", "Intel Core Processor (Skylake, Umbra)", CPU_SKYLAKE, 6, 94, 3, 40, 0x16, 0x80000008, CACHES_IN_LEAF_4},
+    {"base", "Umbra virtual CPU", CPU_NEVER, 6, 0x8f, 8, 40, 0x16, 0x80000008, CACHES_IN_LEAF_4, 0},
+    {"max", "Umbra virtual CPU, all features", CPU_NEVER, 6, 0x8f, 8, 40, 0x1f, 0x80000008, CACHES_IN_LEAF_4, 0},
+    {"486", "", CPU_I486, 4, 8, 0, 32, 1, 0, {0}, 0},
+    {"pentium", "", CPU_PENTIUM, 5, 4, 3, 32, 1, 0, {0}, 0},
+    {"pentium3", "", CPU_PENTIUM3, 6, 8, 3, 36, 2, 0, CACHES_PENTIUM3, 0x10},
+    {"core2", "Intel(R) Core(TM)2 Duo CPU (Umbra)", CPU_CORE2, 6, 15, 11, 36, 0xa, 0x80000008, CACHES_BY_CODE, 0xba},
+    {"nehalem", "Intel Core i7 9xx (Nehalem, Umbra)", CPU_NEHALEM, 6, 26, 3, 40, 0xb, 0x80000008, CACHES_BY_CODE, 0x15},
+    {"haswell", "Intel Core Processor (Haswell, Umbra)", CPU_HASWELL, 6, 60, 4, 40, 0xd, 0x80000008, CACHES_IN_LEAF_4,
+     0x22},
+    {"skylake", "Intel Core Processor (Skylake, Umbra)", CPU_SKYLAKE, 6, 94, 3, 40, 0x16, 0x80000008, CACHES_IN_LEAF_4,
+     0xb2},
 };
 
 static const char *const model_aliases[][2] = {
@@ -311,6 +317,7 @@ static struct cpu_model *model_make(const struct model_row *row)
     m->maxphyaddr = row->maxphyaddr;
     m->last_leaf = row->last_leaf;
     m->last_extended = row->last_extended;
+    m->microcode = row->microcode;
     memcpy(m->cache_descriptor, row->cache, sizeof row->cache);
     for (unsigned f = 0; f < CPU_FEATURE_COUNT; f++)
         set_feature(m, f, features[f].offered && row_wants(row, &features[f]));

@@ -9,6 +9,7 @@ enum {
     MSR_TSC = 0x10,
     MSR_PLATFORM_ID = 0x17,
     MSR_APIC_BASE = 0x1b,
+    MSR_SMI_COUNT = 0x34,
     MSR_FEATURE_CONTROL = 0x3a,
     MSR_TSC_ADJUST = 0x3b,
     MSR_SPEC_CTRL = 0x48,
@@ -16,6 +17,7 @@ enum {
     MSR_BIOS_UPDT_TRIG = 0x79,
     MSR_BIOS_SIGN_ID = 0x8b,
     MSR_PLATFORM_INFO = 0xce,
+    MSR_PKG_CST_CONFIG_CONTROL = 0xe2,
     MSR_MTRRCAP = 0xfe,
     MSR_ARCH_CAPABILITIES = 0x10a,
     MSR_MISC_FEATURES = 0x140,
@@ -26,6 +28,7 @@ enum {
     MSR_MCG_STATUS = 0x17a,
     MSR_MISC_ENABLE = 0x1a0,
     MSR_DEBUGCTL = 0x1d9,
+    MSR_POWER_CTL = 0x1fc,
     MSR_PAT = 0x277,
     MSR_TSC_DEADLINE = 0x6e0,
     MSR_X2APIC_FIRST = 0x800,
@@ -54,6 +57,12 @@ enum {
 #define MTRRCAP           (MTRR_VARIABLE | 1u << 8 | 1u << 10)
 /* Fast strings on; branch trace and PEBS unavailable. */
 #define MISC_ENABLE_RESET (1ull << 0 | 1ull << 11 | 1ull << 12)
+/* Package C-state limit, I/O redirection of MWAIT, lock, demotion of C3 and C1 and its undoing. The limit resets to C0:
+ * there is no deeper state, for the package or a core. */
+#define PKG_CST_BITS      (0xfull | 1ull << 10 | 1ull << 15 | 0xfull << 25)
+#define PKG_CST_LOCK      (1ull << 15) /* bits 15:0 stay as they are until the next reset */
+/* Bidirectional PROCHOT, C1E. */
+#define POWER_CTL_BITS    3ull
 #define PAT_RESET         0x0007040600070406ull
 
 void msr_reset(struct vcpu *v)
@@ -98,6 +107,15 @@ static bool read_plain(const struct vcpu *v, uint32_t index, uint64_t *value)
 {
     const struct msrs *m = &v->msr;
     switch (index) {
+    case MSR_SMI_COUNT:
+        *value = (uint32_t)m->smi_count;
+        return true;
+    case MSR_PKG_CST_CONFIG_CONTROL:
+        *value = m->pkg_cst_config;
+        return true;
+    case MSR_POWER_CTL:
+        *value = m->power_ctl;
+        return true;
     case MSR_FEATURE_CONTROL:
         *value = m->feature_control;
         return true;
@@ -109,9 +127,6 @@ static bool read_plain(const struct vcpu *v, uint32_t index, uint64_t *value)
         return true;
     case MSR_SPEC_CTRL:
         *value = m->spec_ctrl;
-        return true;
-    case MSR_BIOS_SIGN_ID:
-        *value = m->bios_sign;
         return true;
     case MSR_SYSENTER_CS:
         *value = m->sysenter_cs;
@@ -165,6 +180,9 @@ static bool read_computed(struct vcpu *v, uint32_t index, uint64_t *value)
         return true;
     case MSR_PLATFORM_ID:
         *value = 0;
+        return true;
+    case MSR_BIOS_SIGN_ID:
+        *value = (uint64_t)v->model->microcode << 32;
         return true;
     case MSR_PLATFORM_INFO:
         *value = PLATFORM_INFO;
@@ -310,6 +328,15 @@ static uint64_t spec_ctrl_bits(const struct vcpu *v)
            (cpu_has(v, CPU_FEATURE_SSBD) ? 4 : 0);
 }
 
+static bool write_pkg_cst(struct vcpu *v, uint64_t value)
+{
+    uint64_t kept = v->msr.pkg_cst_config & PKG_CST_LOCK ? 0xffff : 0;
+    if (value & ~PKG_CST_BITS)
+        return false;
+    v->msr.pkg_cst_config = (v->msr.pkg_cst_config & kept) | (value & ~kept);
+    return true;
+}
+
 static bool write_other(struct vcpu *v, uint32_t index, uint64_t value)
 {
     struct msrs *m = &v->msr;
@@ -337,6 +364,10 @@ static bool write_other(struct vcpu *v, uint32_t index, uint64_t value)
             return false;
         m->debugctl = value & DEBUGCTL_BTF; /* LBR reads 0, as where there is no such thing */
         return true;
+    case MSR_PKG_CST_CONFIG_CONTROL:
+        return write_pkg_cst(v, value);
+    case MSR_POWER_CTL:
+        return put_masked(&m->power_ctl, value, POWER_CTL_BITS);
     case MSR_PAT:
         return write_pat(v, value);
     case MSR_MISC_FEATURES:

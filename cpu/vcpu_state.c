@@ -11,7 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define CPU_SECTION_VERSION 3
+#define CPU_SECTION_VERSION 4
 
 /* ---- the saved form: one list of fields, walked by both directions ---- */
 
@@ -97,10 +97,10 @@ static void io_system(const struct state_io *io, struct vcpu *v)
 static void io_msrs(const struct state_io *io, struct msrs *m)
 {
     uint64_t *const scalar[] = {
-        &m->star,         &m->lstar,        &m->cstar,        &m->fmask,      &m->kernel_gs_base, &m->sysenter_cs,
-        &m->sysenter_esp, &m->sysenter_eip, &m->pat,          &m->tsc_aux,    &m->tsc_adjust,     &m->misc_enable,
-        &m->spec_ctrl,    &m->debugctl,     &m->xss,          &m->mcg_status, &m->bios_sign,      &m->feature_control,
-        &m->smi_count,    &m->umwait,       &m->mtrr_def_type};
+        &m->star,           &m->lstar,        &m->cstar,        &m->fmask,      &m->kernel_gs_base,  &m->sysenter_cs,
+        &m->sysenter_esp,   &m->sysenter_eip, &m->pat,          &m->tsc_aux,    &m->tsc_adjust,      &m->misc_enable,
+        &m->spec_ctrl,      &m->debugctl,     &m->xss,          &m->mcg_status, &m->feature_control, &m->smi_count,
+        &m->pkg_cst_config, &m->power_ctl,    &m->mtrr_def_type};
     _Static_assert(sizeof(struct msrs) == 8 * (ARRAY_LEN(scalar) + 11 + 2 * MTRR_VARIABLE), "every field is saved");
     for (unsigned k = 0; k < ARRAY_LEN(scalar); k++)
         IO(*scalar[k]);

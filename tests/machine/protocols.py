@@ -79,7 +79,7 @@ def test_xen_starts_its_first_domain_from_two_modules_by_multiboot_1_and_2():
     modules = f"{CACHE}/vmlinuz-cloud console=hvc0,{CACHE}/initrd.img"
     for name, data in (("xen1", image), ("xen2", second)):
         result = umbra("-m", "512M", "-cpu", "max", "-kernel", write_tmp(name, data), "-append",
-                       "com1=115200,8n1 console=com1 noreboot no-real-mode edd=off mwait-idle=0 dom0_mem=256M", "-initrd", modules,
+                       "com1=115200,8n1 console=com1 noreboot no-real-mode edd=off dom0_mem=256M", "-initrd", modules,
                        "-serial", "stdio", "-display", "none", "-no-reboot", "-accel", "jit", "-vtimeout", "3")
         for text in ("Bootloader: umbra", "Dom0 kernel: 64-bit", "Freed "):
             check(text in result.out, f"{name}: no '{text}'\n{result.out[-2000:]}\n{result.err[-500:]}")

@@ -347,6 +347,42 @@ START_TEST(a_486_has_no_msr_at_all_and_max_has_aux)
 }
 END_TEST
 
+/* Nehalem and later: no C-state of a package beyond C0, and what an operating system may switch off. */
+START_TEST(registers_of_power_management_hold_what_they_have_bits_for)
+{
+    static const struct {
+        uint32_t msr;
+        uint64_t value;
+        bool taken;
+        uint64_t reads;
+    } steps[] = {
+        {0xe2, 0, true, 0},
+        {0xe2, 0x1e000402, true, 0x1e000402},
+        {0xe2, 1ull << 32, false, 0x1e000402},
+        {0xe2, 0x10, false, 0x1e000402},
+        {0xe2, 0x8003, true, 0x8003},       /* locked */
+        {0xe2, 0x4000007, true, 0x4008003}, /* bits 15:0 stay */
+        {0x1fc, 2, true, 2},
+        {0x1fc, 4, false, 2},
+        {0x1fc, 0, true, 0},
+        {0x34, 1, false, 0},
+        {0x8b, 0, true, 0x22ull << 32},
+    };
+    struct cpu_rig r;
+    uint64_t value;
+    rig_open_model(&r, "haswell");
+    for (unsigned k = 0; k < ARRAY_LEN(steps); k++) {
+        ck_assert_msg(msr_write(r.v, steps[k].msr, steps[k].value) == steps[k].taken, "step %u", k);
+        ck_assert(msr_read(r.v, steps[k].msr, &value));
+        ck_assert_uint_eq(value, steps[k].reads);
+    }
+    rig_close(&r);
+    rig_open_model(&r, "core2");
+    ck_assert(!msr_read(r.v, 0xe2, &value) && !msr_read(r.v, 0x1fc, &value) && !msr_read(r.v, 0x34, &value));
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(a_gated_instruction_is_named_on_the_unimp_channel)
 {
     struct cpu_rig r;
@@ -379,6 +415,7 @@ static Suite *suite(void)
                                   old_processors_do_not_know_later_instructions,
                                   cr4_bits_and_msrs_of_features_that_are_off_fault,
                                   a_486_has_no_msr_at_all_and_max_has_aux,
+                                  registers_of_power_management_hold_what_they_have_bits_for,
                                   a_gated_instruction_is_named_on_the_unimp_channel};
     return rig_suite("cpu models", tests, ARRAY_LEN(tests));
 }
