@@ -39,6 +39,13 @@ static void leaf_0(const struct vcpu *v, uint32_t out[4])
     memcpy(&out[2], "ntel", 4);
 }
 
+/* SDM volume 3, 11.4.3: a local APIC that is disabled in IA32_APIC_BASE shows as absent. */
+static bool apic_is_disabled(const struct vcpu *v)
+{
+    uint64_t base;
+    return v->intc && v->intc->msr_read(v->intc->ctx, 0x1b, &base) && !(base >> 11 & 1);
+}
+
 static void leaf_1(const struct vcpu *v, uint32_t out[4])
 {
     uint32_t logical = package_ids(v);
@@ -47,6 +54,8 @@ static void leaf_1(const struct vcpu *v, uint32_t out[4])
     out[2] = v->model->word[CPUID_1_ECX] | (v->cr4 & CR4_OSXSAVE ? 1u << 27 : 0) |
              (v->model->word[CPUID_KVM_EAX] ? 1u << 31 : 0); /* a hypervisor is there */
     out[3] = v->model->word[CPUID_1_EDX] | (logical > 1 ? 1u << 28 : 0);
+    if (apic_is_disabled(v))
+        out[3] &= ~(1u << 9);
 }
 
 /* Deterministic cache parameters: type, level, line 64, ways, sets. */

@@ -513,7 +513,7 @@ void lapic_set_reset(struct lapic_set *s)
 {
     for (unsigned i = 0; i < s->cfg.cpu_count; i++) {
         struct lapic *a = &s->apic[i];
-        a->base_msr = LAPIC_DEFAULT_BASE | APIC_BASE_ENABLE | (i == 0 ? APIC_BASE_BSP : 0);
+        a->base_msr = s->cfg.absent ? 0 : LAPIC_DEFAULT_BASE | APIC_BASE_ENABLE | (i == 0 ? APIC_BASE_BSP : 0);
         a->sipi_vector = 0;
         lapic_reset_registers(a);
         lapic_update_intr(a);
@@ -523,6 +523,8 @@ void lapic_set_reset(struct lapic_set *s)
 void lapic_set_virtual_wire(struct lapic_set *s)
 {
     struct lapic *a = &s->apic[0];
+    if (s->cfg.absent)
+        return;
     lapic_write_svr(a, SVR_ENABLE | 0xff);
     lapic_write_lvt(a, LAPIC_LVT_LINT0, APIC_EXTINT << 8);
     lapic_write_lvt(a, LAPIC_LVT_LINT1, APIC_NMI << 8);
@@ -579,6 +581,8 @@ static void lapic_load(struct lapic *a, struct snap_reader *r)
     uint32_t *regs[] = {&a->tpr, &a->ldr,         &a->dfr,           &a->svr,
                         &a->esr, &a->esr_pending, &a->timer_initial, &a->timer_divide};
     a->base_msr = snap_get_u64(r);
+    if (a->set->cfg.absent && a->base_msr)
+        snap_fail(r, "lapic: enabled, and this processor has none");
     for (unsigned i = 0; i < ARRAY_LEN(regs); i++)
         *regs[i] = snap_get_u32(r);
     a->icr = snap_get_u64(r);

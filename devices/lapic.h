@@ -44,6 +44,7 @@ struct lapic_set_config {
     struct cpu_topology topology; /* gives the APIC IDs; all zero: 0..cpu_count-1 */
     struct vclock *clock;
     const struct log *log;
+    bool absent;                  /* the processor has none, as CPUID says: the pins are INTR and NMI, for good */
     bool x2apic;                  /* as CPUID says */
     unsigned maxphyaddr;          /* reserved bits of IA32_APIC_BASE; 0 means 40 */
     int (*extint_ack)(void *ctx); /* INTA of the 8259 pair */
@@ -92,7 +93,8 @@ void lapic_set_fini(struct lapic_set *s);
 /* Power-on state: software-disabled, every LVT masked. */
 void lapic_set_reset(struct lapic_set *s);
 /* What firmware leaves: the bootstrap processor's APIC enabled, LINT0 = ExtINT and LINT1 = NMI (virtual wire mode). For
- * machines that start a kernel without firmware; an 8259-only guest gets its interrupts this way. */
+ * machines that start a kernel without firmware; an 8259-only guest gets its interrupts this way. Nothing where the
+ * local APIC is absent. */
 void lapic_set_virtual_wire(struct lapic_set *s);
 /* Connects a vCPU's pins (n of the line is overwritten), and returns the socket that the vCPU calls, valid until fini.
  */

@@ -73,11 +73,17 @@ static void on_msi(void *ctx, uint64_t address, uint32_t data)
 static bool init_interrupts(struct board *b)
 {
     const struct board_config *c = &b->cfg;
+    uint32_t id[4], widths[4], last[4];
+    vcpu_cpuid(c->cpus[0], 1, 0, id);
+    vcpu_cpuid(c->cpus[0], 0x80000000, 0, last);
+    vcpu_cpuid(c->cpus[0], 0x80000008, 0, widths);
     struct lapic_set_config lapics = {.cpu_count = c->cpu_count,
                                       .topology = c->topology,
                                       .clock = c->clock,
                                       .log = c->log,
-                                      .x2apic = true,
+                                      .absent = !(id[3] >> 9 & 1),
+                                      .x2apic = id[2] >> 21 & 1,
+                                      .maxphyaddr = last[0] >= 0x80000008 ? widths[0] & 0xff : 36,
                                       .extint_ack = pic8259_ack,
                                       .extint_ctx = &b->pic,
                                       .eoi = ioapic_eoi,

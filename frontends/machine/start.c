@@ -164,6 +164,9 @@ static bool build_cpus(struct machine *m, struct error *e)
     if (!m->model)
         return error_set(e, "-cpu %s: '%s' is not a known model, or a feature that is not known or not offered", spec,
                          bad ? bad : spec);
+    if (m->cpu_count > 1 && !model_has(m->model, CPU_FEATURE_APIC))
+        return error_set(e, "-cpu %s -smp %u: several processors need local APICs, which this one does not have", spec,
+                         m->cpu_count);
     if (m->model->note[0])
         fprintf(stderr, "umbra: note: -cpu %s: %s\n", spec, m->model->note);
     struct jit_config jit = {.log = &m->log,

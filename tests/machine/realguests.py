@@ -241,6 +241,20 @@ def test_a_rom_of_our_own_sees_its_aliases_and_the_pam_registers():
     check(len(digests) == 1, f"digests differ: {digests}")
 
 
+def test_the_8259_reaches_processors_with_and_without_a_local_apic():
+    """The first tick after INIT of the 8259s; a local APIC that nobody programmed lets nothing through."""
+    ports = ((0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0xfe), (0x43, 0x34), (0x40, 0), (0x40, 0x10))
+    code = bytes.fromhex("31c08ed8c7068000") + b"\x00\xe1" + bytes.fromhex("c706820000f0bc0070")  # IVT entry 20H: f000:e100
+    code += b"".join(bytes([0xb0, value, 0xe6, port]) for port, value in ports) + bytes.fromhex("fbf4ebfd")
+    code += bytes(0x100 - len(code)) + b"\xb0\x10\xe6\xf4"
+    path = write_tmp("tick.rom", rom(code))
+    for model, status in (("486", 33), ("pentium,-apic", 33), ("max,-apic", 33), ("pentium", 8), ("max", 8)):
+        result = umbra("-m", "16M", "-cpu", model, "-bios", path, "-nographic", "-no-reboot", "-vtimeout", "1", *harness.DEBUG_EXIT)
+        check(result.status == status, f"{model}: status {result.status} {result.err}")
+    two = umbra("-cpu", "486", "-smp", "2", "-bios", path, "-nographic")
+    check(two.status == 2 and "local APIC" in two.err, f"{two.status} {two.err}")
+
+
 def test_ram_behind_rom_survives_a_snapshot_and_a_fork():
     say = bytes.fromhex("baf803b058ee")  # X on the serial port
     wait = bytes.fromhex("b9e803e2fe")   # mov cx, 1000; loop

@@ -530,6 +530,29 @@ START_TEST(virtual_wire_passes_the_8259_to_the_first_cpu_alone)
 }
 END_TEST
 
+START_TEST(where_the_processor_has_none_the_8259_is_wired_to_it)
+{
+    struct rig g;
+    uint64_t base;
+    rig_init(&g);
+    g.set.cfg.absent = true;
+    lapic_set_reset(&g.set);
+    struct irq_line lint0 = lapic_set_lint_line(&g.set, 0), lint1 = lapic_set_lint_line(&g.set, 1);
+    lapic_set_virtual_wire(&g.set);
+    ck_assert(g.intc[0]->msr_read(g.intc[0]->ctx, 0x1b, &base) && base == 0);
+    g.extint_vector = 0x21;
+    irq_set(&lint0, true);
+    ck_assert(intr(&g, 0));
+    ck_assert_int_eq(ack(&g, 0), 0x21);
+    irq_set(&lint0, false);
+    ck_assert(!intr(&g, 0));
+    irq_pulse(&lint1);
+    ck_assert_uint_eq(g.pin[0][CPU_PIN_NMI].rises, 1);
+    ck_assert(!lapic_set_msi(&g.set, 0xfee00000, 0x55) && !intr(&g, 0));
+    rig_fini(&g);
+}
+END_TEST
+
 START_TEST(fixed_lint0_follows_its_trigger_mode)
 {
     struct rig g;
@@ -741,6 +764,7 @@ static Suite *suite(void)
     tcase_add_test(t, fixed_lint0_follows_its_trigger_mode);
     tcase_add_test(t, globally_disabled_apic_leaves_the_pins_to_the_8259);
     tcase_add_test(t, apic_base_refuses_reserved_bits_and_illegal_transitions);
+    tcase_add_test(t, where_the_processor_has_none_the_8259_is_wired_to_it);
     tcase_add_test(t, x2apic_msrs_replace_the_window);
     tcase_add_test(t, x2apic_refuses_what_must_fault);
     tcase_add_test(t, write_from_no_cpu_is_a_message_signalled_interrupt);
