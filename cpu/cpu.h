@@ -199,8 +199,8 @@ struct jump_entry {
 #define CHAIN_CLOSED UINT64_MAX
 
 /* Answers of CPUID that were asked for last. They hold while the registers that leaves show are as they were: cr4, xcr0
- * and xss are compared before use, and 64-bit code has its own half. An entry that was never filled has a leaf that
- * belongs elsewhere. */
+ * and xss are compared before use, 64-bit code has its own half, and a write to IA32_APIC_BASE forgets them. An entry
+ * that was never filled has a leaf that belongs elsewhere. */
 struct cpuid_answer {
     uint32_t leaf, subleaf, out[4];
     uint64_t unused; /* compiled code multiplies by shifting */

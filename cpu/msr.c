@@ -94,6 +94,8 @@ static bool apic_read(struct vcpu *v, uint32_t index, uint64_t *value)
 static bool apic_write(struct vcpu *v, uint32_t index, uint64_t value)
 {
     v->attn |= ATTN_BOUNDARY;
+    if (index == MSR_APIC_BASE) /* CPUID shows whether it is enabled */
+        cpuid_forget(v);
     if (index == MSR_TSC_DEADLINE && value && v->msr.tsc_adjust) {
         bool is_past = (int64_t)(value - tsc_read(v)) <= 0;
         value = is_past ? 1 : value - v->msr.tsc_adjust;

@@ -65,7 +65,6 @@ struct vcpu *vcpu_create(const struct vcpu_config *cfg)
     v->chain_epoch = CHAIN_CLOSED;
     v->a20_mask = ~0ull;
     v->pv = kvm_pv_create(v, cfg->wall_base);
-    cpuid_forget(v);
     v->mv->rip = rip_of;
     v->mv->rip_ctx = v;
     vcpu_reset(v, false);
@@ -127,6 +126,7 @@ void vcpu_reset(struct vcpu *v, bool init)
 {
     log_reset(v, init);
     memset(v->gpr, 0, sizeof v->gpr);
+    cpuid_forget(v);
     v->gpr[REG_2G] = 1u << 31;
     v->gpr[REG_RDX] = cpu_signature(v->model);
     v->rip = 0xfff0;

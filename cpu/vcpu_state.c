@@ -234,6 +234,7 @@ void vcpu_load(struct vcpu *v, struct snap_reader *r)
         vcpu_reset(v, false);
         return;
     }
+    cpuid_forget(v);
     v->exit_slot = 2;
     v->synced = 0;
     v->attn = ATTN_BOUNDARY;

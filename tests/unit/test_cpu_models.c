@@ -383,6 +383,34 @@ START_TEST(registers_of_power_management_hold_what_they_have_bits_for)
 }
 END_TEST
 
+static bool base_read(void *ctx, uint32_t index, uint64_t *value)
+{
+    *value = *(uint64_t *)ctx;
+    return index == 0x1b;
+}
+
+static bool base_write(void *ctx, uint32_t index, uint64_t value)
+{
+    *(uint64_t *)ctx = value;
+    return index == 0x1b;
+}
+
+START_TEST(a_local_apic_that_is_disabled_is_not_in_leaf_1)
+{
+    struct cpu_rig r;
+    uint64_t base = 0xfee00900;
+    const struct cpu_intc intc = {.ctx = &base, .msr_read = base_read, .msr_write = base_write};
+    rig_open_model(&r, "max");
+    vcpu_set_intc(r.v, &intc);
+    for (unsigned k = 0; k < 4; k++) {
+        uint64_t value = k & 1 ? 0xfee00100 : 0xfee00900;
+        ck_assert(msr_write(r.v, 0x1b, value));
+        ck_assert_uint_eq(cpuid_recall(r.v, 1, 0)[3] >> 9 & 1, !(k & 1));
+    }
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(a_gated_instruction_is_named_on_the_unimp_channel)
 {
     struct cpu_rig r;
@@ -416,6 +444,7 @@ static Suite *suite(void)
                                   cr4_bits_and_msrs_of_features_that_are_off_fault,
                                   a_486_has_no_msr_at_all_and_max_has_aux,
                                   registers_of_power_management_hold_what_they_have_bits_for,
+                                  a_local_apic_that_is_disabled_is_not_in_leaf_1,
                                   a_gated_instruction_is_named_on_the_unimp_channel};
     return rig_suite("cpu models", tests, ARRAY_LEN(tests));
 }
