@@ -143,7 +143,10 @@ static void job_read(struct ide_channel *c)
 {
     struct ide_drive *d = ide_selected(c);
     uint32_t n = next_block(c);
-    if (block_read(d->block, c->sector * BLOCK_SECTOR, c->buf, (size_t)n * BLOCK_SECTOR)) {
+    enum block_result r = block_read(d->block, c->sector * BLOCK_SECTOR, c->buf, (size_t)n * BLOCK_SECTOR);
+    if (ide_try_again(c, r))
+        return;
+    if (r) {
         fail(c);
         return;
     }

@@ -15,13 +15,33 @@ static bool in_range(const struct block_device *b, uint64_t offset, uint64_t len
     return !((offset | len) % BLOCK_SECTOR) && offset <= b->size && len <= b->size - offset;
 }
 
-static enum block_result count_result(struct block_device *b, enum block_result r)
+/* What the guest is told of what the host said. */
+static enum block_result judge(enum block_result r, enum block_on_error on_error)
 {
+    if (r != BLOCK_FULL && r != BLOCK_ERROR)
+        return r;
+    switch (on_error) {
+    case BLOCK_ON_ERROR_REPORT:
+        return BLOCK_ERROR;
+    case BLOCK_ON_ERROR_IGNORE:
+        return BLOCK_OK;
+    case BLOCK_ON_ERROR_STOP:
+        return BLOCK_FULL;
+    default:
+        return r;
+    }
+}
+
+static enum block_result count_result(struct block_device *b, enum block_result said, bool is_write)
+{
+    enum block_result r = judge(said, is_write ? b->on_write : b->on_read);
     if (r == BLOCK_FULL) {
         b->counters.pauses++;
+        b->waits_to_write = is_write;
+        b->waits_since = said;
         if (b->full)
-            b->full(b->full_ctx);
-    } else if (r != BLOCK_OK) {
+            b->full(b->full_ctx, b);
+    } else if (said != BLOCK_OK) {
         b->counters.errors++;
     }
     return r;
@@ -31,7 +51,11 @@ enum block_result block_read(struct block_device *b, uint64_t offset, void *buf,
 {
     b->counters.reads++;
     b->counters.read_bytes += len;
-    return count_result(b, in_range(b, offset, len) ? b->ops->read(b, offset, buf, len) : BLOCK_RANGE);
+    enum block_result said = in_range(b, offset, len) ? b->ops->read(b, offset, buf, len) : BLOCK_RANGE;
+    enum block_result r = count_result(b, said, false);
+    if (said && !r)
+        memset(buf, 0, len);
+    return r;
 }
 
 static enum block_result check_change(const struct block_device *b, uint64_t offset, uint64_t len)
@@ -46,23 +70,23 @@ enum block_result block_write(struct block_device *b, uint64_t offset, const voi
     enum block_result r = check_change(b, offset, len);
     b->counters.writes++;
     b->counters.written_bytes += len;
-    return count_result(b, r ? r : b->ops->write(b, offset, buf, len));
+    return count_result(b, r ? r : b->ops->write(b, offset, buf, len), true);
 }
 
 enum block_result block_discard(struct block_device *b, uint64_t offset, uint64_t len)
 {
     enum block_result r = check_change(b, offset, len);
     b->counters.discards++;
-    return count_result(b, r ? r : b->ops->discard(b, offset, len));
+    return count_result(b, r ? r : b->ops->discard(b, offset, len), true);
 }
 
 enum block_result block_flush(struct block_device *b)
 {
     b->counters.flushes++;
-    return b->read_only ? BLOCK_OK : count_result(b, b->ops->flush(b));
+    return b->read_only ? BLOCK_OK : count_result(b, b->ops->flush(b), true);
 }
 
-void block_set_full(struct block_device *b, void (*full)(void *ctx), void *ctx)
+void block_set_full(struct block_device *b, void (*full)(void *ctx, struct block_device *b), void *ctx)
 {
     b->full = full;
     b->full_ctx = ctx;

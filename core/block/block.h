@@ -13,6 +13,8 @@
  * - BLOCK_FULL: the host has no room for the bytes now, and nothing that was there before is lost. The device keeps its
  *   request and tries it again (same call, same bytes) at the same virtual time; the block device has told the machine
  *   (block_set_full), which pauses before that.
+ * - What an error means is the user's choice (block_on_error): it is reported to the guest, ignored, or the machine
+ * waits for the host to be mended, by way of BLOCK_FULL.
  * - Images are hostile: a format checks all that it reads from one.
  */
 #ifndef CORE_BLOCK_BLOCK_H
@@ -31,6 +33,14 @@ enum block_result {
     BLOCK_FULL = -2,      /* see above: try again */
     BLOCK_READ_ONLY = -3, /* write, discard */
     BLOCK_RANGE = -4      /* not whole sectors, or beyond the end */
+};
+
+/* What comes of an error on the host's side (QEMU's werror= and rerror=); the guest's own errors are always its own. */
+enum block_on_error {
+    BLOCK_ON_ERROR_AUTO = 0, /* BLOCK_FULL waits (enospc), the rest is reported */
+    BLOCK_ON_ERROR_REPORT,   /* BLOCK_ERROR, also where the host has no room */
+    BLOCK_ON_ERROR_IGNORE,   /* the guest is told that it is done; what cannot be read reads as zeros */
+    BLOCK_ON_ERROR_STOP      /* BLOCK_FULL, whatever failed */
 };
 
 struct block_device;
@@ -58,8 +68,11 @@ struct block_device {
     bool read_only;
     bool is_overlay;
     unsigned users; /* block_open() gives one; layers above and forks add theirs */
-    void (*full)(void *ctx);
+    enum block_on_error on_read, on_write;
+    void (*full)(void *ctx, struct block_device *b);
     void *full_ctx;
+    bool waits_to_write;           /* of the last BLOCK_FULL: it was not a read */
+    enum block_result waits_since; /* the same: what the host had said */
     struct block_counters counters;
 };
 
@@ -87,8 +100,8 @@ enum block_result block_read(struct block_device *b, uint64_t offset, void *buf,
 enum block_result block_write(struct block_device *b, uint64_t offset, const void *buf, size_t len);
 enum block_result block_discard(struct block_device *b, uint64_t offset, uint64_t len);
 enum block_result block_flush(struct block_device *b);
-/* Who is told, in the middle of a write, that the host has no room. */
-void block_set_full(struct block_device *b, void (*full)(void *ctx), void *ctx);
+/* Who is told, in the middle of a request, that it ends in BLOCK_FULL. */
+void block_set_full(struct block_device *b, void (*full)(void *ctx, struct block_device *b), void *ctx);
 /* "no room on the host's disk" and so on. */
 const char *block_result_text(enum block_result r);
 

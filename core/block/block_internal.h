@@ -23,7 +23,7 @@ enum block_result fd_read_at(int fd, uint64_t offset, void *buf, size_t len);
 enum block_result fd_write_at(int fd, uint64_t offset, const void *buf, size_t len);
 /* Makes the bytes zeros, and gives their room back where the host can. */
 enum block_result fd_zero_at(int fd, uint64_t offset, uint64_t len);
-/* What errno means for a write. */
+/* What errno means for a write: no room where the disk, a quota or the process's limit of file sizes is used up. */
 enum block_result block_result_of_errno(int error);
 
 /* block_fork() of an overlay. */

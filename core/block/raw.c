@@ -27,7 +27,7 @@ struct raw {
 
 enum block_result block_result_of_errno(int error)
 {
-    return error == ENOSPC || error == EDQUOT ? BLOCK_FULL : BLOCK_ERROR;
+    return error == ENOSPC || error == EDQUOT || error == EFBIG ? BLOCK_FULL : BLOCK_ERROR;
 }
 
 enum block_result fd_read_at(int fd, uint64_t offset, void *buf, size_t len)

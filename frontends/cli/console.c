@@ -185,6 +185,11 @@ static bool host_poll(void *ctx)
     }
 }
 
+bool console_hold(struct console *c)
+{
+    return host_poll(c);
+}
+
 static bool host_is_live(void *ctx)
 {
     struct console *c = ctx;
@@ -249,6 +254,7 @@ bool console_open(struct console *c, const struct options *o, struct error *e)
         c->deadline = monotonic_seconds() + o->timeout;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error of the write that meets it */
     if (c->reads_stdin)
         terminal_raw(c);
     return true;

@@ -56,6 +56,8 @@ void console_read_for(struct console *c, void (*typed)(void *ctx, const void *by
 void console_host(struct console *c, struct machine_host *host);
 /* True: the run is to end (a signal, the timeout, Ctrl-A x). For who waits while the machine stands still. */
 bool console_wants_end(void *console);
+/* Serves the parts for as long as one holds the machine. True: the run is to end. */
+bool console_hold(struct console *c);
 /* Takes a SIGINT back, so that the run may go on. True: there was one. */
 bool console_take_interrupt(struct console *c);
 /* Terminal back to normal, streams flushed and closed. False: output could not be written (a full disk). */

@@ -47,10 +47,27 @@ static bool index_parse(const char *value, uint32_t *out)
 /* What QEMU's users give and what makes no difference here. */
 static bool is_harmless(const char *key)
 {
-    static const char *const keys[] = {"cache", "aio", "discard", "detect-zeroes", "werror", "rerror", "copy-on-read"};
+    static const char *const keys[] = {"cache", "aio", "discard", "detect-zeroes", "copy-on-read"};
     for (size_t k = 0; k < ARRAY_LEN(keys); k++)
         if (!strcmp(key, keys[k]))
             return true;
+    return false;
+}
+
+static bool on_error_parse(const char *value, bool is_write, enum block_on_error *out)
+{
+    static const struct {
+        const char *name;
+        enum block_on_error what;
+    } names[] = {{"report", BLOCK_ON_ERROR_REPORT},
+                 {"ignore", BLOCK_ON_ERROR_IGNORE},
+                 {"stop", BLOCK_ON_ERROR_STOP},
+                 {"enospc", BLOCK_ON_ERROR_AUTO}};
+    for (size_t k = 0; k < ARRAY_LEN(names) - !is_write; k++)
+        if (!strcmp(value, names[k].name)) {
+            *out = names[k].what;
+            return true;
+        }
     return false;
 }
 
@@ -83,12 +100,16 @@ static bool property(struct drive_config *d, struct ide_place *place, const char
         ok = place->given = index_parse(value, &place->unit);
     else if (!strcmp(key, "snapshot"))
         ok = is_on_off(value, &d->snapshot);
+    else if (!strcmp(key, "werror"))
+        ok = on_error_parse(value, true, &d->on_write);
+    else if (!strcmp(key, "rerror"))
+        ok = on_error_parse(value, false, &d->on_read);
     else if (!strcmp(key, "readonly") || !strcmp(key, "read-only"))
         ok = is_on_off(value, &d->read_only);
     else if (!is_harmless(key))
         return error_set(e,
                          "-drive %s=%s: unknown property; known: file, format, if, media, index, bus, unit, snapshot, "
-                         "readonly, id, serial",
+                         "readonly, id, serial, werror, rerror",
                          key, value);
     return ok || error_set(e, "-drive %s=%s: not a value of '%s'", key, value, key);
 }
@@ -98,6 +119,8 @@ static bool drive_check(const struct drive_config *d, struct error *e)
     if (d->is_cdrom && d->interface != DRIVE_IDE && d->interface != DRIVE_NONE)
         return error_set(e, "-drive if=%s,media=cdrom: CD drives are on the IDE bus (if=ide)",
                          drive_interface_name(d->interface));
+    if (d->on_read == BLOCK_ON_ERROR_STOP && (d->is_cdrom || d->interface == DRIVE_FLOPPY))
+        return error_set(e, "-drive rerror=stop: for disks; what a CD or floppy drive cannot read is reported");
     if (!d->file && !d->is_cdrom && d->interface != DRIVE_FLOPPY)
         return error_set(e, "-drive: file=IMAGE is missing");
     return true;

@@ -196,13 +196,26 @@ static enum machine_exit run_lockstep(struct machine *m, const struct options *o
     return why;
 }
 
+/* With a monitor a machine that waits for the host stands still until its user says that it may go on. */
+static enum machine_exit run_and_hold(struct machine *m, const struct options *o, struct console *c,
+                                      struct control *control)
+{
+    enum machine_exit why;
+    while ((why = machine_run(m)) == MACHINE_PAUSED && control && !o->pause_save) {
+        control_pause(control);
+        if (console_hold(c))
+            return MACHINE_STOPPED;
+    }
+    return why;
+}
+
 static int run_machine(struct machine *m, const struct options *o, struct console *c, struct gdbstub *stub,
                        struct control *control, struct display *display)
 {
     struct error e;
     enum machine_exit why = stub          ? gdbstub_run(stub, m, o->stopped, console_wants_end, c)
                             : o->lockstep ? run_lockstep(m, o, &e)
-                                          : machine_run(m);
+                                          : run_and_hold(m, o, c, control);
     fflush(stdout);
     control_close(control, why, true);
     display_close(display);

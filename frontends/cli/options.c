@@ -619,7 +619,7 @@ static const struct option_row rows[] = {
     {"bios", "FILE", opt_bios, "start from a raw ROM image at the top of 4 GiB instead of a kernel"},
     {"drive", "file=F[,if=T][,media=M][,...]", opt_drive,
      "a drive: if=ide|virtio|floppy|pflash|none, media=disk|cdrom, format=raw|gzip, index=, snapshot=on, readonly=on, "
-     "id="},
+     "id=, werror=, rerror="},
     {"hda", "FILE", opt_drive_short, "first IDE disk (-hdb, -hdc, -hdd: the others)"},
     {"hdb", "FILE", opt_drive_short, NULL},
     {"hdc", "FILE", opt_drive_short, NULL},
@@ -723,7 +723,8 @@ void options_print_help(FILE *out)
     fprintf(
         out,
         "\nexit codes: 0 power-off, 2 bad input, 4 triple fault, 6 wall-clock timeout, 8 instruction or virtual-time\n"
-        "limit, 10 halted for ever, 12 internal error, 14 paused for lack of host memory, 16 forked machines ended\n"
+        "limit, 10 halted for ever, 12 internal error, 14 paused for lack of host memory or disk, 16 forked machines "
+        "ended\n"
         "differently; odd codes come from isa-debug-exit\n");
 }
 

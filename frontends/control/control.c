@@ -61,7 +61,26 @@ void control_stop(struct control *c, bool stopped)
     if (c->stopped == stopped)
         return;
     c->stopped = stopped;
+    c->io_error = false;
     qmp_event(c, stopped ? "STOP" : "RESUME", NULL);
+}
+
+const char *control_status(const struct control *c)
+{
+    return !control_holds(c) ? "running" : c->io_error ? "io-error" : "paused";
+}
+
+void control_pause(struct control *c)
+{
+    struct machine_io_error e;
+    bool io_error = machine_io_error(c->m, &e);
+    if (io_error)
+        qmp_event(c, "BLOCK_IO_ERROR",
+                  json_pack("{sssssssbss}", "device", e.drive, "operation", e.is_write ? "write" : "read", "action",
+                            "stop", "nospace", e.no_space, "reason",
+                            e.no_space ? "No space left on device" : "Input/output error"));
+    control_stop(c, true);
+    c->io_error = io_error;
 }
 
 void control_quit(struct control *c)

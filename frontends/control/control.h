@@ -33,6 +33,8 @@ void control_close(struct control *c, enum machine_exit why, bool ended);
 void control_serve(struct control *c);
 /* The machine is to stand still. */
 bool control_holds(const struct control *c);
+/* The run ended in MACHINE_PAUSED: the machine stands still until a client says "cont"; clients are told why. */
+void control_pause(struct control *c);
 /* "quit" was asked for. */
 bool control_wants_end(const struct control *c);
 /* Adds what to wait for; returns how many, at most `room`. */

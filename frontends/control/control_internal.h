@@ -38,6 +38,7 @@ struct control {
     struct channel channel[CONTROL_CHANNELS];
     unsigned count;
     bool stopped, quit;
+    bool io_error;    /* stopped by a drive that waits for the host */
     unsigned cpu;     /* the monitor's */
     unsigned buttons; /* of the mouse, as clients hold them */
     uint64_t resets;  /* that clients were told of */
@@ -61,6 +62,8 @@ void channel_forget(struct channel *ch);
 /* ---- control.c ---- */
 
 void control_stop(struct control *c, bool stopped);
+/* "running", "paused", "io-error": QEMU's names. */
+const char *control_status(const struct control *c);
 void control_quit(struct control *c);
 
 /* ---- monitor.c ---- */

@@ -23,7 +23,7 @@ typedef void info_fn(struct control *c, int argc, char **argv, const struct insp
 
 static void info_status(struct control *c, int argc, char **argv, const struct inspect_out *out)
 {
-    inspect_say(out, "VM status: %s", control_holds(c) ? "paused" : "running");
+    inspect_say(out, "VM status: %s%s", control_holds(c) ? "paused" : "running", c->io_error ? " (io-error)" : "");
     inspect_say(out, "instructions %" PRIu64 ", time %" PRIu64 " ns", machine_icount(c->m), machine_vtime(c->m));
 }
 

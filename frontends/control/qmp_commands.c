@@ -41,8 +41,7 @@ static json_t *qmp_query_version(struct control *c, json_t *arguments, struct qm
 
 static json_t *qmp_query_status(struct control *c, json_t *arguments, struct qmp_error *e)
 {
-    bool holds = control_holds(c);
-    return json_pack("{sbsbss}", "running", !holds, "singlestep", 0, "status", holds ? "paused" : "running");
+    return json_pack("{sbsbss}", "running", !control_holds(c), "singlestep", 0, "status", control_status(c));
 }
 
 static json_t *qmp_query_name(struct control *c, json_t *arguments, struct qmp_error *e)

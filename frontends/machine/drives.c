@@ -156,11 +156,32 @@ bool drives_write_through(const struct drive_config *cfg, unsigned count)
     return false;
 }
 
-void drives_set_full(struct drives *d, void (*full)(void *ctx), void *ctx)
+const struct drive *drives_by_block(const struct drives *d, const struct block_device *b)
+{
+    for (unsigned k = 0; b && k < d->count; k++)
+        if (d->drive[k].block == b)
+            return &d->drive[k];
+    return NULL;
+}
+
+void drives_name(const struct drive_config *c, char name[DRIVE_NAME_SIZE])
+{
+    if (c->id)
+        snprintf(name, DRIVE_NAME_SIZE, "%s", c->id);
+    else if (c->interface == DRIVE_IDE)
+        snprintf(name, DRIVE_NAME_SIZE, "ide%u-%s%u", c->index / 2, c->is_cdrom ? "cd" : "hd", c->index % 2);
+    else
+        snprintf(name, DRIVE_NAME_SIZE, "%s%u", interfaces[c->interface].name, c->index);
+}
+
+void drives_set_full(struct drives *d, void (*full)(void *ctx, struct block_device *b), void *ctx)
 {
     for (unsigned k = 0; k < d->count; k++)
-        if (d->drive[k].block)
+        if (d->drive[k].block) {
             block_set_full(d->drive[k].block, full, ctx);
+            d->drive[k].block->on_read = d->drive[k].cfg.on_read;
+            d->drive[k].block->on_write = d->drive[k].cfg.on_write;
+        }
 }
 
 void drives_add_stats(struct drives *d, struct stats *s)

@@ -26,6 +26,7 @@ struct drive_config {
     enum drive_interface interface;
     enum block_format format;
     bool is_cdrom, read_only, snapshot;
+    enum block_on_error on_read, on_write;
     uint32_t index;
 };
 
@@ -54,8 +55,13 @@ struct drive *drives_find(struct drives *d, enum drive_interface interface, uint
 struct drive *drives_by_id(struct drives *d, const char *id);
 /* A drive would write to its image directly: its content is in no snapshot, and a twin or a fork would disturb it. */
 bool drives_write_through(const struct drive_config *cfg, unsigned count);
-/* Who is told that the host's disk is full. */
-void drives_set_full(struct drives *d, void (*full)(void *ctx), void *ctx);
+/* Who is told that a request waits for the host. */
+void drives_set_full(struct drives *d, void (*full)(void *ctx, struct block_device *b), void *ctx);
+/* The drive with that block device, or NULL. */
+const struct drive *drives_by_block(const struct drives *d, const struct block_device *b);
+/* As its users know it: its id, or "ide0-hd1", "ide1-cd0", "floppy0", "virtio0", "pflash1". */
+#define DRIVE_NAME_SIZE 64
+void drives_name(const struct drive_config *c, char name[DRIVE_NAME_SIZE]);
 void drives_add_stats(struct drives *d, struct stats *s);
 /* Section "drives": what was written to overlays. */
 void drives_save(const struct drives *d, struct snap_writer *w);

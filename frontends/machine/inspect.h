@@ -105,7 +105,7 @@ void machine_each_pci(const struct machine *m, void (*fn)(void *ctx, const struc
 void machine_print_pci(const struct machine *m, const struct inspect_out *out);
 /* A drive, named as its users know it: its id, or "ide0-hd1", "ide1-cd0", "floppy0", "virtio0", "pflash1". */
 struct inspect_drive {
-    char name[64];
+    char name[DRIVE_NAME_SIZE];
     const char *file;      /* NULL: no medium */
     const char *interface; /* "ide" and so on */
     bool is_cdrom, removable, read_only, snapshot;

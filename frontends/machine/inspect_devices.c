@@ -77,17 +77,6 @@ void machine_print_pci(const struct machine *m, const struct inspect_out *out)
 
 /* ---- drives ---- */
 
-static void name_drive(const struct drive_config *c, char *name, size_t size)
-{
-    const char *kind = drive_interface_name(c->interface);
-    if (c->id)
-        snprintf(name, size, "%s", c->id);
-    else if (c->interface == DRIVE_IDE)
-        snprintf(name, size, "ide%u-%s%u", c->index / 2, c->is_cdrom ? "cd" : "hd", c->index % 2);
-    else
-        snprintf(name, size, "%s%u", kind, c->index);
-}
-
 void machine_each_drive(const struct machine *m, void (*fn)(void *ctx, const struct inspect_drive *d), void *ctx)
 {
     for (unsigned k = 0; k < m->drives.count; k++) {
@@ -95,7 +84,7 @@ void machine_each_drive(const struct machine *m, void (*fn)(void *ctx, const str
         struct inspect_drive out = {.interface = drive_interface_name(d->cfg.interface),
                                     .is_cdrom = d->cfg.is_cdrom,
                                     .removable = d->cfg.is_cdrom || d->cfg.interface == DRIVE_FLOPPY};
-        name_drive(&d->cfg, out.name, sizeof out.name);
+        drives_name(&d->cfg, out.name);
         if (d->block) {
             out.file = d->cfg.file;
             out.read_only = d->block->read_only;

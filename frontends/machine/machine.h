@@ -33,7 +33,7 @@
 /* What something inside an instruction asks for; acted on at the next boundary. */
 struct machine_requests {
     bool reset, power_off, debug_exit, quit, marker;
-    bool disk_full; /* a write waits for room on the host's disk */
+    struct block_device *disk; /* has a request that waits for the host */
     uint8_t debug_exit_code;
     char **save_path; /* owned, and so are the strings; all at one boundary */
     size_t saves;
@@ -54,8 +54,9 @@ struct machine {
     struct bus ports, mmio;
     struct frame_pool *pool;
     struct host_mm *mm;
-    hva_t apic_hva;          /* MACHINE_MMU_EPT: of the APIC access page */
-    hva_t low_hva, high_hva; /* where low_ram and high_ram are in it; high_hva is 0 if there is none */
+    hva_t apic_hva;                          /* MACHINE_MMU_EPT: of the APIC access page */
+    hva_t low_hva, high_hva;                 /* where low_ram and high_ram are in it; high_hva is 0 if there is none */
+    const struct block_device *waiting_disk; /* why the last run ended in MACHINE_PAUSED, or NULL */
     struct hostside *hostside;
     struct mem *mem;
     struct mmu *mmu;

@@ -32,7 +32,7 @@ const char *machine_exit_text(enum machine_exit why)
     case MACHINE_SCRIPT_FAILED:
         return "the input script could not go on";
     case MACHINE_PAUSED:
-        return "the guest is paused: the host has no room for its memory";
+        return "the guest is paused: the host has no room to go on";
     case MACHINE_HOST_FAILED:
         return "the host lost a page of the guest's memory";
     case MACHINE_MARKER:

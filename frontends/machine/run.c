@@ -75,6 +75,32 @@ static bool act_reset(struct machine *m, enum machine_exit *why)
     return true;
 }
 
+/* The device's timer is due: the next run begins with the same request. */
+static void pause_for_disk(struct machine *m)
+{
+    struct machine_io_error e;
+    m->waiting_disk = m->want.disk;
+    m->want.disk = NULL;
+    if (!machine_io_error(m, &e))
+        return;
+    if (e.no_space)
+        log_error("drive %s: the host's disk is full: make room, and go on", e.drive);
+    else
+        log_error("drive %s: the host cannot %s its image; mend that, and go on", e.drive,
+                  e.is_write ? "write to" : "read");
+}
+
+bool machine_io_error(const struct machine *m, struct machine_io_error *out)
+{
+    const struct drive *d = drives_by_block(&m->drives, m->waiting_disk);
+    if (!d)
+        return false;
+    drives_name(&d->cfg, out->drive);
+    out->is_write = d->block->waits_to_write;
+    out->no_space = d->block->waits_since == BLOCK_FULL;
+    return true;
+}
+
 /* False: the run ends, *why is set. */
 static bool act_requests(struct machine *m, enum machine_exit *why)
 {
@@ -87,9 +113,8 @@ static bool act_requests(struct machine *m, enum machine_exit *why)
         *why = MACHINE_POWER_OFF;
         return false;
     }
-    if (m->want.disk_full) { /* the device's timer is due: the next run begins with the same write */
-        m->want.disk_full = false;
-        log_error("the host's disk is full: make room, and go on");
+    if (m->want.disk) {
+        pause_for_disk(m);
         *why = MACHINE_PAUSED;
         return false;
     }
@@ -370,6 +395,7 @@ static enum machine_exit final_audit(struct machine *m, enum machine_exit why)
 enum machine_exit machine_run(struct machine *m)
 {
     enum machine_exit why = MACHINE_STOPPED;
+    m->waiting_disk = NULL;
     if (!m->started) {
         m->started = true;
         if (m->script)

@@ -61,10 +61,10 @@ static void want_save(void *ctx, const char *path)
     machine_attention(m);
 }
 
-static void want_pause(void *ctx)
+static void want_pause(void *ctx, struct block_device *b)
 {
     struct machine *m = ctx;
-    m->want.disk_full = true;
+    m->want.disk = b;
     machine_attention(m);
 }
 

@@ -147,6 +147,13 @@ int machine_exit_code(const struct machine *m, enum machine_exit why);
 /* One line that says how the run ended. */
 const char *machine_exit_text(enum machine_exit why);
 
+/* After MACHINE_PAUSED: the drive whose request waits for the host. False: it is not a drive that waits. */
+struct machine_io_error {
+    char drive[DRIVE_NAME_SIZE];
+    bool is_write, no_space;
+};
+bool machine_io_error(const struct machine *m, struct machine_io_error *out);
+
 uint64_t machine_icount(const struct machine *m);
 /* Faults, fills, zaps and tracked writes of the MMU so far: how much it has to do. */
 uint64_t machine_mmu_events(const struct machine *m);

@@ -372,7 +372,7 @@ END_TEST
 
 /* ---- a full host ---- */
 
-static void count_full(void *ctx)
+static void count_full(void *ctx, struct block_device *b)
 {
     ++*(unsigned *)ctx;
 }
@@ -402,6 +402,36 @@ START_TEST(full_host_loses_nothing)
 }
 END_TEST
 
+START_TEST(an_error_of_the_host_is_what_the_user_says)
+{
+    static const struct {
+        enum block_on_error on_error;
+        enum block_result result;
+    } rows[] = {{BLOCK_ON_ERROR_AUTO, BLOCK_FULL},
+                {BLOCK_ON_ERROR_REPORT, BLOCK_ERROR},
+                {BLOCK_ON_ERROR_IGNORE, BLOCK_OK},
+                {BLOCK_ON_ERROR_STOP, BLOCK_FULL}};
+    char path[64];
+    uint8_t *bytes = random_bytes(SIZE, 17), sector[512] = {7};
+    make_image(path, bytes, SIZE);
+    struct block_device *b = open_image(path, false, false);
+    for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
+        unsigned told = 0;
+        b->on_write = rows[k].on_error;
+        block_set_full(b, count_full, &told);
+        host_is_full = true;
+        ck_assert_int_eq(block_write(b, 512, sector, 512), rows[k].result);
+        ck_assert_uint_eq(told, rows[k].result == BLOCK_FULL);
+        ck_assert_int_eq(block_write(b, SIZE, sector, 512), BLOCK_RANGE); /* the guest's own */
+        host_is_full = false;
+        reads_as(b, bytes, SIZE);
+    }
+    block_close(b);
+    unlink(path);
+    free(bytes);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("core/block");
@@ -417,6 +447,7 @@ static Suite *suite(void)
     tcase_add_test(t, forked_overlays_do_not_see_each_other);
     tcase_add_test(t, snapshot_holds_what_was_written_to_an_overlay);
     tcase_add_test(t, full_host_loses_nothing);
+    tcase_add_test(t, an_error_of_the_host_is_what_the_user_says);
     suite_add_tcase(s, t);
     return s;
 }
