@@ -9,6 +9,7 @@
 #define PCI_SLOTS   32
 #define PCI_PINS    4
 #define STA_PRESENT 0x0f /* present, enabled, shown, working */
+#define STA_HIDDEN  0x0b /* the same, not shown */
 
 /* One entry for each slot and pin: address, pin, no link device, interrupt. INTA of slot 1 is PIRQA, and so on round.
  */
@@ -111,11 +112,24 @@ static void define_mouse(struct aml *a)
     aml_end(a, device);
 }
 
+/* By which Linux's qemu_fw_cfg finds it. */
+static void define_fw_cfg(struct aml *a)
+{
+    size_t device = aml_device(a, "FWCF");
+    aml_define_string(a, "_HID", "QEMU0002");
+    aml_define_integer(a, "_STA", STA_HIDDEN);
+    struct aml_resources r = aml_resources_begin(a, "_CRS");
+    aml_res_io(a, LAYOUT_FW_CFG_PORT, LAYOUT_FW_CFG_DMA_PORT + LAYOUT_FW_CFG_DMA_PORTS - LAYOUT_FW_CFG_PORT);
+    aml_resources_end(a, &r);
+    aml_end(a, device);
+}
+
 static void define_isa(struct aml *a, const struct acpi_tables_config *cfg)
 {
     size_t bridge = aml_device(a, "ISA");
     aml_define_integer(a, "_ADR", LAYOUT_PCI_ISA_DEVFN >> 3 << 16 | (LAYOUT_PCI_ISA_DEVFN & 7));
     define_rtc(a);
+    define_fw_cfg(a);
     if (cfg->keyboard) {
         define_keyboard(a);
         define_mouse(a);

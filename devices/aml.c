@@ -6,6 +6,7 @@
 #define OP_BYTE       0x0a
 #define OP_WORD       0x0b
 #define OP_DWORD      0x0c
+#define OP_STRING     0x0d
 #define OP_SCOPE      0x10
 #define OP_BUFFER     0x11
 #define OP_PACKAGE    0x12
@@ -161,6 +162,15 @@ void aml_define_integer(struct aml *a, const char *name, uint32_t v)
 {
     aml_define(a, name);
     aml_integer(a, v);
+}
+
+void aml_define_string(struct aml *a, const char *name, const char *text)
+{
+    aml_define(a, name);
+    aml_byte(a, OP_STRING);
+    for (; *text; text++)
+        aml_byte(a, (uint8_t)*text);
+    aml_byte(a, 0);
 }
 
 void aml_define_eisa_id(struct aml *a, const char *name, const char *id)

@@ -36,6 +36,7 @@ void aml_end(struct aml *a, size_t mark);
 /* Name (name, ...): the value follows. */
 void aml_define(struct aml *a, const char *name);
 void aml_define_integer(struct aml *a, const char *name, uint32_t v);
+void aml_define_string(struct aml *a, const char *name, const char *text);
 void aml_define_eisa_id(struct aml *a, const char *name, const char *id);
 void aml_return_name(struct aml *a, const char *name);
 /* Store (Arg0, name) */

@@ -156,6 +156,15 @@ bool fw_cfg_add_file(struct fw_cfg *f, const char *name, const void *data, size_
     return true;
 }
 
+struct fw_cfg_item *fw_cfg_find_file(const struct fw_cfg *f, const char *name)
+{
+    const struct fw_cfg_item *dir = find(f, FW_CFG_FILE_DIR);
+    for (const uint8_t *entry = dir->data + 4; entry < dir->data + dir->len; entry += DIR_ENTRY)
+        if (!strcmp((const char *)entry + 8, name))
+            return find(f, (uint16_t)get_be(entry + 4, 2));
+    return NULL;
+}
+
 /* ---- Selector and data ports ---- */
 
 static void select_key(struct fw_cfg *f, uint16_t key)

@@ -91,6 +91,8 @@ bool fw_cfg_add_u64(struct fw_cfg *f, uint16_t key, uint64_t v);
 bool fw_cfg_add_file(struct fw_cfg *f, const char *name, const void *data, size_t len, bool writable);
 /* The item's bytes now, or NULL. */
 const struct fw_cfg_item *fw_cfg_find(const struct fw_cfg *f, uint16_t key);
+/* A named file, or NULL. */
+struct fw_cfg_item *fw_cfg_find_file(const struct fw_cfg *f, const char *name);
 void fw_cfg_save(const struct fw_cfg *f, struct snap_writer *w);
 void fw_cfg_load(struct fw_cfg *f, struct snap_reader *r);
 

@@ -76,6 +76,8 @@
 #define LAYOUT_VGA_WINDOW       0x000a0000u /* vga_window_bus_ops */
 #define LAYOUT_ACPI_TABLES      0x000e0000u /* RSDP first, the MP table last; reserved in the memory map */
 #define LAYOUT_ACPI_TABLES_SIZE 0x00010000u
+#define LAYOUT_SMBIOS           0x000f0000u /* without firmware: entry point first; reserved as well */
+#define LAYOUT_SMBIOS_SIZE      0x00010000u
 #define LAYOUT_LOW_RAM_MAX      0xc0000000u /* RAM beyond this goes above 4 GiB */
 #define LAYOUT_PCI_MMIO         0xc0000000u /* window for BARs */
 #define LAYOUT_PCI_MMIO_LOW     0x80000000u /* where it begins with firmware, if RAM ends there or below */

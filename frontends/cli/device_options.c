@@ -11,9 +11,18 @@ static const struct {
     const char *name;
     enum device_kind kind;
 } kinds[] = {
-    {"virtio-blk-pci", DEVICE_VIRTIO_BLK}, {"virtio-blk", DEVICE_VIRTIO_BLK}, {"virtio-net-pci", DEVICE_VIRTIO_NET},
-    {"virtio-net", DEVICE_VIRTIO_NET},     {"virtio", DEVICE_VIRTIO_NET},     {"virtio-rng-pci", DEVICE_VIRTIO_RNG},
-    {"virtio-rng", DEVICE_VIRTIO_RNG},     {"e1000", DEVICE_E1000},           {"e1000-82540em", DEVICE_E1000},
+    {"virtio-blk-pci", DEVICE_VIRTIO_BLK},
+    {"virtio-blk", DEVICE_VIRTIO_BLK},
+    {"virtio-net-pci", DEVICE_VIRTIO_NET},
+    {"virtio-net", DEVICE_VIRTIO_NET},
+    {"virtio", DEVICE_VIRTIO_NET},
+    {"virtio-rng-pci", DEVICE_VIRTIO_RNG},
+    {"ide-hd", DEVICE_IDE_HD},
+    {"ide-cd", DEVICE_IDE_CD},
+    {"floppy", DEVICE_FLOPPY},
+    {"virtio-rng", DEVICE_VIRTIO_RNG},
+    {"e1000", DEVICE_E1000},
+    {"e1000-82540em", DEVICE_E1000},
 };
 
 static bool kind_parse(const char *name, size_t len, enum device_kind *out)
@@ -34,7 +43,7 @@ bool device_option_knows(const char *text)
 
 const char *device_option_list(void)
 {
-    return "e1000, virtio-blk-pci, virtio-net-pci, virtio-rng-pci";
+    return "e1000, floppy, ide-cd, ide-hd, virtio-blk-pci, virtio-net-pci, virtio-rng-pci";
 }
 
 /* ---- values ---- */
@@ -217,7 +226,7 @@ static struct device_config *device_new(struct machine_config *m, struct error *
 /* What QEMU's users give and what makes no difference here. */
 static bool is_harmless(const char *key)
 {
-    static const char *const keys[] = {"id", "bootindex", "romfile", "bus", "rombar", "vectors", "disable-modern"};
+    static const char *const keys[] = {"id", "romfile", "bus", "rombar", "vectors", "disable-modern"};
     for (size_t k = 0; k < ARRAY_LEN(keys); k++)
         if (!strcmp(key, keys[k]))
             return true;
@@ -226,19 +235,25 @@ static bool is_harmless(const char *key)
 
 static bool device_property(struct device_config *d, const char *key, char *value, struct error *e)
 {
-    bool ok = true, is_blk = d->kind == DEVICE_VIRTIO_BLK;
+    bool ok = true, on_board = d->kind >= DEVICE_CARDS, is_disk = d->kind == DEVICE_VIRTIO_BLK || on_board;
     bool is_net = d->kind == DEVICE_VIRTIO_NET || d->kind == DEVICE_E1000;
-    if (is_blk && !strcmp(key, "drive"))
+    if (is_disk && !strcmp(key, "drive"))
         d->drive = value;
-    else if (is_blk && !strcmp(key, "serial"))
+    else if ((is_disk || is_net) && !strcmp(key, "bootindex"))
+        ok = bootindex_parse(value, &d->bootindex);
+    else if (on_board && !strcmp(key, "bus"))
+        d->bus = value;
+    else if (on_board && !strcmp(key, "unit"))
+        d->unit = value;
+    else if (is_disk && !strcmp(key, "serial"))
         d->serial = value;
     else if (is_net && !strcmp(key, "netdev"))
         d->netdev = value;
     else if (is_net && !strcmp(key, "mac"))
         ok = d->has_mac = mac_parse(value, d->mac);
-    else if (!strcmp(key, "addr"))
+    else if (!on_board && !strcmp(key, "addr"))
         ok = slot_parse(value, &d->slot);
-    else if (d->kind != DEVICE_E1000 && !strcmp(key, "disable-legacy"))
+    else if (!on_board && d->kind != DEVICE_E1000 && !strcmp(key, "disable-legacy"))
         ok = on_off(value, &d->modern_only);
     else if (!is_harmless(key))
         return error_set(e, "-device: %s= is unknown for this device", key);
@@ -253,8 +268,8 @@ bool device_option_parse(struct machine_config *m, char *text, struct error *e)
         return false;
     *d = (struct device_config){0};
     if (!name || !kind_parse(name, strlen(name), &d->kind))
-        return error_set(e, "-device %s: unknown device; known: isa-debug-exit, pc-testdev, %s", name ? name : "",
-                         device_option_list());
+        return error_set(e, "-device %s: unknown device; known: isa-debug-exit, pc-testdev, vmcoreinfo, %s",
+                         name ? name : "", device_option_list());
     for (char *p; (p = property_next(&text));) {
         char *value = property_value(p);
         if (!value)

@@ -98,6 +98,8 @@ static bool property(struct drive_config *d, struct ide_place *place, const char
         ok = place->given = index_parse(value, &place->bus);
     else if (!strcmp(key, "unit"))
         ok = place->given = index_parse(value, &place->unit);
+    else if (!strcmp(key, "bootindex"))
+        ok = bootindex_parse(value, &d->bootindex);
     else if (!strcmp(key, "snapshot"))
         ok = is_on_off(value, &d->snapshot);
     else if (!strcmp(key, "werror"))
@@ -109,7 +111,7 @@ static bool property(struct drive_config *d, struct ide_place *place, const char
     else if (!is_harmless(key))
         return error_set(e,
                          "-drive %s=%s: unknown property; known: file, format, if, media, index, bus, unit, snapshot, "
-                         "readonly, id, serial, werror, rerror",
+                         "readonly, id, serial, bootindex, werror, rerror",
                          key, value);
     return ok || error_set(e, "-drive %s=%s: not a value of '%s'", key, value, key);
 }
@@ -174,27 +176,107 @@ static bool is_order(const char *letters)
     return *letters && letters[strspn(letters, "acdn")] == 0;
 }
 
+/* How long the menu waits, and how long it takes until a machine that found nothing starts again: ms. */
+static bool wait_parse(const char *value, uint32_t max, uint32_t *out)
+{
+    char *end;
+    long long n = strtoll(value, &end, 10);
+    *out = (uint32_t)n;
+    return (isdigit((unsigned char)*value) && !*end && n <= max) || (max == 0xffffffff && !strcmp(value, "-1"));
+}
+
+static bool boot_extra(struct boot_extras *x, const char *key, const char *value)
+{
+    uint32_t ms;
+    if (!strcmp(key, "strict"))
+        return is_on_off(value, &x->strict);
+    if (!strcmp(key, "splash-time")) {
+        x->has_menu_wait = wait_parse(value, 0xffff, &ms);
+        x->menu_wait = (uint16_t)ms;
+        return x->has_menu_wait;
+    }
+    if (strcmp(key, "reboot-timeout") != 0)
+        return false;
+    return x->has_fail_wait = wait_parse(value, 0xffffffff, &x->fail_wait);
+}
+
 bool boot_option_parse(struct machine_config *m, char *text, struct error *e)
 {
     for (char *p; (p = property_next(&text));) {
         char *value = strchr(p, '=');
-        bool on, ok;
+        bool ok;
         if (value)
             *value++ = 0;
         if (!value || !strcmp(p, "order"))
-            ok = is_order(m->boot_order = value ? value : p);
+            ok = m->boot_extras.letters_given = is_order(m->boot_order = value ? value : p);
         else if (!strcmp(p, "once"))
             ok = is_order(m->boot_once = value);
         else if (!strcmp(p, "menu"))
             ok = is_on_off(value, &m->boot_menu);
         else
-            ok = !strcmp(p, "strict") && is_on_off(value, &on);
+            ok = boot_extra(&m->boot_extras, p, value);
         if (!ok)
-            return error_set(
-                e,
-                "-boot %s%s%s: expected order=LETTERS or once=LETTERS (a floppy, c disk, d CD, n network), menu=on|off",
-                p, value ? "=" : "", value ? value : "");
+            return error_set(e,
+                             "-boot %s%s%s: expected order=LETTERS or once=LETTERS (a floppy, c disk, d CD, n "
+                             "network), menu=on|off, "
+                             "splash-time=MS, strict=on|off, reboot-timeout=MS",
+                             p, value ? "=" : "", value ? value : "");
     }
+    return true;
+}
+
+/* ---- -device ide-hd and its like ---- */
+
+static struct drive_config *drive_named(struct machine_config *m, const char *id)
+{
+    for (unsigned k = 0; id && k < m->drive_count; k++)
+        if (m->drive[k].id && !strcmp(m->drive[k].id, id))
+            return &m->drive[k];
+    return NULL;
+}
+
+/* bus=ide.N and unit=N. */
+static bool place_parse(const struct device_config *d, uint32_t *index)
+{
+    const char *dot = d->bus ? strrchr(d->bus, '.') : NULL;
+    uint32_t bus = 0, unit = 0;
+    if (!d->bus && !d->unit)
+        return true;
+    if ((d->unit && !index_parse(d->unit, &unit)) || (d->bus && (!dot || !index_parse(dot + 1, &bus))) || unit > 1 ||
+        bus > (d->kind != DEVICE_FLOPPY))
+        return false;
+    *index = 2 * bus + unit;
+    return true;
+}
+
+/* The drive gets what the -device says of it. */
+static bool drive_plug(struct machine_config *m, const struct device_config *d, struct error *e)
+{
+    struct drive_config *v = drive_named(m, d->drive);
+    if (!v || v->interface != DRIVE_NONE)
+        return error_set(e, "-device ide-hd, ide-cd, floppy: drive=%s: there is no -drive if=none with that id%s",
+                         d->drive ? d->drive : "ID", v ? " (or another -device has it)" : "");
+    v->interface = d->kind == DEVICE_FLOPPY ? DRIVE_FLOPPY : DRIVE_IDE;
+    v->is_cdrom = d->kind == DEVICE_IDE_CD;
+    v->index = DRIVE_INDEX_NONE;
+    v->bootindex = d->bootindex;
+    v->serial = d->serial ? d->serial : v->serial;
+    if (!place_parse(d, &v->index))
+        return error_set(e, "-device drive=%s: there is no place bus=%s,unit=%s", d->drive, d->bus ? d->bus : "ide.0",
+                         d->unit ? d->unit : "0");
+    return drive_check(v, e);
+}
+
+static bool drives_plug(struct machine_config *m, struct error *e)
+{
+    unsigned kept = 0;
+    for (unsigned k = 0; k < m->device_count; k++) {
+        if (m->device[k].kind < DEVICE_CARDS)
+            m->device[kept++] = m->device[k];
+        else if (!drive_plug(m, &m->device[k], e))
+            return false;
+    }
+    m->device_count = kept;
     return true;
 }
 
@@ -202,5 +284,5 @@ bool drive_options_finish(struct machine_config *m, bool snapshot, struct error 
 {
     for (unsigned k = 0; k < m->drive_count && snapshot; k++)
         m->drive[k].snapshot = true;
-    return drives_place(m->drive, m->drive_count, e);
+    return drives_plug(m, e) && drives_place(m->drive, m->drive_count, e);
 }

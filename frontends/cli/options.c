@@ -3,6 +3,7 @@
 #include "core/log.h"
 #include "frontends/cli/device_options.h"
 #include "frontends/cli/drive_options.h"
+#include "frontends/cli/identity_options.h"
 #include "frontends/cli/smp.h"
 
 #include <ctype.h>
@@ -179,7 +180,19 @@ static bool opt_device(struct options *o, const char *name, const char *arg, str
         return debug_exit_parse(o, copy + n + (copy[n] == ','), e);
     if (!strcmp(arg, "pc-testdev"))
         return o->machine.testdev = true;
+    if (!strcmp(arg, "vmcoreinfo"))
+        return o->machine.vmcoreinfo = true;
     return device_option_parse(&o->machine, (char *)(uintptr_t)arg, e);
+}
+
+static bool opt_smbios(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return smbios_option_parse(&o->machine, (char *)(uintptr_t)arg, e);
+}
+
+static bool opt_uuid(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return uuid_option_parse(&o->machine, arg, e);
 }
 
 static bool opt_netdev(struct options *o, const char *name, const char *arg, struct error *e)
@@ -619,7 +632,7 @@ static const struct option_row rows[] = {
     {"bios", "FILE", opt_bios, "start from a raw ROM image at the top of 4 GiB instead of a kernel"},
     {"drive", "file=F[,if=T][,media=M][,...]", opt_drive,
      "a drive: if=ide|virtio|floppy|pflash|none, media=disk|cdrom, format=raw|gzip, index=, snapshot=on, readonly=on, "
-     "id=, werror=, rerror="},
+     "id=, bootindex=, werror=, rerror="},
     {"hda", "FILE", opt_drive_short, "first IDE disk (-hdb, -hdc, -hdd: the others)"},
     {"hdb", "FILE", opt_drive_short, NULL},
     {"hdc", "FILE", opt_drive_short, NULL},
@@ -627,7 +640,11 @@ static const struct option_row rows[] = {
     {"cdrom", "FILE", opt_drive_short, "CD in the IDE drive of index 2"},
     {"fda", "FILE", opt_drive_short, "first floppy (-fdb: the second)"},
     {"fdb", "FILE", opt_drive_short, NULL},
-    {"boot", "order=L[,once=L][,menu=on]", opt_boot, "what firmware boots: a floppy, c disk, d CD, n network"},
+    {"boot", "order=L[,once=L][,menu=on][,...]", opt_boot,
+     "what firmware boots: a floppy, c disk, d CD, n network; splash-time=MS, strict=on, reboot-timeout=MS; or give "
+     "devices and drives bootindex=N"},
+    {"smbios", "type=N,KEY=VALUE...", opt_smbios, "texts of the SMBIOS tables 0, 1, 2, 3, 4 and 11"},
+    {"uuid", "UUID", opt_uuid, "the machine's own"},
     {"snapshot", NULL, opt_snapshot, "drives write to temporary overlays, images stay as they are"},
     {"initrd", "FILE", opt_initrd, "initial RAM disk; or modules: FILE ARGS,FILE ARGS"},
     {"append", "TEXT", opt_append, "kernel command line"},
@@ -664,8 +681,8 @@ static const struct option_row rows[] = {
     {"monitor", "stdio|unix:PATH|tcp:[HOST]:PORT", opt_monitor, "commands for people (help lists them); none"},
     {"qmp", "unix:PATH,server[,nowait]", opt_qmp, "JSON control as of QEMU's protocol; also stdio, tcp:[HOST]:PORT"},
     {"device", "KIND[,KEY=VALUE]...", opt_device,
-     "isa-debug-exit,iobase=P,iosize=N (exit port: status (2 * value + 1) & 255), pc-testdev (of KVM's unit tests), or "
-     "a PCI card: "
+     "isa-debug-exit,iobase=P,iosize=N (exit port: status (2 * value + 1) & 255), pc-testdev (of KVM's unit tests), "
+     "vmcoreinfo, ide-hd|ide-cd|floppy,drive=ID[,bus=B][,unit=U], or a PCI card: "
      "virtio-blk-pci,drive=ID; virtio-net-pci,netdev=ID; e1000,netdev=ID; virtio-rng-pci"},
     {"netdev", "user,id=ID[,hostfwd=F][,...]", opt_netdev,
      "a user-mode network; hostfwd=tcp:[ADDR]:PORT-[ADDR]:PORT, net=, host=, dns=, dhcpstart=, restrict=on, tftp=, "

@@ -1,6 +1,8 @@
 #include "frontends/cli/properties.h"
 
+#include <ctype.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 char *property_next(char **at)
@@ -25,4 +27,12 @@ char *property_value(char *piece)
     if (value)
         *value++ = 0;
     return value;
+}
+
+bool bootindex_parse(const char *value, int *out)
+{
+    char *end;
+    unsigned long n = strtoul(value, &end, 10);
+    *out = (int)n + 1;
+    return isdigit((unsigned char)*value) && !*end && n < 1000000;
 }

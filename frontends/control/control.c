@@ -83,6 +83,12 @@ void control_pause(struct control *c)
     c->io_error = io_error;
 }
 
+void control_powerdown(struct control *c)
+{
+    machine_button(c->m, MACHINE_BUTTON_POWER);
+    c->powered_down = true;
+}
+
 void control_quit(struct control *c)
 {
     c->quit = true;
@@ -96,6 +102,9 @@ void control_serve(struct control *c)
     }
     for (unsigned k = 0; k < c->count; k++)
         channel_serve(&c->channel[k]);
+    if (c->powered_down)
+        qmp_event(c, "POWERDOWN", NULL); /* behind the answer */
+    c->powered_down = false;
 }
 
 bool control_holds(const struct control *c)

@@ -37,7 +37,7 @@ struct control {
     struct machine *m;
     struct channel channel[CONTROL_CHANNELS];
     unsigned count;
-    bool stopped, quit;
+    bool stopped, quit, powered_down;
     bool io_error;    /* stopped by a drive that waits for the host */
     unsigned cpu;     /* the monitor's */
     unsigned buttons; /* of the mouse, as clients hold them */
@@ -65,6 +65,8 @@ void control_stop(struct control *c, bool stopped);
 /* "running", "paused", "io-error": QEMU's names. */
 const char *control_status(const struct control *c);
 void control_quit(struct control *c);
+/* Presses the power button; QMP clients hear of it behind the answer. */
+void control_powerdown(struct control *c);
 
 /* ---- monitor.c ---- */
 

@@ -46,7 +46,7 @@ static void run_reset(struct control *c, int argc, char **argv, const struct ins
 
 static void run_powerdown(struct control *c, int argc, char **argv, const struct inspect_out *out)
 {
-    machine_button(c->m, MACHINE_BUTTON_POWER);
+    control_powerdown(c);
 }
 
 static void run_screendump(struct control *c, int argc, char **argv, const struct inspect_out *out)

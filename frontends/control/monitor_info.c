@@ -86,6 +86,16 @@ static void info_stats(struct control *c, int argc, char **argv, const struct in
     machine_print_counters(c->m, argc > 2 ? argv[2] : "", out);
 }
 
+static void info_vmcoreinfo(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    uint64_t gpa;
+    uint32_t bytes;
+    if (machine_vmcoreinfo(c->m, &gpa, &bytes))
+        inspect_say(out, "ELF note of %u bytes at 0x%" PRIx64, bytes, gpa);
+    else
+        inspect_say(out, "the guest has left none (-device vmcoreinfo, and the guest's driver)");
+}
+
 static const struct {
     const char *name, *help;
     info_fn *fn;
@@ -98,6 +108,7 @@ static const struct {
     {"pci", "functions of the PCI bus with their BARs", info_pci},
     {"block", "drives and their images", info_block},
     {"mmu", "roots and counters; with an ADDRESS: its walks", info_mmu},
+    {"vmcoreinfo", "where the kernel's VMCOREINFO note is", info_vmcoreinfo},
     {"stats", "counters that begin with a PREFIX, or all", info_stats},
 };
 

@@ -89,7 +89,7 @@ static json_t *qmp_reset(struct control *c, json_t *arguments, struct qmp_error 
 
 static json_t *qmp_powerdown(struct control *c, json_t *arguments, struct qmp_error *e)
 {
-    machine_button(c->m, MACHINE_BUTTON_POWER);
+    control_powerdown(c);
     return json_object();
 }
 

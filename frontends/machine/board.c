@@ -3,6 +3,7 @@
 #include "core/bus.h"
 #include "devices/layout.h"
 #include "devices/mp_tables.h"
+#include "devices/vmcoreinfo.h"
 #include "frontends/machine/umbra.h"
 
 #include <string.h>
@@ -364,11 +365,12 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
     if (!init_vga(b, e) || !place_all(b, e) || !place_vga(b, e) || !place_debug(b, e) || !board_storage_place(b, e) ||
         !place_testdev(b, e) || !init_cards(b, e))
         return false;
-    if (cfg->firmware) {
-        if (!board_offer_firmware(b))
-            return error_set(e, "out of memory");
+    if (cfg->vmcoreinfo && !vmcoreinfo_init(&b->fw_cfg))
+        return error_set(e, "out of memory");
+    if (!board_offer_firmware(b, e))
+        return false;
+    if (cfg->firmware)
         board_fill_cmos(b);
-    }
     firmware_state(b, b->cfg.forked);
     return true;
 }
@@ -406,6 +408,7 @@ void board_reset(struct board *b)
     pci_host_reset(&b->pci);
     fpu_error_reset(&b->fpu_error);
     fw_cfg_reset(&b->fw_cfg);
+    vmcoreinfo_reset(&b->fw_cfg);
     board_storage_reset(b);
     if (b->cfg.firmware)
         board_set_boot_order(b, b->cfg.boot_order); /* once is over */
@@ -473,7 +476,7 @@ bool board_install_tables(struct board *b, uint64_t *rsdp)
     if (!acpi_tables_build(&cfg, &image))
         return false;
     bool ok = image.len <= LAYOUT_ACPI_TABLES_SIZE && poke(b, LAYOUT_ACPI_TABLES, image.bytes, image.len) &&
-              install_mp_tables(b, LAYOUT_ACPI_TABLES + image.len) && install_bios_data(b);
+              install_mp_tables(b, LAYOUT_ACPI_TABLES + image.len) && board_install_smbios(b) && install_bios_data(b);
     acpi_image_fini(&image);
     *rsdp = LAYOUT_ACPI_TABLES;
     return ok;

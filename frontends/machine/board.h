@@ -29,6 +29,7 @@
 #include "devices/port92.h"
 #include "devices/reset_cf9.h"
 #include "devices/rtc_cmos.h"
+#include "devices/smbios.h"
 #include "devices/testdev.h"
 #include "devices/uart16550.h"
 #include "devices/vga.h"
@@ -46,7 +47,9 @@ struct board_config {
     unsigned cpu_count;
     struct cpu_topology topology;
     uint64_t low_ram, high_ram;
-    int64_t rtc_base;                   /* seconds since 1970 */
+    int64_t rtc_base; /* seconds since 1970 */
+    struct smbios_user smbios;
+    bool uefi, vmcoreinfo;
     const struct device_config *device; /* cards; borrowed */
     unsigned device_count;
     struct drives *drives;
@@ -68,6 +71,7 @@ struct board_config {
     bool firmware;
     uint64_t firmware_len;              /* bytes that it takes below 4 GiB: flash lies below them */
     const char *boot_order, *boot_once; /* letters; boot_once may be NULL. Of firmware alone, as what follows. */
+    struct boot_extras boot_extras;
     bool boot_menu;
     bool serial_console; /* firmware's own output and input go to COM1 */
     /* The display adapter, its memory, and what it may map; without firmware it starts in text mode, with this font
@@ -132,9 +136,11 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
 void board_fini(struct board *b);
 /* Devices to the state that firmware would leave. */
 void board_reset(struct board *b);
-/* frontends/machine/board_firmware.c: fw_cfg's files, and CMOS, for firmware. False when memory is short. */
-bool board_offer_firmware(struct board *b);
+/* frontends/machine/board_firmware.c: fw_cfg's files, and CMOS, for firmware. */
+bool board_offer_firmware(struct board *b, struct error *e);
 void board_fill_cmos(struct board *b);
+/* The SMBIOS tables, without firmware. */
+bool board_install_smbios(struct board *b);
 /* Letters as of -boot order=. */
 void board_set_boot_order(struct board *b, const char *letters);
 /* Writes the ACPI and MP tables, and what a BIOS data area says of base memory, into guest memory; *rsdp is ACPI's root

@@ -208,7 +208,8 @@ static bool add(struct cards *c, const struct device_config *cfg, struct drive *
     if (c->count == CARDS_MAX)
         return error_set(e, "more than %d PCI cards", CARDS_MAX);
     struct card *card = &c->card[c->count];
-    *card = (struct card){.name = kinds[cfg->kind].name};
+    *card = (struct card){
+        .name = kinds[cfg->kind].name, .kind = cfg->kind, .bootindex = drive ? drive->cfg.bootindex : cfg->bootindex};
     struct making k = {.cards = c,
                        .cfg = cfg,
                        .card = card,

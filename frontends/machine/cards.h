@@ -34,6 +34,8 @@ struct cards_config {
 
 struct card {
     const char *name; /* as -device has it */
+    enum device_kind kind;
+    int bootindex;
     const struct card_ops *ops;
     void *dev; /* owned */
     struct pci_device *pci;

@@ -11,15 +11,37 @@
 #define FORWARDS_MAX 16
 #define SLOT_ANY     0
 
-enum device_kind { DEVICE_VIRTIO_BLK, DEVICE_VIRTIO_NET, DEVICE_VIRTIO_RNG, DEVICE_VIRTIO_SERIAL, DEVICE_E1000 };
+enum device_kind {
+    DEVICE_VIRTIO_BLK,
+    DEVICE_VIRTIO_NET,
+    DEVICE_VIRTIO_RNG,
+    DEVICE_VIRTIO_SERIAL,
+    DEVICE_E1000,
+    DEVICE_CARDS,
+    /* Not cards, but drives on the board's own controllers: drive_options_finish() makes of each the -drive's place. */
+    DEVICE_IDE_HD = DEVICE_CARDS,
+    DEVICE_IDE_CD,
+    DEVICE_FLOPPY
+};
 
 /* A PCI card. Strings are borrowed for the machine's life. */
 struct device_config {
     enum device_kind kind;
     unsigned slot; /* 1..31, or SLOT_ANY */
     const char *drive, *netdev, *serial, *port;
+    const char *bus, *unit; /* of a drive's place, or NULL */
+    int bootindex;          /* place in the boot order, from 1 on (that is, one more than the user says); 0: none */
     bool has_mac, modern_only;
     uint8_t mac[6];
+};
+
+/* What `-boot` says beside letters. */
+struct boot_extras {
+    bool letters_given; /* order= is the user's, not the default */
+    bool strict;        /* boot nothing that is not named */
+    bool has_menu_wait, has_fail_wait;
+    uint16_t menu_wait; /* ms that the menu waits (splash-time=) */
+    uint32_t fail_wait; /* ms until the machine is reset if nothing boots (reboot-timeout=) */
 };
 
 struct netdev_forward {

@@ -27,6 +27,7 @@ struct drive_config {
     enum block_format format;
     bool is_cdrom, read_only, snapshot;
     enum block_on_error on_read, on_write;
+    int bootindex; /* as of struct device_config */
     uint32_t index;
 };
 

@@ -1,4 +1,5 @@
 /* Looking at buses, PCI functions and drives. */
+#include "devices/vmcoreinfo.h"
 #include "frontends/machine/inspect.h"
 #include "frontends/machine/machine.h"
 
@@ -17,6 +18,15 @@ void machine_print_buses(const struct machine *m, const struct inspect_out *out)
 {
     print_bus(&m->mmio, "device memory", 9, out);
     print_bus(&m->ports, "ports", 4, out);
+}
+
+bool machine_vmcoreinfo(const struct machine *m, uint64_t *gpa, uint32_t *bytes)
+{
+    struct vmcoreinfo v;
+    bool there = vmcoreinfo_get(&m->board.fw_cfg, &v);
+    *gpa = there ? v.gpa : 0;
+    *bytes = there ? v.size : 0;
+    return there;
 }
 
 static struct inspect_pci describe(const struct pci_device *d)

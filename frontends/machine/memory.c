@@ -23,6 +23,7 @@ static void e820_build(struct machine *m)
     e820_add(m, 0, LAYOUT_EBDA, E820_RAM);
     e820_add(m, LAYOUT_EBDA, LOW_END - LAYOUT_EBDA, E820_RESERVED);
     e820_add(m, LAYOUT_ACPI_TABLES, LAYOUT_ACPI_TABLES_SIZE, E820_RESERVED);
+    e820_add(m, LAYOUT_SMBIOS, LAYOUT_SMBIOS_SIZE, E820_RESERVED);
     e820_add(m, HIGH_START, m->low_ram - HIGH_START, E820_RAM);
     e820_add(m, FOUR_GIB, m->high_ram, E820_RAM);
 }
@@ -50,12 +51,13 @@ static bool reserve(struct machine *m, struct error *e)
     return true;
 }
 
-/* What lies in the hole below 1 MiB: firmware's segments, or the ACPI tables. */
+/* What lies in the hole below 1 MiB: firmware's segments, or the tables that firmware would have made. */
 static bool hole_build(struct machine *m, struct error *e)
 {
     if (m->has_firmware)
         return firmware_map(&m->firmware, m, e);
-    return slot(m, LAYOUT_ACPI_TABLES, LAYOUT_ACPI_TABLES_SIZE, m->low_hva + LAYOUT_ACPI_TABLES, MEMSLOT_ROM, e);
+    return slot(m, LAYOUT_ACPI_TABLES, LAYOUT_ACPI_TABLES_SIZE, m->low_hva + LAYOUT_ACPI_TABLES, MEMSLOT_ROM, e) &&
+           slot(m, LAYOUT_SMBIOS, LAYOUT_SMBIOS_SIZE, m->low_hva + LAYOUT_SMBIOS, MEMSLOT_ROM, e);
 }
 
 /* RAM with the hole at 640K..1M. */

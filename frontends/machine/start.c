@@ -220,6 +220,21 @@ static bool is_own_rom(const char *bios)
     return bios && strchr(bios, '/');
 }
 
+_Static_assert(SMBIOS_TEXT_COUNT <= MACHINE_SMBIOS_TEXTS && SMBIOS_UUID == sizeof((struct machine_config *)0)->uuid,
+               "the configuration holds what SMBIOS takes");
+
+bool machine_smbios_set(struct machine_config *cfg, unsigned type, const char *name, const char *value)
+{
+    bool several = smbios_text_find(type, name, 1) >= 0;
+    unsigned nth = 0;
+    int k = smbios_text_find(type, name, 0);
+    while (k >= 0 && several && cfg->smbios_text[k])
+        k = smbios_text_find(type, name, ++nth);
+    if (k >= 0)
+        cfg->smbios_text[k] = value;
+    return k >= 0;
+}
+
 static bool build_board(struct machine *m, struct error *e)
 {
     struct board_config cfg = {.ports = &m->ports,
@@ -256,6 +271,9 @@ static bool build_board(struct machine *m, struct error *e)
                                .boot_order = m->cfg.boot_order ? m->cfg.boot_order : "cad",
                                .boot_once = m->cfg.boot_once,
                                .boot_menu = m->cfg.boot_menu,
+                               .boot_extras = m->cfg.boot_extras,
+                               .vmcoreinfo = m->cfg.vmcoreinfo,
+                               .uefi = drives_find(&m->drives, DRIVE_PFLASH, 0) != NULL,
                                .serial_console = m->cfg.serial_console,
                                .vga = !m->cfg.no_vga,
                                .vga_no_mmio = is_own_rom(m->cfg.bios),
@@ -266,6 +284,8 @@ static bool build_board(struct machine *m, struct error *e)
                                .vga_rom_len = m->vga_rom.len,
                                .pam_changed = pam_changed,
                                .pam_ctx = m};
+    memcpy(cfg.smbios.text, m->cfg.smbios_text, sizeof cfg.smbios.text);
+    memcpy(cfg.smbios.uuid, m->cfg.uuid, sizeof cfg.smbios.uuid);
     mem_hook(m->mem, &cfg.memory);
     vram_hook(m, &cfg.vram);
     if (m->has_firmware && !firmware_build(&m->firmware, e))

@@ -39,6 +39,8 @@ struct machine_host {
     uint64_t (*wait)(void *ctx, uint64_t ns);
 };
 
+#define MACHINE_SMBIOS_TEXTS 32
+
 #define MACHINE_POLL_UNITS 4000000ull
 
 struct machine_config {
@@ -55,6 +57,10 @@ struct machine_config {
     struct drive_config drive[DRIVES_MAX]; /* each with its place (drives_place()) */
     unsigned drive_count;
     const char *boot_order, *boot_once; /* letters a, c, d, n, for the firmware; or NULL; borrowed */
+    struct boot_extras boot_extras;
+    const char *smbios_text[MACHINE_SMBIOS_TEXTS]; /* machine_smbios_set(); borrowed */
+    uint8_t uuid[16];                              /* all zero: none */
+    bool vmcoreinfo;
     bool boot_menu;
     bool serial_console; /* firmware's screen and keyboard are COM1 as well */
     struct device_config device[DEVICES_MAX];
@@ -136,6 +142,9 @@ enum {
     EXIT_MIXED = 16 /* forked children ended in different ways */
 };
 
+/* A text of the SMBIOS table of that type, in QEMU's names (borrowed). A text that can be given several times is
+ * another one each time. False: there is none of that name, or no more. */
+bool machine_smbios_set(struct machine_config *cfg, unsigned type, const char *name, const char *value);
 struct machine *machine_create(const struct machine_config *cfg, struct error *e);
 void machine_destroy(struct machine *m);
 /* Runs until something ends it. Can be called again after MACHINE_STOPPED. */
@@ -175,6 +184,9 @@ void machine_mouse_input(struct machine *m, int dx, int dy, int wheel, unsigned 
 /* What a person does to the machine as a whole: its buttons. */
 enum machine_button { MACHINE_BUTTON_RESET, MACHINE_BUTTON_POWER };
 void machine_button(struct machine *m, enum machine_button button);
+
+/* Where the guest's kernel has left its VMCOREINFO note (-device vmcoreinfo). False: nowhere. */
+bool machine_vmcoreinfo(const struct machine *m, uint64_t *gpa, uint32_t *bytes);
 
 bool machine_save(struct machine *m, const char *path, struct error *e);
 /* Into a machine made from the same configuration. A damaged or foreign file is refused with a reason; in post-copy a
