@@ -3,13 +3,17 @@
  *
  * A block is a run of instructions inside one page, up to one that ends it (INSN_ENDS), the page's end or
  * BLOCK_MAX_INSNS. An instruction that crosses into the next page is a block of its own, keyed by both pages. Blocks
- * belong to the code page of their first byte; the page is tracked (TRACK_CODE), and a write that touches a decoded
- * byte of it, from whatever source, drops all of the page's blocks. Host events never drop code: only changed guest
- * content does.
+ * belong to the code page of their first byte; the page is tracked (TRACK_CODE). A write, from whatever source, that
+ * changes bytes of a block drops it, unless the instructions can be put right in place (code_patch.c); other blocks
+ * stay. A page that is written all over is not tracked until code of it is wanted again (code_page.c). Host events
+ * never drop code: only changed guest content does.
  *
- * Chains (block.next) exist only between blocks of one page and one mode, so they die together with both ends, and are
- * valid as long as the page's fetch translation is (mmu_vcpu.fetch_epoch). Blocks that cross a page are never chained
- * to.
+ * Chains (block.next) exist only between blocks of one page and one mode, and are valid as long as the page's fetch
+ * translation is (mmu_vcpu.fetch_epoch); those to a block that is dropped are undone. Blocks that cross a page are
+ * never chained to.
+ *
+ * Compiled code is made of regions: a region's blocks lie in one page, and when one of them is dropped all of them lose
+ * the code, and direct ways into it from other regions of the page are undone.
  *
  * A dropped block may still be running: it is freed by code_cache_collect(), which the run loop calls between blocks.
  */
@@ -30,11 +34,25 @@ struct block {
     uint32_t heat;              /* runs since it was decoded, until it is compiled */
     uint32_t native_generation; /* of `native` */
     const void *native;         /* the JIT's: compiled code, or NULL */
+    uint32_t regions;           /* of its page, whose compiled code is made of it too: bits */
+    uint8_t idle;               /* how often it was patched without having been run in between, as far as is known */
+    uint32_t heat_patched;      /* heat at the last patch */
+    uint8_t cool;               /* so many powers of two more runs are wanted before it is compiled */
+    bool dead;                  /* dropped */
+    uint8_t *code;              /* its bytes, behind insn[] */
     struct block *next[2];      /* chained successors: fall through, taken; NULL if not known yet */
     struct block *hash_next;    /* bucket */
     struct block *page_next;    /* of its code page, or of the graveyard */
     struct block *cross_next;   /* of the blocks that reach into the same second page */
     struct insn insn[];         /* n of them, then a sentinel whose handler leaves the block */
+};
+
+/* A way of compiled code to another block of its page: a slot that begins with this. */
+struct block_link {
+    const void *code;        /* where it leads: the block's compiled code, or `out` */
+    const void *out;         /* leaves compiled code */
+    struct block_link *next; /* of the page */
+    bool listed;
 };
 
 /* The sentinel's handler: leaves the block after the instructions before it. */
@@ -58,6 +76,15 @@ struct block *code_cache_make(struct code_cache *c, gpa_t gpa, uint32_t mode, co
  * needs more. */
 struct block *block_decode_single(const struct code_cache *c, const uint8_t *bytes, size_t avail, uint32_t mode);
 void block_free(struct block *b);
+/* A free region of the block's page, as a bit; one that others share if there are none. The JIT sets it in all blocks
+ * that it compiles together. */
+uint32_t code_cache_region(struct code_cache *c, const struct block *b);
+/* l leads to compiled code of b from now on, until a region of the page is lost. Borrowed until then, or until
+ * code_cache_forget_links(). */
+void code_cache_link(struct code_cache *c, const struct block *b, struct block_link *l);
+void code_cache_forget_links(struct code_cache *c);
+/* A copy of a block's instructions is (not) about to run, which a patch of the block does not reach. */
+void code_cache_run_copy(struct code_cache *c, bool running);
 /* Frees dropped blocks; no block may be running. */
 void code_cache_collect(struct code_cache *c);
 

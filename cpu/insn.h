@@ -79,8 +79,9 @@ enum insn_flags {
     INSN_ENDS = 1 << 8,     /* ends a block (branches, far transfers, MOV CR, STI, port I/O, HLT, REP strings, ...) */
     INSN_OSZ = 1 << 9,      /* 66 prefix present */
     INSN_VEX = 1 << 10,
-    INSN_VEX_L = 1 << 11, /* 256-bit */
-    INSN_W = 1 << 12      /* REX.W or VEX.W */
+    INSN_VEX_L = 1 << 11,  /* 256-bit */
+    INSN_W = 1 << 12,      /* REX.W or VEX.W */
+    INSN_PATCHED = 1 << 13 /* imm may change while the block lives (code_patch.c) */
 };
 
 struct insn {

@@ -17,14 +17,15 @@ static void forget(struct vcpu *v)
 
 /* Counting down while the tracking calls its listeners would change what it walks: the count goes at the wake-up or at
  * the next MONITOR; until then `armed` is what a write leaves behind. */
-static void on_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
+static bool on_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
 {
     struct vcpu *v = container_of(l, struct vcpu, monitor.listener);
     struct vcpu_monitor *m = &v->monitor;
     if (!m->armed || as != m->as || gpa + len <= m->line || gpa >= m->line + VCPU_MONITOR_LINE)
-        return;
+        return true;
     m->written = true;
     v->attn |= ATTN_BOUNDARY;
+    return true;
 }
 
 static void on_flush_slot(struct track_listener *l, unsigned as, gfn_t start, uint64_t pages)

@@ -228,7 +228,9 @@ static unsigned run_partial(struct vcpu *v, const struct block *b, unsigned n)
     v->step[n].idx = (uint8_t)n;
     v->step[n].off = b->insn[n].off;
     v->stats.steps++;
+    code_cache_run_copy(v->code, n > 1);
     run_insns(v, v->step);
+    code_cache_run_copy(v->code, false);
     unsigned slot = v->exit_slot;
     v->exit_slot = 2;
     return slot;

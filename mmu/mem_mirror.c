@@ -10,13 +10,14 @@ struct mem_mirror {
     uint64_t writes;
 };
 
-static void on_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
+static bool on_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
 {
     struct mem_mirror *x = container_of(l, struct mem_mirror, listener);
     if (!track_mask(x->mem, as, gpa >> PAGE_SHIFT)) /* watched for somebody else */
-        return;
+        return true;
     x->writes++;
     mem_written(x->mem, as, gpa, len);
+    return true;
 }
 
 void mem_mirror_link(struct mem *m, struct mem *owner)

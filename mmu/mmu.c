@@ -203,7 +203,7 @@ void mmu_set_event_hook(struct mmu *mmu, mmu_event_fn *fn, void *ctx)
 
 /* ---- tracked writes ---- */
 
-static void on_pt_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
+static bool on_pt_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
 {
     struct mmu *mmu = container_of(l, struct mmu, pt_listener);
     mmu_lock(mmu);
@@ -211,6 +211,7 @@ static void on_pt_write(struct track_listener *l, unsigned as, gpa_t gpa, const 
     mmu->ops->pt_write(mmu, as, gpa, bytes, len);
     mmu_unlock(mmu);
     event_happened(mmu);
+    return true;
 }
 
 /* ---- life ---- */

@@ -96,8 +96,9 @@ bool mem_is_device(const struct mem *m, unsigned as, gpa_t gpa, bool write);
 enum track_kind { TRACK_PT, TRACK_CODE, TRACK_WATCH, TRACK_FB, TRACK_KINDS };
 
 struct track_listener {
-    /* The write was made; `bytes` are the new contents of [gpa, gpa+len), which does not cross a page. */
-    void (*write)(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len);
+    /* The write was made; `bytes` are the new contents of [gpa, gpa+len), which does not cross a page. False: it means
+     * nothing to this party, which has changed nothing that running code could rely on. */
+    bool (*write)(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len);
     /* The slot holding these gfns goes away. Linux: track_flush_slot. */
     void (*flush_slot)(struct track_listener *l, unsigned as, gfn_t start, uint64_t pages);
     enum track_kind kind;        /* called only for gfns with a nonzero count of this kind */
@@ -110,7 +111,7 @@ void track_unregister(struct mem *m, struct track_listener *l);
 void track_add(struct mem *m, unsigned as, gfn_t gfn, enum track_kind kind);
 void track_remove(struct mem *m, unsigned as, gfn_t gfn, enum track_kind kind);
 bool track_is_tracked(const struct mem *m, unsigned as, gfn_t gfn);
-/* Counts writes that reached a listener; the CPU ends the block when it moves (design: "Boundaries"). */
+/* Counts writes that meant something to a listener; the CPU ends the block when it moves (design: "Boundaries"). */
 uint64_t track_write_count(const struct mem *m);
 
 /* ---- the engine ---- */

@@ -133,8 +133,7 @@ void track_notify(struct mem *m, unsigned as, gpa_t gpa, const void *bytes, size
         if (!(mask >> l->kind & 1))
             continue;
         trace_point(m->cfg.trace, TRACE_MMU_TRACKED_WRITE, gpa, len, l->kind, 0);
-        l->write(l, as, gpa, bytes, len);
-        heard = true;
+        heard |= l->write(l, as, gpa, bytes, len);
     }
     m->track_writes += heard;
 }

@@ -198,11 +198,39 @@ static bool alu_rmw(struct tr *t, int n, const struct insn *i)
     return true;
 }
 
+/* The immediate may change: it is read where the block has it. */
+static bool alu_loose(struct tr *t, int n, const struct insn *i)
+{
+    struct insn x = *i;
+    bool writes = n != ALU_CMP && n != ALU_TEST;
+    if (i->rm & BYTE_HIGH || n == ALU_ADC || n == ALU_SBB)
+        return false;
+    x.enc = ENC_RM;
+    x.reg = i->rm;
+    if (!operands_encode(&x, how_of(&x)))
+        return false;
+    tr_begin(t, writes ? tr_bit(i->rm) : 0, true);
+    emit_imm(&t->e, H_R14, (uint64_t)(uintptr_t)&i->imm);
+    load_r15(t, i->opsize);
+    unsigned reg = H_R14;
+    if (jit_host_of[i->rm] >= 0)
+        reg = (unsigned)jit_host_of[i->rm];
+    else
+        emit_load(&t->e, H_R14, FRAME(gpr) + 8 * (i->rm - 13));
+    alu_emit(t, n, &x, op_reg(H_R15), reg);
+    if (writes)
+        tr_reg_out(t, i->rm, reg);
+    alu_load_flags(t, n, &x);
+    return true;
+}
+
 bool tr_alu(struct tr *t, const struct insn *i)
 {
     int n = alu_number(i->op);
     if (n < 0)
         return false;
+    if (i->flags & INSN_PATCHED)
+        return alu_loose(t, n, i);
     if (i->flags & INSN_RM_REG)
         return alu_reg(t, n, i);
     if (i->enc == ENC_RM || n == ALU_CMP || n == ALU_TEST)

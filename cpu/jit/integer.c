@@ -5,9 +5,24 @@
 
 /* ---- MOV, MOVZX, MOVSX, LEA ---- */
 
+/* The immediate may change: it is read where the block has it. */
+static bool mov_loose(struct tr *t, const struct insn *i)
+{
+    if (i->opsize < 4)
+        return false;
+    tr_begin(t, tr_bit(i->rm), false);
+    unsigned reg = jit_host_of[i->rm] >= 0 ? (unsigned)jit_host_of[i->rm] : H_R15;
+    emit_imm(&t->e, H_R14, (uint64_t)(uintptr_t)&i->imm);
+    emit_maddr(&t->e, i->opsize, 0x8b, reg, (struct maddr){H_R14, -1, 0, 0});
+    tr_reg_out(t, i->rm, reg);
+    return true;
+}
+
 static bool mov_imm(struct tr *t, const struct insn *i)
 {
     struct emit *e = &t->e;
+    if (i->flags & INSN_PATCHED)
+        return mov_loose(t, i);
     bool mem = !(i->flags & INSN_RM_REG);
     if (mem && !tr_has_ea(t, i))
         return false;

@@ -130,7 +130,7 @@ struct jit_slow {
 
 /* Where a direct jump inside a page leads: out, until the block there is compiled. */
 struct jit_slot {
-    const void *code;
+    struct block_link link;
     gfn_t page;
     uint32_t mode;
 };

@@ -76,8 +76,9 @@ void jit_register_stats(struct jit *j, struct stats *s)
 }
 
 /* Everything compiled is forgotten. No compiled code is running. */
-static void jit_reset(struct jit *j)
+static void jit_reset(struct jit *j, struct code_cache *c)
 {
+    code_cache_forget_links(c);
     j->arena.code_used = j->thunks_end;
     j->arena.data_used = j->data_start;
     j->generation++;
@@ -169,7 +170,8 @@ static bool is_page_whole(const struct vcpu *v, const struct block *b)
 
 bool jit_warm(struct jit *j, struct vcpu *v, struct block *b)
 {
-    if (jit_has_code(j, b) || ++b->heat < j->heat)
+    unsigned cool = j->heat > 2 ? b->cool : 0;
+    if (jit_has_code(j, b) || ++b->heat < j->heat << cool)
         return false;
     if (!is_page_whole(v, b)) {
         b->heat = 0;
@@ -178,7 +180,7 @@ bool jit_warm(struct jit *j, struct vcpu *v, struct block *b)
     b->heat = 0;
     if (jit_translate(j, v, b))
         return true;
-    jit_reset(j);
+    jit_reset(j, v->code);
     if (jit_translate(j, v, b))
         return true;
     j->stats.refused++;
@@ -205,7 +207,8 @@ static void link_follow(struct jit *j, struct vcpu *v, struct block *b)
     struct jit_slot *slot = j->link.slot;
     if (slot && j->link.rip == v->rip && b->page2 == BLOCK_NO_PAGE && slot->page == b->gpa >> PAGE_SHIFT &&
         slot->mode == b->mode && j->link.generation == *v->code_generation) {
-        slot->code = b->native;
+        slot->link.code = b->native;
+        code_cache_link(v->code, b, &slot->link);
         j->stats.links++;
     }
     j->link.slot = NULL;

@@ -159,7 +159,7 @@ static bool is_step(const struct insn *i, unsigned *reg, int64_t *by)
         *by = i->op == OP_PUSH ? -8 : 8;
         return true;
     }
-    if (rm && i->enc == ENC_MI && (i->op == OP_ADD || i->op == OP_SUB)) {
+    if (rm && i->enc == ENC_MI && !(i->flags & INSN_PATCHED) && (i->op == OP_ADD || i->op == OP_SUB)) {
         *by = i->op == OP_ADD ? (int64_t)i->imm : -(int64_t)i->imm;
         return *by == (int32_t)*by;
     }

@@ -290,7 +290,7 @@ static void cold_unlinked(struct tr *t, const struct tr_cold *c)
 {
     struct emit *e = &t->e;
     struct jit_slot *s = jit_data(&t->j->arena, c->n);
-    s->code = e->p + e->exec;
+    s->link.code = s->link.out = e->p + e->exec;
     tr_rip_at(t, c->target);
     e8(e, 0x4c); /* lea r15, [rip + slot] */
     e8(e, 0x8d);
@@ -488,7 +488,9 @@ static void install(struct tr *t, size_t size)
     struct jit *j = t->j;
     for (unsigned k = 0; k < t->nfix; k++)
         patch_jump(&t->e, t->fix[k].at, t->blocks[t->fix[k].block].body);
+    uint32_t region = code_cache_region(t->v->code, t->blocks[0].b);
     for (unsigned k = 0; k < t->nblocks; k++) {
+        t->blocks[k].b->regions |= region;
         if (!t->blocks[k].entry)
             continue;
         t->blocks[k].b->native = t->blocks[k].entry + t->e.exec;

@@ -218,16 +218,17 @@ static void on_access(void *ctx, uint64_t lin, unsigned len, bool write)
     }
 }
 
-static void on_watched_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
+static bool on_watched_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
 {
     struct debug *d = container_of(l, struct debug, watch);
     if (!d->running)
-        return; /* the debugger's own poke */
+        return true; /* the debugger's own poke */
     for (size_t i = 0; i < d->point_count; i++) {
         struct debug_point *p = &d->points[i];
         if (p->kind == DEBUG_WATCH_WRITE && as == 0 && meets(p->gpa, p->len, gpa, len))
             watch_hit(d, p, p->gva + (first_of(p->gpa, gpa) - p->gpa), true);
     }
+    return true;
 }
 
 /* ---- events ---- */

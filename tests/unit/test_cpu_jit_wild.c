@@ -208,8 +208,9 @@ static void registers32(struct cpu_rig *r, bool small, uint64_t address)
 
 static void run(struct cpu_rig *r)
 {
-    for (unsigned n = 0; n < 40 && r->v->activity == VCPU_RUNNING; n++)
-        vcpu_run(r->v, 500);
+    uint64_t end = clock_now(&r->clock) + 20000;
+    while (clock_now(&r->clock) < end && r->v->activity == VCPU_RUNNING)
+        vcpu_run(r->v, end - clock_now(&r->clock) < 500 ? end - clock_now(&r->clock) : 500);
 }
 
 static void same(struct cpu_rig *a, struct cpu_rig *b, const char *what, uint64_t address)

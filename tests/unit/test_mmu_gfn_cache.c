@@ -265,10 +265,11 @@ END_TEST
 static gpa_t seen_gpa;
 static uint64_t seen_value;
 
-static void on_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
+static bool on_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
 {
     seen_gpa = gpa;
     memcpy(&seen_value, bytes, len);
+    return true;
 }
 
 START_TEST(write_through_a_cache_is_seen_by_tracking_and_by_the_shadow)

@@ -549,12 +549,13 @@ struct counter {
     uint64_t value;
 };
 
-static void count_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
+static bool count_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
 {
     struct counter *c = container_of(l, struct counter, l);
     c->writes++;
     c->gpa = gpa;
     memcpy(&c->value, bytes, len < 8 ? len : 8);
+    return true;
 }
 
 START_TEST(accessed_bit_update_is_told_to_code_listeners_and_not_to_pt_listeners)

@@ -74,8 +74,9 @@ struct flush_listener {
     unsigned calls;
 };
 
-static void on_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
+static bool on_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
 {
+    return true;
 }
 
 static void on_flush(struct track_listener *l, unsigned as, gfn_t start, uint64_t pages)

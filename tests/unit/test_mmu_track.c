@@ -15,9 +15,10 @@ struct listener {
     gfn_t flush_start;
     uint64_t flush_pages;
     bool leave; /* unregisters itself at its first write */
+    bool deaf;  /* no write means anything to it */
 };
 
-static void on_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
+static bool on_write(struct track_listener *l, unsigned as, gpa_t gpa, const void *bytes, size_t len)
 {
     struct listener *t = container_of(l, struct listener, l);
     t->gpa[t->writes & 7] = gpa;
@@ -26,6 +27,7 @@ static void on_write(struct track_listener *l, unsigned as, gpa_t gpa, const voi
     t->writes++;
     if (t->leave)
         track_unregister(rig.mem, l);
+    return !t->deaf;
 }
 
 static void on_flush(struct track_listener *l, unsigned as, gfn_t start, uint64_t pages)
@@ -87,6 +89,21 @@ START_TEST(counts_nest_and_never_fall_below_zero)
     ck_assert(!track_is_tracked(rig.mem, 0, 3));
     track_remove(rig.mem, 0, 3, TRACK_CODE);
     ck_assert_uint_eq(track_count(rig.mem, 0, 3, TRACK_CODE), 0);
+}
+END_TEST
+
+START_TEST(write_that_means_nothing_to_anyone_is_not_counted)
+{
+    track_add(rig.mem, 0, 2, TRACK_CODE);
+    track_add(rig.mem, 0, 2, TRACK_WATCH);
+    uint64_t before = track_write_count(rig.mem);
+    code.deaf = true;
+    rig_put(&rig, 0x2000, 1);
+    ck_assert_uint_eq(track_write_count(rig.mem), before + 1);
+    watch.deaf = true;
+    rig_put(&rig, 0x2000, 1);
+    ck_assert_uint_eq(track_write_count(rig.mem), before + 1);
+    ck_assert_uint_eq(code.writes, 2);
 }
 END_TEST
 
@@ -248,6 +265,7 @@ static Suite *suite(void)
     tcase_add_test(t, gfns_that_differ_in_any_bit_are_told_apart);
     tcase_add_test(t, only_kinds_with_a_count_are_told);
     tcase_add_test(t, counts_nest_and_never_fall_below_zero);
+    tcase_add_test(t, write_that_means_nothing_to_anyone_is_not_counted);
     tcase_add_test(t, address_spaces_are_tracked_apart);
     tcase_add_test(t, write_across_two_tracked_pages_arrives_as_two);
     tcase_add_test(t, every_way_to_write_is_seen);
