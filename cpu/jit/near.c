@@ -149,6 +149,13 @@ static bool is_whole_stack_step(const struct insn *i)
            (i->op == OP_POP && i->opsize == 8 && i->flags & INSN_RM_REG && i->rm != REG_RSP);
 }
 
+/* A call or return whose access to the stack is its only one. */
+static bool is_call_or_return(const struct insn *i)
+{
+    bool mem = i->op == OP_CALL && i->enc != ENC_D && !(i->flags & INSN_RM_REG);
+    return (i->op == OP_CALL || i->op == OP_RET) && i->opsize == 8 && !mem;
+}
+
 /* True if i moves one register by a known distance. */
 static bool is_step(const struct insn *i, unsigned *reg, int64_t *by)
 {
@@ -197,12 +204,12 @@ static struct near_access access_of(const struct tr *t, const struct near_state 
 {
     struct near_access a = {.size = i->opsize};
     enum effect effect = effect_of(i);
-    bool stack = is_whole_stack_step(i) && (i->enc == ENC_I || i->flags & INSN_RM_REG);
+    bool stack = is_call_or_return(i) || (is_whole_stack_step(i) && (i->enc == ENC_I || i->flags & INSN_RM_REG));
     unsigned vector = effect == EFFECT_UNKNOWN && !stack ? tr_is_vector(t, i) : VEC_NONE;
     if (stack) {
         a.base = REG_RSP;
-        a.offset = i->op == OP_PUSH ? -8 : 0;
-        a.write = i->op == OP_PUSH;
+        a.write = i->op == OP_PUSH || i->op == OP_CALL;
+        a.offset = a.write ? -8 : 0;
     } else {
         if (!is_simple(t, i) || i->op == OP_LEA || (effect == EFFECT_UNKNOWN && !vector))
             return a;
@@ -328,7 +335,8 @@ void tr_check_near(struct tr *t, unsigned size, bool write, uint32_t rec)
     const struct tr_near *n = &t->near[t->k];
     struct emit *e = &t->e;
     struct tr_cold *c;
-    unsigned base = i->op == OP_PUSH || i->op == OP_POP ? REG_RSP : base_number(i);
+    bool stack = i->op == OP_PUSH || i->op == OP_POP || is_call_or_return(i);
+    unsigned base = stack ? REG_RSP : base_number(i);
     t->near_set |= 1u << n->slot;
     if (size > n->size || (write && !n->write)) { /* not as planned: alone */
         if (n->leads)
