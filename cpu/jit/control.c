@@ -6,7 +6,8 @@
  */
 #include "cpu/jit/integer.h"
 
-_Static_assert(sizeof(struct jit_jump) == 32 && offsetof(struct jit_jump, stamp) == 8 &&
+#define ENTRY_SHIFT 5
+_Static_assert(sizeof(struct jit_jump) == 1u << ENTRY_SHIFT && offsetof(struct jit_jump, stamp) == 8 &&
                    offsetof(struct jit_jump, code) == 16,
                "the look-up's offsets");
 
@@ -28,15 +29,14 @@ static void find(struct tr *t, uint8_t *at, uint8_t *again, uint32_t rec, bool r
 void tr_look_up(struct tr *t, uint32_t rec)
 {
     struct emit *e = &t->e;
+    struct how w = {.size = 4};
     uint8_t *again = e->p;
-    emit_mov(e, H_R15, H_R14);            /* jit_jump_index() */
-    emit_op64(e, 0xc1, 5, op_reg(H_R15)); /* shr */
-    e8(e, JIT_JUMP_SHIFT);
-    emit_rm(e, (struct how){.size = 4}, OPC(0x33), H_R15, op_reg(H_R14)); /* xor */
-    emit_rm(e, (struct how){.size = 4}, OPC(0x81), 4, op_reg(H_R15));     /* and */
-    e32(e, (1u << JIT_JUMP_BITS) - 1);
-    emit_op64(e, 0xc1, 4, op_reg(H_R15)); /* shl */
-    e8(e, 5);
+    emit_rm(e, w, OPC(0x69), H_R15, op_reg(H_R14)); /* jit_jump_index(): imul */
+    e32(e, JIT_JUMP_MIX);
+    emit_rm(e, w, OPC(0xc1), 5, op_reg(H_R15)); /* shr */
+    e8(e, 32 - JIT_JUMP_BITS - ENTRY_SHIFT);
+    emit_rm(e, w, OPC(0x81), 4, op_reg(H_R15)); /* and */
+    e32(e, ((1u << JIT_JUMP_BITS) - 1) << ENTRY_SHIFT);
     emit_op64(e, 0x03, H_R15, op_frame(FRAME(jumps)));
     emit_maddr(e, 8, 0x39, H_R14, (struct maddr){H_R15, -1, 0, 0}); /* cmp [r15], r14 */
     find(t, emit_jcc(e, CC_NZ), again, rec, false);

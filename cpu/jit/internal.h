@@ -143,13 +143,12 @@ struct jit_jump {
     const void *code;
     uint64_t key; /* names page and mode of the block, see jit.c; 0: of another kind */
 };
-#define JIT_JUMP_BITS  13
-#define JIT_JUMP_SHIFT 9
+#define JIT_JUMP_BITS 13
+#define JIT_JUMP_MIX  0x9e3779b1u /* spreads all bits over the highest: functions are aligned */
 
-/* Functions are aligned: the low bits alone would not tell them apart. */
 static inline unsigned jit_jump_index(uint64_t rip)
 {
-    return (unsigned)(rip ^ rip >> JIT_JUMP_SHIFT) & ((1u << JIT_JUMP_BITS) - 1);
+    return (uint32_t)rip * JIT_JUMP_MIX >> (32 - JIT_JUMP_BITS);
 }
 
 /* ---- memory (arena.c) ---- */
