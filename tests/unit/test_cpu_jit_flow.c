@@ -373,10 +373,122 @@ START_TEST(flags_go_from_block_to_block_as_in_the_interpreter)
 }
 END_TEST
 
+/* ---- where a call leads changes ---- */
+
+enum {
+    TARGET = RIG_CODE + 0x6000, /* the address that is called */
+    FRAME_X = 0x60000,          /* what is there: mov eax, 1; ret */
+    FRAME_Y = 0x61000,          /* or: mov eax, 2; ret */
+    TARGET_PTE = RIG_PT + 8 * (TARGET >> 12),
+    SECOND_PML4 = 0x62000 /* tables of their own for an address space in which it is FRAME_Y */
+};
+
+static void put_functions(struct pair *p)
+{
+    PUT_CODE(p, FRAME_X, "\xb8\x01\0\0\0\xc3");
+    PUT_CODE(p, FRAME_Y, "\xb8\x02\0\0\0\xc3");
+    for (unsigned n = 0; n < 2; n++)
+        rig_poke(rig_of(p, n), TARGET_PTE, FRAME_X | 7, 8);
+}
+
+/* 1: call; add rsi, rax; what changes it; xchg rdi, r8; dec r15; jnz 1b; hlt. r9 is the target. */
+static void put_calls(struct pair *p, bool direct, const char *change, size_t len)
+{
+    struct text t = {.len = 0};
+    if (direct) {
+        add_bytes(&t, "\xe8", 1);
+        add32(&t, TARGET - (RIG_CODE + 5));
+    } else {
+        add_bytes(&t, "\x41\xff\xd1", 3);
+    }
+    add_bytes(&t, "\x48\x01\xc6", 3);
+    add_bytes(&t, change, len);
+    add_bytes(&t, "\x4c\x87\xc7\x49\xff\xcf\x0f\x85", 8);
+    add32(&t, -(t.len + 4));
+    add_bytes(&t, "\xf4", 1);
+    put_code(p, RIG_CODE, t.bytes, t.len);
+}
+
+/* Turns alternate between the two values that rdi and r8 have. Both engines must have called what was there. */
+static void call_while_changing(const char *what, const char *change, size_t len, uint64_t rdi, uint64_t r8,
+                                uint64_t expect)
+{
+    for (unsigned direct = 0; direct < 2; direct++) {
+        struct pair p;
+        pair_open(&p, "max", rig_long, 3);
+        put_functions(&p);
+        for (unsigned n = 0; n < 2; n++) { /* the second address space, with a table of the last level of its own */
+            struct cpu_rig *r = rig_of(&p, n);
+            rig_poke(r, SECOND_PML4, (SECOND_PML4 + 0x1000) | 7, 8);
+            rig_poke(r, SECOND_PML4 + 0x1000, (SECOND_PML4 + 0x2000) | 7, 8);
+            rig_poke(r, SECOND_PML4 + 0x2000, (SECOND_PML4 + 0x3000) | 7, 8);
+            for (unsigned k = 0; k < 512; k++)
+                rig_poke(r, SECOND_PML4 + 0x3000 + 8 * k, (k == TARGET >> 12 ? FRAME_Y : k << 12) | 7, 8);
+            uint64_t *gpr = r->v->gpr;
+            gpr[REG_RBX] = TARGET_PTE;
+            gpr[REG_RSI] = 0;
+            gpr[REG_RDI] = rdi;
+            gpr[8] = r8;
+            gpr[9] = TARGET;
+            gpr[15] = 400;
+        }
+        put_calls(&p, direct, change, len);
+        run_all(&p, RIG_CODE, 777, what);
+        ck_assert_msg(p.b.v->gpr[REG_RSI] == expect, "%s: %llu", what, (unsigned long long)p.b.v->gpr[REG_RSI]);
+        ck_assert_uint_gt(stat(&p, "jit.regions"), 0);
+        pair_close(&p);
+    }
+}
+
+START_TEST(a_call_leads_to_what_its_target_is_now)
+{
+    /* mov [rbx], rdi: the entry of the target's page */
+    call_while_changing("remapped", "\x48\x89\x3b", 3, FRAME_Y | 7, FRAME_X | 7, 600);
+    /* mov cr3, rdi */
+    call_while_changing("address spaces", "\x0f\x22\xdf", 3, SECOND_PML4, RIG_PML4, 600);
+    /* mov [r9 + 1], dil: the function's own bytes */
+    call_while_changing("code written", "\x41\x88\x79\x01", 4, 2, 1, 600);
+    /* the same once in a hundred turns: test r15b, 63; jnz +4 */
+    call_while_changing("seldom", "\x41\xf6\xc7\x3f\x75\x04\x41\x88\x79\x01", 10, 2, 2, 17 + 2 * 383);
+}
+END_TEST
+
+/* The same addresses as 64-bit and as 32-bit code, in turn; and as a user's who may not go there. */
+START_TEST(a_call_leads_to_code_of_the_mode_it_is_made_in)
+{
+    struct pair p;
+    pair_open(&p, "max", rig_long, 2);
+    /* 1: call TARGET; dec ecx; jnz 1b; hlt. There: inc rax, or dec eax, inc eax; add eax, 2; ret */
+    PUT_CODE(&p, RIG_CODE, "\xe8\xfb\x5f\0\0\xff\xc9\x75\xf7\xf4");
+    PUT_CODE(&p, TARGET, "\x48\xff\xc0\x83\xc0\x02\xc3");
+    for (unsigned turn = 0; turn < 12; turn++) {
+        bool wide = turn % 2, user = turn % 3 == 2, absent = turn >= 6 && turn % 4 == 1;
+        for (unsigned n = 0; n < 2; n++) {
+            struct cpu_rig *r = rig_of(&p, n);
+            rig_poke(r, TARGET_PTE, TARGET | (absent ? 6 : 7), 8);
+            rig_set_cpl(r,
+                        user   ? (wide ? SEL_CODE3 : SEL_CODE32_3)
+                        : wide ? SEL_CODE0
+                               : SEL_CODE32_0,
+                        user ? SEL_DATA3 : SEL_DATA0, user ? 3 : 0);
+            r->v->gpr[REG_RAX] = 0;
+            r->v->gpr[REG_RCX] = 50;
+        }
+        run_all(&p, RIG_CODE, 1000, "modes");
+        ck_assert_uint_eq(p.b.v->gpr[REG_RAX], absent ? 0 : wide ? 150 : 100);
+        rig_set_cpl(&p.a, SEL_CODE0, SEL_DATA0, 0);
+        rig_set_cpl(&p.b, SEL_CODE0, SEL_DATA0, 0);
+    }
+    pair_close(&p);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     const TTest *const tests[] = {cpuid_answers_as_the_registers_are_now, cpuid_and_rdtscp_stay_in_compiled_code,
-                                  flags_go_from_block_to_block_as_in_the_interpreter};
+                                  flags_go_from_block_to_block_as_in_the_interpreter,
+                                  a_call_leads_to_what_its_target_is_now,
+                                  a_call_leads_to_code_of_the_mode_it_is_made_in};
     return rig_suite("cpu: control flow in compiled code", tests, ARRAY_LEN(tests));
 }
 
