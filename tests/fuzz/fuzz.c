@@ -16,8 +16,26 @@
 
 /* ---- numbers ---- */
 
+/* Takes up to `size` chosen bytes. False: there are none left. */
+static bool rng_take(struct rng *r, unsigned size, uint64_t *v)
+{
+    if (r->bytes == r->end)
+        return false;
+    for (*v = 0; size && r->bytes < r->end; size--)
+        *v = *v << 8 | *r->bytes++;
+    return true;
+}
+
+bool rng_is_over(const struct rng *r)
+{
+    return r->chosen && r->bytes == r->end;
+}
+
 uint64_t rng_next(struct rng *r)
 {
+    uint64_t chosen;
+    if (rng_take(r, 8, &chosen))
+        return chosen;
     uint64_t z = r->state += 0x9e3779b97f4a7c15ull;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ z >> 27) * 0x94d049bb133111ebull;
@@ -26,6 +44,9 @@ uint64_t rng_next(struct rng *r)
 
 uint64_t rng_below(struct rng *r, uint64_t n)
 {
+    uint64_t chosen;
+    if (n <= 0x10000 && rng_take(r, n <= 0x100 ? 1 : 2, &chosen))
+        return chosen % n;
     return rng_next(r) % n;
 }
 
@@ -167,7 +188,7 @@ static struct machine *make_machine(const struct fuzz *f, enum machine_mmu mmu, 
                                  .jit = jit,
                                  .jit_heat = 1,
                                  .jit_cache = 1 << 20,
-                                 .log_out = stderr};
+                                 .log_out = f->log ? f->log : stderr};
     memcpy(cfg.drive, f->drive, sizeof cfg.drive);
     cfg.drive_count = f->drive_count;
     struct machine *m = machine_create(&cfg, &e);
@@ -297,9 +318,17 @@ static uint64_t run_sessions(struct fuzz *f, const struct run_limits *l, fuzz_se
     return k;
 }
 
-int fuzz_main(const char *name, fuzz_session_fn *fn, unsigned long_seconds, int argc, char **argv)
+int fuzz_one(const char *name, fuzz_session_fn *fn, const uint8_t *bytes, size_t len)
 {
-    return fuzz_main_least(name, fn, long_seconds, 0, argc, argv);
+    struct fuzz f = {.name = name};
+    if (!len)
+        return -1;
+    f.session = bytes[0]; /* drivers of several parts choose one by it */
+    f.rng = (struct rng){.bytes = bytes + 1, .end = bytes + len, .chosen = true};
+    dir_make(&f);
+    fn(&f);
+    rmdir(f.dir);
+    return 0;
 }
 
 int fuzz_main_least(const char *name, fuzz_session_fn *fn, unsigned long_seconds, unsigned long_least, int argc,

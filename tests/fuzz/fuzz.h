@@ -13,9 +13,13 @@
 
 struct rng {
     uint64_t state;
+    const uint8_t *bytes, *end; /* where a coverage-guided fuzzer chooses: what is drawn comes from here first */
+    bool chosen;
 };
 
 uint64_t rng_next(struct rng *r);
+/* A coverage-guided fuzzer's bytes are used up: the session may end. */
+bool rng_is_over(const struct rng *r);
 /* 0 .. n - 1; n > 0. */
 uint64_t rng_below(struct rng *r, uint64_t n);
 /* True once in n times. */
@@ -38,18 +42,35 @@ struct fuzz {
     unsigned round;                        /* of the session, for messages */
     struct drive_config drive[DRIVES_MAX]; /* of the machines that are made; with their places */
     unsigned drive_count;
+    FILE *log; /* of the machines that are made; NULL: standard error */
     bool verbose;
 };
 
 /* One session; ends in fuzz_fail() if something is wrong. */
 typedef void fuzz_session_fn(struct fuzz *f);
 
-/* -seed N, -count N, -seconds N, -session N, -position N, -v. UMBRA_LONG=1 in the environment takes `long_seconds`. A
- * session that takes longer than a minute (of processor time) is a hang. Returns the exit status. */
-int fuzz_main(const char *name, fuzz_session_fn *fn, unsigned long_seconds, int argc, char **argv);
-/* The same, with a long form of `long_least` sessions at least, however long they take. */
+/* -seed N, -count N, -seconds N, -session N, -position N, -v. UMBRA_LONG=1 in the environment takes `long_seconds`, and
+ * at least `long_least` sessions, however long they take. A session that takes longer than a minute (of processor time)
+ * is a hang. Returns the exit status. */
 int fuzz_main_least(const char *name, fuzz_session_fn *fn, unsigned long_seconds, unsigned long_least, int argc,
                     char **argv);
+/* One session that draws its numbers from these bytes: for libFuzzer. */
+int fuzz_one(const char *name, fuzz_session_fn *fn, const uint8_t *bytes, size_t len);
+/* The driver's entry point: a program of its own, or a target of libFuzzer (UMBRA_LIBFUZZER). */
+#ifdef UMBRA_LIBFUZZER
+#define FUZZ_DRIVER(name, fn, long_seconds, long_least)                                                                \
+    int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);                                                      \
+    int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)                                                       \
+    {                                                                                                                  \
+        return fuzz_one(name, fn, bytes, len);                                                                         \
+    }
+#else
+#define FUZZ_DRIVER(name, fn, long_seconds, long_least)                                                                \
+    int main(int argc, char **argv)                                                                                    \
+    {                                                                                                                  \
+        return fuzz_main_least(name, fn, long_seconds, long_least, argc, argv);                                        \
+    }
+#endif
 /* Says which session it was, and ends the process. */
 void fuzz_fail(const struct fuzz *f, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
 

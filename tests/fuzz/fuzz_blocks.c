@@ -173,7 +173,4 @@ static void session(struct fuzz *f)
     unlink(path);
 }
 
-int main(int argc, char **argv)
-{
-    return fuzz_main("fuzz_blocks", session, 300, argc, argv);
-}
+FUZZ_DRIVER("fuzz_blocks", session, 300, 0)

@@ -341,7 +341,7 @@ static void session(struct fuzz *f)
     b.m[0] = make(&b);
     for (unsigned card = 0; card < CARDS; card++)
         write_config(&b, card, PCI_COMMAND, 2, 7);
-    for (unsigned k = 0; k < STEPS; k++) {
+    for (unsigned k = 0; k < STEPS && !rng_is_over(&f->rng); k++) {
         if (k == saved) {
             save_and_load(&b);
             check_digests(&b, "after the load");
@@ -357,7 +357,4 @@ static void session(struct fuzz *f)
     mem_file_close(&b.disk);
 }
 
-int main(int argc, char **argv)
-{
-    return fuzz_main("fuzz_cards", session, 600, argc, argv);
-}
+FUZZ_DRIVER("fuzz_cards", session, 600, 0)

@@ -78,7 +78,7 @@ static void act_requests(struct world *w)
 
 static void run_round(struct world *w)
 {
-    struct rng chunk = {rng_next(w->rng)};
+    struct rng chunk = {.state = rng_next(w->rng)};
     uint64_t start = w->m[0]->clock.icount, target = start + 20 + rng_below(w->rng, ROUND_UNITS_MAX);
     if (w->f->position && target > w->f->position)
         target = w->f->position;
@@ -138,7 +138,4 @@ static void session(struct fuzz *f)
         machine_destroy(w.m[k]);
 }
 
-int main(int argc, char **argv)
-{
-    return fuzz_main("fuzz_code", session, 1800, argc, argv);
-}
+FUZZ_DRIVER("fuzz_code", session, 1800, 0)

@@ -496,7 +496,7 @@ static void session(struct fuzz *f)
     uint64_t saved = rng_below(&f->rng, STEPS);
     make_drives(f);
     b.m[0] = fuzz_machine(f, MACHINE_MMU_SHADOW, RAM_MIB, image_code, sizeof image_code);
-    for (unsigned k = 0; k < STEPS; k++) {
+    for (unsigned k = 0; k < STEPS && !rng_is_over(&f->rng); k++) {
         if (k == saved) {
             save_and_load(&b);
             check_digests(&b, "after the load");
@@ -511,7 +511,4 @@ static void session(struct fuzz *f)
         unlink(f->drive[k].file);
 }
 
-int main(int argc, char **argv)
-{
-    return fuzz_main("fuzz_devices", session, 600, argc, argv);
-}
+FUZZ_DRIVER("fuzz_devices", session, 600, 0)

@@ -123,7 +123,7 @@ static void script_run(struct fuzz *f, struct script *s, struct script_rig *rig)
 static void scripts_session(struct fuzz *f)
 {
     char text[1024];
-    for (unsigned k = 0; k < SCRIPTS; k++, f->round++, f->work++) {
+    for (unsigned k = 0; k < SCRIPTS && !rng_is_over(&f->rng); k++, f->round++, f->work++) {
         struct script_rig rig = {.saves = 0};
         struct error e = {""};
         struct mem_file file = mem_file_make(f, text, script_text(&f->rng, text, sizeof text));
@@ -209,7 +209,7 @@ static const char *const option_words[] = {"-kernel",
 
 static void options_session(struct fuzz *f)
 {
-    for (unsigned k = 0; k < LINES; k++, f->round++, f->work++) {
+    for (unsigned k = 0; k < LINES && !rng_is_over(&f->rng); k++, f->round++, f->work++) {
         char word[12][64], *argv[14] = {"umbra"};
         int argc = 1 + (int)rng_below(&f->rng, ARRAY_LEN(word));
         struct options o;
@@ -245,7 +245,4 @@ static void session(struct fuzz *f)
     }
 }
 
-int main(int argc, char **argv)
-{
-    return fuzz_main("fuzz_files", session, 600, argc, argv);
-}
+FUZZ_DRIVER("fuzz_files", session, 600, 0)

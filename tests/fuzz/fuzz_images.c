@@ -188,7 +188,7 @@ void images_session(struct fuzz *f)
     struct machine *m = fuzz_machine(f, MACHINE_MMU_SHADOW, RAM_MIB, image_code, sizeof image_code);
     i->f = f;
     i->rng = &f->rng;
-    for (unsigned k = 0; k < IMAGES; k++, f->round++, f->work++) {
+    for (unsigned k = 0; k < IMAGES && !rng_is_over(&f->rng); k++, f->round++, f->work++) {
         struct error e = {""};
         make_image(i);
         some_cmdline(i, cmdline, sizeof cmdline);

@@ -270,7 +270,4 @@ static void session(struct fuzz *f)
     f->work += STEPS;
 }
 
-int main(int argc, char **argv)
-{
-    return fuzz_main_least("fuzz_mmu", session, LONG_SECONDS, LONG_SESSIONS, argc, argv);
-}
+FUZZ_DRIVER("fuzz_mmu", session, LONG_SECONDS, LONG_SESSIONS)

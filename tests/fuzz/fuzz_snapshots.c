@@ -151,7 +151,7 @@ static void load_and_run(struct fuzz *f, struct machine *m, const char *path)
     files_expect_message(f, ok, &e);
     if (!ok)
         return;
-    struct rng chunk = {rng_next(&f->rng)};
+    struct rng chunk = {.state = rng_next(&f->rng)};
     fuzz_run(f, m, m->clock.icount + 2000, &chunk);
     m->want = (struct machine_requests){0};
     machine_digest(m);

@@ -156,7 +156,4 @@ static void session(struct fuzz *f)
     machine_destroy(m);
 }
 
-int main(int argc, char **argv)
-{
-    return fuzz_main("timer_storm", session, 60, argc, argv);
-}
+FUZZ_DRIVER("timer_storm", session, 60, 0)
