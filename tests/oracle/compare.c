@@ -453,6 +453,8 @@ void oracle_print_tally(const struct oracle_tally *t)
     printf(" )\n");
     for (unsigned k = 0; k + 1 < ARRAY_LEN(known_names); k++)
         printf("known difference %s: %" PRIu64 "\n", known_names[k], t->known[k]);
+    if (t->not_asked)
+        printf("not asked, as they reach for memory of the host's own side: %" PRIu64 "\n", t->not_asked);
     printf("undefined flags that differ: %" PRIu64, t->undefined_flags);
     for (unsigned k = 0; k < OP_COUNT; k++)
         if (t->undefined_by_op[k])

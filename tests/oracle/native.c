@@ -9,6 +9,7 @@
 #include "tests/oracle/oracle.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,6 +82,9 @@ __asm__(
     "popfq\n pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbp\n pop %rbx\n ret\n");
 /* clang-format on */
 
+#define OWN_RANGES  256
+#define STACK_GROWS (64ull << 20) /* below the stack, an access makes it longer */
+
 struct shared {
     volatile uint32_t done; /* cases that the child is through with */
 };
@@ -92,7 +96,10 @@ struct native {
     struct oracle_result *results;
     uint8_t *background;
     uint8_t *code; /* CODE_PAGE once more, writable */
-    unsigned batch;
+    unsigned batch, ranges;
+    struct {
+        uint64_t start, end;
+    } own[OWN_RANGES];
     uint8_t signal_stack[65536];
 };
 
@@ -209,6 +216,45 @@ struct oracle_result *native_results(struct native *n)
     return n->results;
 }
 
+/* ---- what it has mapped ---- */
+
+static bool is_the_case_s(uint64_t start)
+{
+    return start == CODE_PAGE || (start >= DATA_AT && start <= RO_AT);
+}
+
+bool native_owns(const struct native *n, uint64_t at)
+{
+    for (unsigned k = 0; k < n->ranges; k++)
+        if (at >= n->own[k].start && at < n->own[k].end)
+            return true;
+    return false;
+}
+
+void native_look(struct native *n)
+{
+    char line[512];
+    FILE *f = fopen("/proc/self/maps", "r");
+    n->ranges = 0;
+    while (f && fgets(line, sizeof line, f)) {
+        uint64_t start, end;
+        if (sscanf(line, "%" SCNx64 "-%" SCNx64, &start, &end) != 2 || is_the_case_s(start))
+            continue;
+        if (n->ranges == OWN_RANGES) {
+            printf("host_diff: more than %d ranges of memory\n", OWN_RANGES);
+            exit(2);
+        }
+        n->own[n->ranges].start = start - (strstr(line, "[stack]") ? STACK_GROWS : 0);
+        n->own[n->ranges++].end = end;
+    }
+    if (!f || !native_owns(n, CONTROL_PAGE) || native_owns(n, CODE_AT) || native_owns(n, DATA_AT) ||
+        native_owns(n, RO_AT)) {
+        perror("host_diff: /proc/self/maps");
+        exit(2);
+    }
+    fclose(f);
+}
+
 /* ---- the child ---- */
 
 /* The signal handler has nothing else to find its result by. */
@@ -279,7 +325,7 @@ static void run_case(struct native *n, const struct oracle_case *c, struct oracl
     oracle_take_changes(data(), n->background, r);
 }
 
-static _Noreturn void child(struct native *n, unsigned from, unsigned count)
+static _Noreturn void child(struct native *n, unsigned from, unsigned count, const bool *run)
 {
     catch_faults(n);
     memcpy(data(), n->background, DATA_SIZE + 4096);
@@ -288,22 +334,22 @@ static _Noreturn void child(struct native *n, unsigned from, unsigned count)
     alarm(60);
     for (unsigned k = from; k < count; k++) {
         n->shared->done = k;
-        run_case(n, &n->cases[k], &n->results[k]);
+        if (run[k])
+            run_case(n, &n->cases[k], &n->results[k]);
     }
     n->shared->done = count;
     _exit(0);
 }
 
-void native_run(struct native *n, unsigned count, bool *ran)
+void native_run(struct native *n, unsigned count, bool *run)
 {
     unsigned from = 0;
-    memset(ran, 1, count * sizeof *ran);
     while (from < count) {
         int status = 0;
         fflush(stdout);
         pid_t pid = fork();
         if (pid == 0)
-            child(n, from, count);
+            child(n, from, count, run);
         if (pid < 0 || (waitpid(pid, &status, 0) < 0 && errno != EINTR)) {
             perror("host_diff: fork");
             exit(2);
@@ -313,6 +359,6 @@ void native_run(struct native *n, unsigned count, bool *ran)
             return;
         printf("the host's child ended with status %#x in this case, which is left out:\n", (unsigned)status);
         oracle_print_case(&n->cases[from]);
-        ran[from++] = false;
+        run[from++] = false;
     }
 }

@@ -6,9 +6,9 @@
  * the interpreter in engine_interp.c; a JIT plugs in there), at the same addresses; the results are compared bit by bit
  * (compare.c).
  *
- * Addresses are the same on both sides. DATA is writable, RO and the page of code are not, and what is around them is not mapped. Code begins
- * at CODE_AT and goes on, when it is through, at the byte after it (EXIT_FALL) or at BRANCH_TARGET (EXIT_TAKEN);
- * anything else ends in a fault.
+ * Addresses are the same on both sides. DATA is writable, RO and the page of code are not, and what is around them is
+ * not mapped. Code begins at CODE_AT and goes on, when it is through, at the byte after it (EXIT_FALL) or at
+ * BRANCH_TARGET (EXIT_TAKEN); anything else ends in a fault.
  */
 #ifndef TESTS_ORACLE_ORACLE_H
 #define TESTS_ORACLE_ORACLE_H
@@ -83,8 +83,13 @@ struct native *native_create(unsigned batch, bool has_avx);
 void native_destroy(struct native *n);
 struct oracle_case *native_cases(struct native *n);
 struct oracle_result *native_results(struct native *n);
-/* Runs cases 0..count-1; ran[k] is false for those that the host did not survive (a report is on stdout). */
-void native_run(struct native *n, unsigned count, bool *ran);
+/* Does the native side have something of its own at this address (its control page, program, libraries, stack), where
+ * an engine has nothing? As of the last native_look(). */
+bool native_owns(const struct native *n, uint64_t at);
+void native_look(struct native *n);
+/* Runs those of cases 0..count-1 whose run[k] is set; it is cleared for those that the host did not survive (a report
+ * is on stdout). */
+void native_run(struct native *n, unsigned count, bool *run);
 
 /* ---- engines ---- */
 
@@ -128,7 +133,7 @@ void generator_make(const struct generator *g, uint64_t seed, uint64_t n, struct
 
 struct oracle_tally {
     bool brief; /* a line a difference, and go on */
-    uint64_t cases, faults, differences, undefined_flags, host_died;
+    uint64_t cases, not_asked, faults, differences, undefined_flags, host_died;
     uint64_t undefined_by_op[OP_COUNT], known[64], faults_by_vector[32];
 };
 /* True if the results agree or the difference is on the list (known.def); counts. Otherwise prints the case. */
