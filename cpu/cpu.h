@@ -131,7 +131,13 @@ union vec {
     float f32[8];
 };
 
-#define MTRR_VARIABLE 8
+#define MTRR_VARIABLE           8
+/* IA32_MISC_ENABLE, what has an effect (SDM volume 4): MONITOR and MWAIT exist; CPUID ends with leaf 2; no
+ * execute-disable. */
+#define MISC_ENABLE_MONITOR     (1ull << 18)
+#define MISC_ENABLE_LIMIT_CPUID (1ull << 22)
+#define MISC_ENABLE_NO_XD       (1ull << 34)
+
 struct msrs {
     uint64_t star, lstar, cstar, fmask, kernel_gs_base, sysenter_cs, sysenter_esp, sysenter_eip, pat, tsc_aux,
         tsc_adjust, misc_enable, spec_ctrl, debugctl, xss, mcg_status, feature_control, smi_count, pkg_cst_config,

@@ -31,9 +31,20 @@ static void put_text(uint32_t *out, const char *text)
     memcpy(out, text, 16);
 }
 
+static uint32_t last_leaf(const struct vcpu *v)
+{
+    uint32_t last = v->model->last_leaf;
+    return v->msr.misc_enable & MISC_ENABLE_LIMIT_CPUID && last > 2 ? 2 : last;
+}
+
+static bool has_monitor(const struct vcpu *v)
+{
+    return cpu_has(v, CPU_FEATURE_MONITOR) && v->msr.misc_enable & MISC_ENABLE_MONITOR;
+}
+
 static void leaf_0(const struct vcpu *v, uint32_t out[4])
 {
-    out[0] = v->model->last_leaf;
+    out[0] = last_leaf(v);
     memcpy(&out[1], "Genu", 4);
     memcpy(&out[3], "ineI", 4);
     memcpy(&out[2], "ntel", 4);
@@ -54,6 +65,8 @@ static void leaf_1(const struct vcpu *v, uint32_t out[4])
     out[2] = v->model->word[CPUID_1_ECX] | (v->cr4 & CR4_OSXSAVE ? 1u << 27 : 0) |
              (v->model->word[CPUID_KVM_EAX] ? 1u << 31 : 0); /* a hypervisor is there */
     out[3] = v->model->word[CPUID_1_EDX] | (logical > 1 ? 1u << 28 : 0);
+    if (!has_monitor(v))
+        out[2] &= ~(1u << 3);
     if (apic_is_disabled(v))
         out[3] &= ~(1u << 9);
 }
@@ -178,7 +191,7 @@ static void basic_leaf(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, ui
         leaf_4(v, subleaf, out);
         break;
     case 5: /* a line of 64 bytes; C1 alone; MWAIT may let masked interrupts wake it */
-        if (cpu_has(v, CPU_FEATURE_MONITOR)) {
+        if (has_monitor(v)) {
             out[0] = out[1] = VCPU_MONITOR_LINE;
             out[2] = 3;
             out[3] = 0x10;
@@ -220,6 +233,8 @@ static void put_brand(uint32_t out[4], const char *brand, unsigned part)
 static void extended_leaf(const struct vcpu *v, uint32_t leaf, uint32_t out[4])
 {
     uint32_t edx = v->model->word[CPUID_81_EDX];
+    if (v->msr.misc_enable & MISC_ENABLE_NO_XD)
+        edx &= ~(1u << 20);
     switch (leaf) {
     case 0x80000000:
         out[0] = v->model->last_extended;
@@ -254,7 +269,7 @@ void cpuid_query(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t
     if (leaf >= 0x80000000 && leaf <= v->model->last_extended)
         extended_leaf(v, leaf, out);
     else if (!kvm_pv_cpuid(v, leaf, out))
-        basic_leaf(v, leaf > v->model->last_leaf ? v->model->last_leaf : leaf, subleaf, out);
+        basic_leaf(v, leaf > last_leaf(v) ? last_leaf(v) : leaf, subleaf, out);
 }
 
 void cpuid_forget(struct vcpu *v)

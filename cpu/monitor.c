@@ -90,7 +90,7 @@ void monitor_fini(struct vcpu *v)
 /* ECX: extensions, of which `allowed` exist. */
 static void check(struct vcpu *v, const struct insn *i, uint32_t allowed)
 {
-    if (v->cpl)
+    if (v->cpl || !(v->msr.misc_enable & MISC_ENABLE_MONITOR))
         vcpu_raise(v, i, EXC_UD);
     if ((uint32_t)v->gpr[REG_RCX] & ~allowed)
         vcpu_raise_error(v, i, EXC_GP, 0);

@@ -69,7 +69,7 @@ void msr_reset(struct vcpu *v)
 {
     memset(&v->msr, 0, sizeof v->msr);
     v->msr.pat = PAT_RESET;
-    v->msr.misc_enable = MISC_ENABLE_RESET;
+    v->msr.misc_enable = MISC_ENABLE_RESET | (cpu_has(v, CPU_FEATURE_MONITOR) ? MISC_ENABLE_MONITOR : 0);
     v->msr.feature_control = 1; /* locked, with nothing enabled */
 }
 
@@ -239,7 +239,8 @@ static bool write_efer(struct vcpu *v, uint64_t value)
     uint64_t offered = EFER_LMA;
     offered |= cpu_has(v, CPU_FEATURE_SYSCALL) ? EFER_SCE : 0;
     offered |= cpu_has(v, CPU_FEATURE_LM) ? EFER_LME : 0;
-    offered |= cpu_has(v, CPU_FEATURE_NX) ? EFER_NXE : 0;
+    offered |= cpu_has(v, CPU_FEATURE_NX) && !(v->msr.misc_enable & MISC_ENABLE_NO_XD) ? EFER_NXE : 0;
+    offered |= v->efer & EFER_NXE; /* what was on before it was disabled may stay */
     if (value & ~offered || ((value ^ v->efer) & EFER_LME && v->cr0 & CR0_PG))
         return false;
     v->efer = (value & ~EFER_LMA) | (v->efer & EFER_LMA); /* LMA follows CR0.PG, writes to it are ignored */
@@ -339,6 +340,17 @@ static bool write_pkg_cst(struct vcpu *v, uint64_t value)
     return true;
 }
 
+/* CPUID follows: the limit of its leaves, MONITOR and execute-disable. */
+static bool write_misc_enable(struct vcpu *v, uint64_t value)
+{
+    const uint64_t fixed = 3ull << 11;
+    if (value & MISC_ENABLE_MONITOR && !cpu_has(v, CPU_FEATURE_MONITOR))
+        return false;
+    v->msr.misc_enable = (value & ~fixed) | (MISC_ENABLE_RESET & fixed);
+    cpuid_forget(v);
+    return true;
+}
+
 static bool write_other(struct vcpu *v, uint32_t index, uint64_t value)
 {
     struct msrs *m = &v->msr;
@@ -357,8 +369,7 @@ static bool write_other(struct vcpu *v, uint32_t index, uint64_t value)
     case MSR_MCG_STATUS:
         return put_masked(&m->mcg_status, value, 7);
     case MSR_MISC_ENABLE:
-        m->misc_enable = (value & ~(3ull << 11)) | (MISC_ENABLE_RESET & 3ull << 11);
-        return true;
+        return write_misc_enable(v, value);
     case MSR_DEBUGCTL:
         if (value & DEBUGCTL_LBR) /* the registers that would hold them are not offered */
             log_emit(v->log, LOG_UNIMP, "cpu%u: DEBUGCTL 0x%llx: branch records", v->index, (unsigned long long)value);

@@ -411,6 +411,34 @@ START_TEST(a_local_apic_that_is_disabled_is_not_in_leaf_1)
 }
 END_TEST
 
+START_TEST(misc_enable_takes_monitor_leaves_and_execute_disable_away)
+{
+    struct cpu_rig r;
+    uint64_t usual, value;
+    rig_open_model(&r, "max");
+    rig_protected(&r);
+    ck_assert(msr_read(r.v, 0x1a0, &usual) && usual >> 18 & 1);
+    ck_assert_uint_eq(cpuid_recall(r.v, 0, 0)[0], 0x1f);
+    ck_assert(cpuid_recall(r.v, 1, 0)[2] & 1u << 3 && cpuid_recall(r.v, 5, 0)[0] == 64);
+    ck_assert(cpuid_recall(r.v, 0x80000001, 0)[3] & 1u << 20);
+    ck_assert(msr_write(r.v, 0x1a0, (usual | 1ull << 34 | 1u << 22) & ~(1ull << 18)));
+    ck_assert_uint_eq(cpuid_recall(r.v, 0, 0)[0], 2);
+    ck_assert_uint_eq(cpuid_recall(r.v, 7, 0)[0], cpuid_recall(r.v, 2, 0)[0]); /* beyond the last leaf */
+    ck_assert(!(cpuid_recall(r.v, 1, 0)[2] & 1u << 3));
+    ck_assert(!(cpuid_recall(r.v, 0x80000001, 0)[3] & 1u << 20));
+    ck_assert(!msr_write(r.v, 0xc0000080, 1u << 11));
+    rig_exec(&r, "\x0f\x01\xc8");
+    ck_assert_uint_eq(r.v->rip, RIG_HANDLERS + 16 * EXC_UD);
+    ck_assert(msr_write(r.v, 0x1a0, usual) && msr_write(r.v, 0xc0000080, 1u << 11));
+    ck_assert(msr_write(r.v, 0x1a0, usual | 1ull << 34) && msr_read(r.v, 0xc0000080, &value) && value & 1u << 11);
+    ck_assert_uint_eq(cpuid_recall(r.v, 5, 0)[0], 64);
+    rig_close(&r);
+    rig_open_model(&r, "max,-monitor");
+    ck_assert(msr_read(r.v, 0x1a0, &usual) && !(usual >> 18 & 1) && !msr_write(r.v, 0x1a0, usual | 1u << 18));
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(a_gated_instruction_is_named_on_the_unimp_channel)
 {
     struct cpu_rig r;
@@ -445,6 +473,7 @@ static Suite *suite(void)
                                   a_486_has_no_msr_at_all_and_max_has_aux,
                                   registers_of_power_management_hold_what_they_have_bits_for,
                                   a_local_apic_that_is_disabled_is_not_in_leaf_1,
+                                  misc_enable_takes_monitor_leaves_and_execute_disable_away,
                                   a_gated_instruction_is_named_on_the_unimp_channel};
     return rig_suite("cpu models", tests, ARRAY_LEN(tests));
 }
