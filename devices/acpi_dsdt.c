@@ -4,6 +4,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/acpi_tables.h"
 #include "devices/aml.h"
+#include "devices/hpet.h"
 #include "devices/layout.h"
 
 #define PCI_SLOTS   32
@@ -139,6 +140,17 @@ static void define_isa(struct aml *a, const struct acpi_tables_config *cfg)
     aml_end(a, bridge);
 }
 
+static void define_hpet(struct aml *a)
+{
+    size_t device = isa_device(a, "HPET", "PNP0103");
+    aml_define_integer(a, "_UID", 0);
+    aml_define_integer(a, "_STA", STA_PRESENT);
+    struct aml_resources r = aml_resources_begin(a, "_CRS");
+    aml_res_memory(a, LAYOUT_HPET, HPET_BYTES);
+    aml_resources_end(a, &r);
+    aml_end(a, device);
+}
+
 static void define_pci_root(struct aml *a, const struct acpi_tables_config *cfg)
 {
     size_t root = aml_device(a, "PCI0");
@@ -178,6 +190,8 @@ size_t acpi_dsdt_build(const struct acpi_tables_config *cfg, uint8_t *buf, size_
     define_pic(&a);
     size_t sb = aml_scope(&a, "\\_SB_");
     define_pci_root(&a, cfg);
+    if (cfg->hpet)
+        define_hpet(&a);
     aml_end(&a, sb);
     return a.overflow ? 0 : a.len;
 }

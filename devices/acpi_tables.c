@@ -1,6 +1,7 @@
 #include "devices/acpi_tables.h"
 
 #include "devices/acpi_pm.h"
+#include "devices/hpet.h"
 #include "devices/layout.h"
 
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #define HEADER_LEN 36
 #define FADT_LEN   244 /* revision 3 */
 #define FACS_LEN   64
+#define HPET_LEN   56
 #define RSDP_LEN   ACPI_RSDP_LEN
 #define IMAGE_CAP  LAYOUT_ACPI_TABLES_SIZE
 
@@ -254,6 +256,20 @@ static size_t build_madt(struct builder *b)
     return at;
 }
 
+/* IA-PC HPET Specification 1.0a, 3.2.4. */
+static size_t build_hpet(struct builder *b)
+{
+    size_t at = reserve(b, HPET_LEN, 16);
+    if (b->overflow)
+        return 0;
+    uint8_t *t = b->buf + at;
+    put(t + 36, HPET_BLOCK_ID, 4);
+    put(t + 44, LAYOUT_HPET, 8); /* a generic address: system memory */
+    put(t + 53, HPET_PERIOD_MIN, 2);
+    seal(b, at, HPET_LEN, "HPET", 1);
+    return at;
+}
+
 /* RSDT (entries of 4 bytes) or XSDT (8). */
 static size_t build_root(struct builder *b, const size_t *table, unsigned count, unsigned entry)
 {
@@ -284,7 +300,7 @@ static void fill_rsdp(struct builder *b, size_t rsdt, size_t xsdt)
 bool acpi_tables_build(const struct acpi_tables_config *cfg, struct acpi_image *image)
 {
     struct builder b = {.cfg = cfg, .buf = calloc(1, IMAGE_CAP), .image = image};
-    size_t table[2];
+    size_t table[3];
     unsigned count = 0;
     *image = (struct acpi_image){0};
     if (!b.buf)
@@ -293,6 +309,8 @@ bool acpi_tables_build(const struct acpi_tables_config *cfg, struct acpi_image *
     size_t facs = build_facs(&b), dsdt = build_dsdt(&b);
     table[count++] = build_fadt(&b, facs, dsdt);
     table[count++] = build_madt(&b);
+    if (cfg->hpet)
+        table[count++] = build_hpet(&b);
     size_t rsdt = build_root(&b, table, count, 4), xsdt = build_root(&b, table, count, 8);
     if (b.overflow) {
         free(b.buf);

@@ -1,5 +1,5 @@
 /*
- * The ACPI tables that describe this PC: RSDP, XSDT, RSDT, FADT, FACS, MADT, DSDT.
+ * The ACPI tables that describe this PC: RSDP, XSDT, RSDT, FADT, FACS, MADT, HPET, DSDT.
  *
  * Source: ACPI 6.4 chapters 5 (tables) and 19, 20 (the DSDT, assembled here by hand: PCI root with windows and
  * interrupt routing, ISA devices, \_S5, \_PIC). The image is self-contained: the machine writes it at `base` before a
@@ -18,7 +18,7 @@ struct acpi_tables_config {
     uint32_t pci_window;          /* first address of the PCI memory window: at or above the end of RAM below 4 GiB */
     unsigned com_ports;           /* COM1.. that exist, 0..4 */
     bool keyboard; /* an 8042 with a keyboard and a mouse on it; without one systems had better not probe */
-    bool vga;
+    bool vga, hpet;
 };
 
 #define ACPI_RSDP_LEN     36

@@ -24,6 +24,7 @@
 #define RES_IRQ       0x22
 #define RES_IO        0x47
 #define RES_END       0x79
+#define RES_MEMORY    0x86
 #define RES_DWORD     0x87
 #define RES_WORD      0x88
 #define WINDOW_MEMORY 0
@@ -227,6 +228,15 @@ void aml_res_io(struct aml *a, uint16_t base, uint8_t len)
     aml_raw(a, base, 2);
     aml_byte(a, 1);
     aml_byte(a, len);
+}
+
+void aml_res_memory(struct aml *a, uint32_t base, uint32_t len)
+{
+    aml_byte(a, RES_MEMORY);
+    aml_raw(a, 9, 2);
+    aml_byte(a, 1); /* writable */
+    aml_raw(a, base, 4);
+    aml_raw(a, len, 4);
 }
 
 void aml_res_irq(struct aml *a, unsigned irq)

@@ -50,6 +50,8 @@ struct aml_resources aml_resources_begin(struct aml *a, const char *name);
 void aml_resources_end(struct aml *a, const struct aml_resources *r);
 void aml_res_io(struct aml *a, uint16_t base, uint8_t len);
 void aml_res_irq(struct aml *a, unsigned irq);
+/* A fixed range of memory. */
+void aml_res_memory(struct aml *a, uint32_t base, uint32_t len);
 void aml_res_bus_range(struct aml *a, uint16_t first, uint16_t last);
 void aml_res_io_window(struct aml *a, uint16_t first, uint16_t last);
 void aml_res_memory_window(struct aml *a, uint32_t first, uint32_t last);

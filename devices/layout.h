@@ -85,6 +85,7 @@
 #define LAYOUT_IOAPIC           0xfec00000u /* ioapic_bus_ops */
 #define LAYOUT_TESTDEV_MEMORY   0xff000000u /* testdev_memory_bus_ops */
 #define LAYOUT_IOAPIC_SIZE      0x1000u
+#define LAYOUT_HPET             0xfed00000u /* hpet_bus_ops */
 #define LAYOUT_LAPIC            0xfee00000u /* lapic_bus_ops, the lapic_set */
 #define LAYOUT_LAPIC_SIZE       0x1000u
 

@@ -600,7 +600,17 @@ static bool ignored_if(const char *name, const char *arg, const char *const *har
 static bool opt_machine(struct options *o, const char *name, const char *arg, struct error *e)
 {
     static const char *const ok[] = {"pc", "pc,accel=tcg", "type=pc", NULL};
-    return ignored_if(name, arg, ok, e);
+    const char *hpet = strstr(arg, "hpet=");
+    if (!hpet || (hpet != arg && (hpet - arg != 3 || strncmp(arg, "pc,", 3))))
+        return ignored_if(name, arg, ok, e);
+    o->machine.no_hpet = !strcmp(hpet + 5, "off");
+    return o->machine.no_hpet || !strcmp(hpet + 5, "on") || bad_value(name, arg, "pc, hpet=on or hpet=off", e);
+}
+
+static bool opt_no_hpet(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->machine.no_hpet = true;
+    return true;
 }
 
 static bool opt_vga(struct options *o, const char *name, const char *arg, struct error *e)
@@ -722,7 +732,8 @@ static const struct option_row rows[] = {
     {"enable-kvm", NULL, opt_ignored, NULL},
     {"nodefaults", NULL, opt_ignored, NULL},
     {"no-user-config", NULL, opt_ignored, NULL},
-    {"machine", "TYPE", opt_machine, NULL},
+    {"machine", "[pc,]hpet=on|off", opt_machine, "with (default) or without an HPET (-no-hpet)"},
+    {"no-hpet", NULL, opt_no_hpet, NULL},
     {"M", "TYPE", opt_machine, NULL},
     {"net", "TYPE", opt_net, NULL},
 };

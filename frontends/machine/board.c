@@ -107,12 +107,29 @@ static bool init_interrupts(struct board *b)
     return true;
 }
 
-static void init_timers_and_serial(struct board *b)
+/* With an HPET the lines of the 8254 and the RTC run through it. */
+static void init_timers(struct board *b)
 {
     const struct board_config *c = &b->cfg;
-    struct pit8254_config pit = {.clock = c->clock, .irq0 = isa_irq_line(&b->isa, LAYOUT_IRQ_PIT, 0), .log = c->log};
-    struct rtc_cmos_config rtc = {
-        .clock = c->clock, .irq = isa_irq_line(&b->isa, LAYOUT_IRQ_RTC, 0), .base = c->rtc_base, .log = c->log};
+    struct hpet_config hpet = {.clock = c->clock,
+                               .irq0 = isa_irq_line(&b->isa, LAYOUT_IRQ_PIT, 0),
+                               .irq8 = isa_irq_line(&b->isa, LAYOUT_IRQ_RTC, 0),
+                               .ioapic = {ioapic_set_pin, &b->ioapic, 0},
+                               .log = c->log};
+    struct pit8254_config pit = {.clock = c->clock, .irq0 = hpet.irq0, .log = c->log};
+    struct rtc_cmos_config rtc = {.clock = c->clock, .irq = hpet.irq8, .base = c->rtc_base, .log = c->log};
+    if (c->hpet) {
+        hpet_init(&b->hpet, &hpet);
+        pit.irq0 = hpet_pit_line(&b->hpet);
+        rtc.irq = hpet_rtc_line(&b->hpet);
+    }
+    pit8254_init(&b->pit, &pit);
+    rtc_cmos_init(&b->rtc, &rtc);
+}
+
+static void init_serial(struct board *b)
+{
+    const struct board_config *c = &b->cfg;
     struct uart16550_config com1 = {.instance = 0,
                                     .clock = c->clock,
                                     .irq = isa_irq_line(&b->isa, LAYOUT_IRQ_COM1, 0),
@@ -120,8 +137,6 @@ static void init_timers_and_serial(struct board *b)
                                     .tx_char_time = SERIAL_TX_UNITS,
                                     .patient_sender = true,
                                     .log = c->log};
-    pit8254_init(&b->pit, &pit);
-    rtc_cmos_init(&b->rtc, &rtc);
     uart16550_init(&b->com1, &com1);
     input_set_sink(c->input, INPUT_SERIAL0, uart16550_receive, &b->com1);
 }
@@ -251,6 +266,12 @@ static bool place_all(struct board *b, struct error *e)
     return true;
 }
 
+static bool place_hpet(struct board *b, struct error *e)
+{
+    const struct placement p = {b->cfg.mmio, LAYOUT_HPET, HPET_BYTES, &hpet_bus_ops, &b->hpet, "HPET"};
+    return !b->cfg.hpet || board_place(&p, e);
+}
+
 static bool place_vga(struct board *b, struct error *e)
 {
     struct bus *io = b->cfg.ports;
@@ -355,15 +376,16 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
     if (!init_interrupts(b))
         return error_set(e, "out of memory");
     b->built = true;
-    init_timers_and_serial(b);
+    init_timers(b);
+    init_serial(b);
     init_system(b);
     init_testdev(b);
     if (!board_storage_init(b, e))
         return false;
     if (!init_fw_cfg(b))
         return error_set(e, "out of memory");
-    if (!init_vga(b, e) || !place_all(b, e) || !place_vga(b, e) || !place_debug(b, e) || !board_storage_place(b, e) ||
-        !place_testdev(b, e) || !init_cards(b, e))
+    if (!init_vga(b, e) || !place_all(b, e) || !place_hpet(b, e) || !place_vga(b, e) || !place_debug(b, e) ||
+        !board_storage_place(b, e) || !place_testdev(b, e) || !init_cards(b, e))
         return false;
     if (cfg->vmcoreinfo && !vmcoreinfo_init(&b->fw_cfg))
         return error_set(e, "out of memory");
@@ -395,6 +417,8 @@ void board_reset(struct board *b)
     pic8259_reset(&b->pic);
     ioapic_reset(&b->ioapic);
     isa_irq_reset(&b->isa);
+    if (b->cfg.hpet)
+        hpet_reset(&b->hpet);
     pit8254_reset(&b->pit);
     rtc_cmos_reset(&b->rtc);
     uart16550_reset(&b->com1);
@@ -471,6 +495,7 @@ bool board_install_tables(struct board *b, uint64_t *rsdp)
                                      .pci_window = LAYOUT_PCI_MMIO,
                                      .com_ports = 1,
                                      .keyboard = true,
+                                     .hpet = c->hpet,
                                      .vga = c->vga};
     struct acpi_image image;
     if (!acpi_tables_build(&cfg, &image))
@@ -494,6 +519,8 @@ void board_save(const struct board *b, struct snap_writer *w)
     pic8259_save(&b->pic, w);
     ioapic_save(&b->ioapic, w);
     isa_irq_save(&b->isa, w);
+    if (b->cfg.hpet)
+        hpet_save(&b->hpet, w);
     pit8254_save(&b->pit, w);
     rtc_cmos_save(&b->rtc, w);
     uart16550_save(&b->com1, w);
@@ -521,6 +548,8 @@ void board_load(struct board *b, struct snap_reader *r)
     pic8259_load(&b->pic, r);
     ioapic_load(&b->ioapic, r);
     isa_irq_load(&b->isa, r);
+    if (b->cfg.hpet)
+        hpet_load(&b->hpet, r);
     pit8254_load(&b->pit, r);
     rtc_cmos_load(&b->rtc, r);
     uart16550_load(&b->com1, r);

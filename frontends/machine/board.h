@@ -17,6 +17,7 @@
 #include "devices/firmware_log.h"
 #include "devices/fpu_error.h"
 #include "devices/fw_cfg.h"
+#include "devices/hpet.h"
 #include "devices/ioapic.h"
 #include "devices/isa_irq.h"
 #include "devices/kbc8042.h"
@@ -49,7 +50,7 @@ struct board_config {
     uint64_t low_ram, high_ram;
     int64_t rtc_base; /* seconds since 1970 */
     struct smbios_user smbios;
-    bool uefi, vmcoreinfo;
+    bool uefi, vmcoreinfo, hpet;
     const struct device_config *device; /* cards; borrowed */
     unsigned device_count;
     struct drives *drives;
@@ -92,6 +93,7 @@ struct board {
     bool built;
     struct isa_irq isa;
     struct pic8259 pic;
+    struct hpet hpet; /* if cfg.hpet */
     struct pit8254 pit;
     struct lapic_set lapics;
     struct ioapic ioapic;

@@ -51,6 +51,7 @@ static bool offer_acpi(struct board *b)
                                                                                                : LAYOUT_PCI_MMIO,
                                            .com_ports = 1,
                                            .keyboard = true,
+                                           .hpet = b->cfg.hpet,
                                            .vga = b->cfg.vga};
     return acpi_loader_add(&cfg, &b->fw_cfg);
 }

@@ -273,6 +273,7 @@ static bool build_board(struct machine *m, struct error *e)
                                .boot_menu = m->cfg.boot_menu,
                                .boot_extras = m->cfg.boot_extras,
                                .vmcoreinfo = m->cfg.vmcoreinfo,
+                               .hpet = !m->cfg.no_hpet,
                                .uefi = drives_find(&m->drives, DRIVE_PFLASH, 0) != NULL,
                                .serial_console = m->cfg.serial_console,
                                .vga = !m->cfg.no_vga,

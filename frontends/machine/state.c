@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MACHINE_VERSION 8
+#define MACHINE_VERSION 9
 
 static uint64_t model_digest(const struct cpu_model *model)
 {
@@ -40,6 +40,7 @@ static void config_save(const struct machine *m, struct snap_writer *w)
     snap_put_u8(w, !m->cfg.no_vga);
     snap_put_u64(w, cards_digest(&m->board.cards));
     snap_put_u8(w, m->cfg.testdev);
+    snap_put_u8(w, !m->cfg.no_hpet);
     snap_end(w);
 }
 
@@ -53,7 +54,7 @@ static void config_load(struct machine *m, struct snap_reader *r)
     uint64_t exit_base = snap_get_u64(r);
     bool vga = snap_get_u8(r) != 0;
     uint64_t cards = snap_get_u64(r);
-    bool testdev = snap_get_u8(r) != 0;
+    bool testdev = snap_get_u8(r) != 0, hpet = snap_get_u8(r) != 0;
     if (ram != m->cfg.ram_bytes)
         snap_fail(r, "it was made with -m %lluM, this machine has %lluM", (unsigned long long)(ram >> 20),
                   (unsigned long long)(m->cfg.ram_bytes >> 20));
@@ -72,6 +73,8 @@ static void config_load(struct machine *m, struct snap_reader *r)
         snap_fail(r, "it was made with other PCI cards (-device, -nic, -drive if=virtio)");
     else if (testdev != m->cfg.testdev)
         snap_fail(r, "it was made %s -device pc-testdev", testdev ? "with" : "without");
+    else if (hpet == m->cfg.no_hpet)
+        snap_fail(r, "it was made %s HPET", hpet ? "with an" : "without");
     else if (model != model_digest(m->model))
         snap_fail(r, "it was made with another -cpu");
 }

@@ -60,7 +60,7 @@ struct machine_config {
     struct boot_extras boot_extras;
     const char *smbios_text[MACHINE_SMBIOS_TEXTS]; /* machine_smbios_set(); borrowed */
     uint8_t uuid[16];                              /* all zero: none */
-    bool vmcoreinfo;
+    bool vmcoreinfo, no_hpet;
     bool boot_menu;
     bool serial_console; /* firmware's screen and keyboard are COM1 as well */
     struct device_config device[DEVICES_MAX];

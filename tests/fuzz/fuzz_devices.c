@@ -110,6 +110,15 @@ static void program_lapic(struct bench *b)
     write_mmio(b, LAYOUT_LAPIC + 0x380, (uint32_t)count);
 }
 
+static void program_hpet(struct bench *b)
+{
+    uint64_t timer = LAYOUT_HPET + 0x100 + 0x20 * rng_below(b->rng, 3);
+    write_mmio(b, LAYOUT_HPET + 0x10, (uint32_t)rng_below(b->rng, 4));
+    write_mmio(b, timer, (uint32_t)(rng_next(b->rng) & 0x014e) | (uint32_t)(16 + rng_below(b->rng, 8)) << 9);
+    write_mmio(b, timer + 8, (uint32_t)(rng_one_in(b->rng, 2) ? rng_below(b->rng, 3) : rng_number(b->rng)));
+    write_mmio(b, timer + 8, (uint32_t)rng_number(b->rng));
+}
+
 static void program_ioapic(struct bench *b)
 {
     uint32_t pin = (uint32_t)rng_below(b->rng, 26);
@@ -446,10 +455,10 @@ static void reset_or_forget(struct bench *b)
 static void step(struct bench *b)
 {
     typedef void step_fn(struct bench *);
-    static step_fn *const plans[] = {press_and_move, program_vga,     program_pit, program_lapic, program_ioapic,
-                                     program_rtc,    program_pci,     request_dma, ask_intc,      ask_intc,
-                                     type_bytes,     reset_or_forget, program_ide, program_ide,   program_ide,
-                                     program_floppy, program_floppy};
+    static step_fn *const plans[] = {press_and_move, program_vga,    program_pit,     program_lapic, program_ioapic,
+                                     program_hpet,   program_rtc,    program_pci,     request_dma,   ask_intc,
+                                     ask_intc,       type_bytes,     reset_or_forget, program_ide,   program_ide,
+                                     program_ide,    program_floppy, program_floppy};
     switch (rng_below(b->rng, 8)) {
     case 0:
     case 1:

@@ -200,4 +200,38 @@ def test_linux_finds_vmcoreinfo_and_hears_the_power_button_of_qmp_and_of_the_mon
     check(f"0x{address:x}" in said, said)
 
 
+CLOCKS = """cat /sys/devices/system/clocksource/clocksource0/current_clocksource; grep -c HPET /proc/iomem; grep -w timer /proc/interrupts
+a=$(date +%s); sleep 3; echo slept $(($(date +%s) - a)); poweroff -f
+"""
+
+
+def clocks(append, *more):
+    options = harness.linux()
+    options[options.index("-append") + 1] += " " + append
+    script = write_tmp("clocks.script", 'wait "umbra# "\n' + "".join(f'send "{line}\\n"\n' for line in CLOCKS.splitlines()))
+    result = umbra(*options, *more, "-input-script", script, "-digest", "-vtimeout", "60", "-timeout", "600")
+    # With "noapic nolapic" Linux cannot power off: it halts.
+    check(result.status in (0, 10), f"{append}: status {result.status}: {result.out[-1500:]}{result.err[-300:]}")
+    bad = [line for line in result.out.splitlines() if re.search("firmware bug|unstable due to c|hpet.*(fail|broken|not )|warning:", line, re.I)]
+    check(not bad, "\n".join(bad))
+    check("slept 3" in result.out, f"{append}: {result.out[-1500:]}")
+    return result
+
+
+def test_linux_keeps_time_by_the_hpet_and_takes_its_interrupts():
+    by_apic = clocks("clocksource=hpet", "-smp", "2")
+    check("hpet0: 3 comparators, 64-bit 100.000000 MHz counter" in by_apic.out and "Switched to clocksource hpet" in by_apic.out, by_apic.out[-3000:])
+    by_pic = clocks("clocksource=hpet noapic nolapic")
+    ticks = re.search(r"0: +(\d+) +XT-PIC +timer", by_pic.out)
+    check(ticks and int(ticks.group(1)) > 50, by_pic.out[-1500:])
+    again = clocks("clocksource=hpet noapic nolapic", "-accel", "interp" if harness.LONG else "jit", "-mmu", "ept")
+    check(again.digest() == by_pic.digest(), f"{again.digest()} is not {by_pic.digest()}")
+
+
+def test_machine_without_an_hpet_has_none():
+    for option in (("-no-hpet",), ("-machine", "pc,hpet=off")) if harness.LONG else (("-machine", "hpet=off"),):
+        out = clocks("nohz=on", *option).out
+        check("ACPI: HPET" not in out and "hpet0" not in out and "clocksource tsc" in out, out[-3000:])
+
+
 harness.main(globals())

@@ -163,7 +163,8 @@ static const struct acpi_tables_config full = {.base = LAYOUT_ACPI_TABLES,
                                                .pci_window = LAYOUT_PCI_MMIO,
                                                .com_ports = 2,
                                                .keyboard = true,
-                                               .vga = true};
+                                               .vga = true,
+                                               .hpet = true};
 
 /* The table of that signature, through the XSDT and the RSDT, which must agree. */
 static const uint8_t *table(const struct acpi_image *im, const char *signature)
@@ -185,12 +186,12 @@ static const uint8_t *table(const struct acpi_image *im, const char *signature)
 START_TEST(every_table_is_found_and_sums_to_zero)
 {
     struct acpi_image im;
-    static const char *const names[] = {"FACP", "APIC"};
+    static const char *const names[] = {"FACP", "APIC", "HPET"};
     ck_assert(acpi_tables_build(&full, &im));
     ck_assert_mem_eq(im.bytes, "RSD PTR ", 8);
     ck_assert_uint_eq(sum(im.bytes, 20), 0);
     ck_assert_uint_eq(sum(im.bytes, 36), 0);
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
         const uint8_t *t = table(&im, names[i]);
         ck_assert_msg(t != NULL, "%s", names[i]);
         ck_assert_uint_eq(sum(t, le(t + 4, 4)), 0);
