@@ -277,7 +277,7 @@ START_TEST(dsdt_blocks_end_where_they_say)
         i += 2 + package_length(body + i + 2, &bytes);
         scopes++;
     }
-    ck_assert_uint_eq(scopes, 1);                           /* PCI0 */
+    ck_assert_uint_eq(scopes, 2);                           /* PCI0, HPET */
     ck_assert_uint_eq(acpi_dsdt_build(&cfg, body, 500), 0); /* no room: says so */
 }
 END_TEST
