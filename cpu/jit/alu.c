@@ -86,9 +86,8 @@ static bool alu_reg(struct tr *t, int n, const struct insn *i)
     bool writes = n != ALU_CMP && n != ALU_TEST;
     if (!operands_encode(i, how_of(i)) || (carry && !tr_can_have_carry(t)))
         return false;
-    uint32_t rec = carry ? tr_slow(t, i) : 0;
     if (carry)
-        tr_carry(t, rec);
+        tr_carry(t);
     tr_begin(t, writes ? tr_bit(dst) : 0, !carry);
     unsigned reg = i->enc == ENC_MI ? 0 : tr_reg_in(t, i->reg);
     alu_emit(t, n, i, tr_gpr(i->rm), reg);
@@ -97,8 +96,6 @@ static bool alu_reg(struct tr *t, int n, const struct insn *i)
     else if (writes)
         tr_zero_upper(t, i->rm, i->opsize);
     alu_flags_reg(t, n, i);
-    if (carry)
-        tr_resume(t, rec);
     return true;
 }
 
@@ -137,7 +134,7 @@ static bool alu_load(struct tr *t, int n, const struct insn *i)
     load_r15(t, i->opsize);
     if (carry) { /* ADC and SBB reg, r14: r15 is needed for the carry */
         emit_mov(e, H_R14, H_R15);
-        tr_carry(t, rec);
+        tr_carry(t);
         unsigned reg = tr_reg_in(t, i->reg);
         alu_emit(t, n, i, op_reg(H_R14), reg);
         tr_reg_out(t, i->reg, reg);
@@ -174,7 +171,7 @@ static bool alu_rmw(struct tr *t, int n, const struct insn *i)
     tr_ea(t, i);
     tr_check(t, i->opsize, true, rec);
     if (carry) {
-        tr_carry(t, rec);
+        tr_carry(t);
     } else if (live && !logic) { /* the operand before */
         load_r15(t, i->opsize);
         emit_store(e, H_R15, FRAME(m1));

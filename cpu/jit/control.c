@@ -118,9 +118,10 @@ static void flags_for(struct tr *t, const struct insn *i)
         tr_need_host(t, mask);
         return;
     }
-    if (t->flags == BASE_RECIPE || t->overlay.kind || t->partial)
+    if (t->partial == PARTIAL_DIV)
         tr_collapse(t);
-    tr_host_or_slow(t, mask, tr_slow(t, i));
+    tr_commit(t);
+    tr_restore(t, mask);
 }
 
 static bool jcc(struct tr *t, const struct insn *i)

@@ -153,6 +153,13 @@ void jit_flags_partial(struct vcpu *v, const struct jit_frame *f, unsigned parti
     }
 }
 
+void jit_make_image(struct vcpu *v, struct jit_frame *f)
+{
+    f->jit->stats.collapsed++;
+    jit_flags_to_vcpu(v, f, 0, 0, false);
+    jit_flags_from_vcpu(v, f);
+}
+
 void jit_flags_from_vcpu(const struct vcpu *v, struct jit_frame *f)
 {
     uint64_t image = flags_image(v);
@@ -724,24 +731,26 @@ void tr_cold_image(struct tr *t, const struct jit_recipe *overlay)
     }
 }
 
-/* To the handler if the frame has no image. */
-static void unless_image(struct tr *t, uint32_t rec)
+void tr_make_image(struct tr *t)
 {
     if (t->image)
         return;
     emit_op64(&t->e, 0x83, 7, op_frame(FRAME(recipe))); /* cmp qword: recipe and overlay */
     e8(&t->e, 0);
-    tr_jump_cold(t, emit_jcc(&t->e, CC_NZ), COLD_SLOW, rec, 0);
+    tr_jump_cold(t, emit_jcc(&t->e, CC_NZ), COLD_MAKE_IMAGE, 0, 0);
+    if (!t->e.full)
+        t->cold[t->ncold - 1].back = t->e.p;
+    t->image = true;
+    t->known = false;
 }
 
-/* The host's flags from the frame's image, if that is what it has; else the handler. */
-static void host_from_frame(struct tr *t, uint32_t rec)
+static void host_from_frame(struct tr *t)
 {
     if (!t->image && can_redo_known(t)) {
         redo_known(t);
         return;
     }
-    unless_image(t, rec);
+    tr_make_image(t);
     jit_emit_image_flags(&t->e);
     t->host = true;
     t->undefined = 0;
@@ -775,7 +784,7 @@ static void carry_from(struct tr *t, int disp, unsigned bit)
     t->undefined = FLAGS_ARITH & ~FLAG_CF;
 }
 
-bool tr_carry(struct tr *t, uint32_t rec)
+bool tr_carry(struct tr *t)
 {
     if (tr_can_have_host(t, FLAG_CF))
         return tr_need_host(t, FLAG_CF);
@@ -793,12 +802,12 @@ bool tr_carry(struct tr *t, uint32_t rec)
         redo_known(t);
         return true;
     }
-    unless_image(t, rec);
+    tr_make_image(t);
     carry_from(t, FRAME(flags), 8);
     return true;
 }
 
-bool tr_host_or_slow(struct tr *t, unsigned mask, uint32_t rec)
+bool tr_restore(struct tr *t, unsigned mask)
 {
     if (tr_can_have_host(t, mask))
         return tr_need_host(t, mask);
@@ -808,6 +817,6 @@ bool tr_host_or_slow(struct tr *t, unsigned mask, uint32_t rec)
         tr_clobber(t);
         return tr_need_host(t, mask);
     }
-    host_from_frame(t, rec);
+    host_from_frame(t);
     return true;
 }

@@ -346,6 +346,27 @@ static void emit_find(struct emit *e, bool has_ymm)
     emit_op64(e, 0x85, H_R15, op_reg(H_R15));
 }
 
+/* r15: where to go on; r14 stays. The frame's flags become an image. x87 state stays in the host's unit. */
+static void emit_image(struct emit *e, bool has_ymm)
+{
+    emit_store(e, H_R14, FRAME(exit_rip));
+    emit_store(e, H_R15, FRAME(exit_link));
+    emit_load(e, H_R14, FRAME(v));
+    store_guest(e);
+    save_vec(e, has_ymm);
+    emit_mov(e, H_RDI, H_R14);
+    emit_mov(e, H_RSI, H_RSP);
+    emit_imm(e, H_RAX, (uint64_t)(uintptr_t)jit_make_image);
+    e8(e, 0xff); /* call rax */
+    e8(e, 0xd0);
+    emit_load(e, H_R14, FRAME(v));
+    restore_vec(e, has_ymm);
+    for (unsigned k = 0; k < sizeof volatile_gpr; k++)
+        load_from(e, (unsigned)jit_host_of[volatile_gpr[k]], H_R14, V_GPR(volatile_gpr[k]));
+    emit_load(e, H_R14, FRAME(exit_rip));
+    emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(exit_link)));
+}
+
 static void test_bits(struct emit *e, int disp, uint32_t bits)
 {
     emit_maddr(e, 4, 0xf7, 0, at(H_R14, disp)); /* test dword [r14 + disp], bits */
@@ -424,6 +445,8 @@ bool jit_make_thunks(struct jit *j)
         emit_vec(&e, VEC_YMM);
     j->thunk_x87 = e.p + e.exec;
     emit_x87(&e, ymm);
+    j->thunk_image = e.p + e.exec;
+    emit_image(&e, ymm);
     j->thunk_find = e.p + e.exec;
     emit_find(&e, ymm);
     uint8_t *slow = emit_jcc(&e, CC_NZ);

@@ -208,7 +208,7 @@ static bool condition_begin(struct tr *t, const struct insn *i, unsigned size, b
     if (((mem || !have) && !tr_can_restore(t)) || (mem && !tr_has_ea(t, i)))
         return false;
     tr_begin(t, writes, false);
-    *rec = mem || !have ? tr_slow(t, i) : 0;
+    *rec = mem ? tr_slow(t, i) : 0;
     if (mem) {
         tr_ea(t, i);
         tr_check(t, size, write, *rec);
@@ -217,7 +217,7 @@ static bool condition_begin(struct tr *t, const struct insn *i, unsigned size, b
         load_r15(t, size);
         emit_mov(&t->e, H_R14, H_R15);
     }
-    tr_host_or_slow(t, mask, *rec);
+    tr_restore(t, mask);
     return true;
 }
 
@@ -294,17 +294,14 @@ const struct insn *tr_register_form(struct tr *t, const struct insn *i)
 
 static bool carry_flag(struct tr *t, const struct insn *i)
 {
-    uint32_t rec = 0;
     if (i->op == OP_CMC && !tr_can_have_carry(t))
         return false;
     tr_begin_partial(t, PARTIAL_CF);
-    if (i->op == OP_CMC) {
-        rec = tr_slow(t, i);
-        tr_carry(t, rec);
-    }
+    if (i->op == OP_CMC)
+        tr_carry(t);
     unsigned kept = t->host ? FLAGS_ARITH & ~t->undefined : 0;
     e8(&t->e, i->op == OP_CMC ? 0xf5 : i->op == OP_STC ? 0xf9 : 0xf8);
-    tr_set_partial(t, PARTIAL_CF, FLAG_CF, kept, rec);
+    tr_set_partial(t, PARTIAL_CF, FLAG_CF, kept, 0);
     return true;
 }
 

@@ -54,8 +54,8 @@ static inline void load_r15(struct tr *t, unsigned size)
 
 /* The instruction as it would be with its memory operand in a register: for recipes (integer.c). */
 const struct insn *tr_register_form(struct tr *t, const struct insn *i);
-/* CF into the host's, by r15; rec: slow record of the instruction. False: nothing was emitted, by the handler only. */
-bool tr_carry(struct tr *t, uint32_t rec);
+/* CF into the host's, by r15. False: nothing was emitted, by the handler only. */
+bool tr_carry(struct tr *t);
 bool tr_can_have_carry(const struct tr *t);
 /* Also once the host's flags are clobbered? */
 bool tr_can_restore_carry(const struct tr *t);

@@ -206,7 +206,7 @@ struct jit {
     void (*enter)(struct vcpu *v, struct jit_frame *f, const void *code);
     struct tr *tr;                                                     /* the translator's state while it translates */
     const uint8_t *thunk_exit, *thunk_interp, *thunk_slow, *thunk_vec; /* where they run */
-    const uint8_t *thunk_ymm, *thunk_x87, *thunk_find;
+    const uint8_t *thunk_ymm, *thunk_x87, *thunk_find, *thunk_image;
     bool has_rorx;
     uint64_t host_gates; /* bits of enum op_gate: what the host's processor has of SSE and beyond */
     uint32_t generation; /* of compiled code: a block's is valid only if it has this one */
@@ -248,6 +248,8 @@ void jit_emit_image_flags(struct emit *e);
 const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec);
 /* Called by compiled code: the block at frame.exit_rip is not in the jump table. True: it is now. */
 bool jit_find(struct vcpu *v, struct jit_frame *f);
+/* Called by compiled code: the frame's recipe becomes an image. v has the general registers. */
+void jit_make_image(struct vcpu *v, struct jit_frame *f);
 /* Sets v's flags from the frame, or from recipe and overlay where they are not 0. */
 void jit_flags_to_vcpu(struct vcpu *v, struct jit_frame *f, uint32_t recipe, uint32_t overlay, bool fresh);
 void jit_flags_partial(struct vcpu *v, const struct jit_frame *f, unsigned partial);
@@ -321,11 +323,12 @@ struct tr_cold {
         COLD_UNLINKED,
         COLD_PARTIAL,
         COLD_IMAGE,
+        COLD_MAKE_IMAGE,
         COLD_NEAR
     } kind;
     uint32_t n; /* slow record, block number, or slot */
     int32_t target;
-    uint8_t *back;       /* COLD_FIND, COLD_PARTIAL, COLD_IMAGE */
+    uint8_t *back;       /* COLD_FIND, COLD_PARTIAL, COLD_IMAGE, COLD_MAKE_IMAGE */
     struct tr_near near; /* COLD_NEAR: the access, its size now, and whether it writes */
     uint8_t near_base, near_size;
     bool near_write;
@@ -511,13 +514,16 @@ void tr_set_partial(struct tr *t, enum partial_kind kind, unsigned mask, unsigne
 void tr_have_partial(struct tr *t, enum partial_kind kind, uint32_t rec);
 /* The flags become an image in the frame, whatever they are: a call into C. */
 void tr_collapse(struct tr *t);
-/* Host flags are the guest's, at least those of `mask`; rec: the slow record of the instruction, made before. False:
- * by the handler only, nothing was emitted. */
-bool tr_host_or_slow(struct tr *t, unsigned mask, uint32_t rec);
+/* Host flags are the guest's, at least those of `mask`, from where they are kept. Uses r15. False: nothing was emitted.
+ */
+bool tr_restore(struct tr *t, unsigned mask);
 void tr_store_partial(struct tr *t, enum partial_kind kind);
 /* The host's flags from the frame's image and, if the frame has one, the overlay, whose operand is in it. */
 void tr_cold_image(struct tr *t, const struct jit_recipe *overlay);
-/* Can the flags be had, by tr_host_or_slow(), once the host's are clobbered? */
+/* The frame has an image from here on, if t->flags is BASE_FRAME and nothing is pending; else it is made of what the
+ * frame has, by a call into C. Clobbers the host's flags and r15. */
+void tr_make_image(struct tr *t);
+/* Can the flags be had, by tr_restore(), once the host's are clobbered? */
 bool tr_can_restore(const struct tr *t);
 /* Registers written in b before all flags are set, if moves alone come before that; else all. */
 uint32_t tr_lost_before_set(const struct block *b);

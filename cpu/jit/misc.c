@@ -53,7 +53,7 @@ static bool cmpxchg_pair(struct tr *t, const struct insn *i)
         tr_check_aligned(t, size, rec);
     tr_clobber(t);
     if (live) {
-        tr_host_or_slow(t, FLAGS_ARITH, rec);
+        tr_restore(t, FLAGS_ARITH);
         tr_set_flags_image(t);
     }
     compare_pair(t, size / 2, live);
@@ -73,11 +73,8 @@ static bool lahf(struct tr *t, const struct insn *i)
     if (!have && !tr_can_restore(t))
         return false;
     tr_begin(t, tr_bit(REG_RAX), false);
-    uint32_t rec = have ? 0 : tr_slow(t, i);
-    tr_host_or_slow(t, mask, rec);
+    tr_restore(t, mask);
     e8(&t->e, 0x9f);
-    if (rec)
-        tr_resume(t, rec);
     return true;
 }
 
@@ -88,8 +85,7 @@ static bool sahf(struct tr *t, const struct insn *i)
     bool have = tr_can_have_host(t, FLAG_OF);
     if (!have && !tr_can_restore(t))
         return false;
-    uint32_t rec = have ? 0 : tr_slow(t, i);
-    tr_host_or_slow(t, FLAG_OF, rec);
+    tr_restore(t, FLAG_OF);
     emit_rm(e, (struct how){.size = 1, .rm_byte = true}, OPC_0F(0x90), 0, op_frame(FRAME(flags))); /* seto */
     emit_mov(e, H_R15, H_RAX);
     e8(e, 0x9e);
@@ -97,8 +93,6 @@ static bool sahf(struct tr *t, const struct insn *i)
     emit_rm(e, (struct how){.size = 1, .reg_byte = true}, OPC(0x88), H_HIGH, op_frame(FRAME(flags) + 1)); /* ah */
     emit_mov(e, H_RAX, H_R15);
     tr_have_image(t);
-    if (rec)
-        tr_resume(t, rec);
     return true;
 }
 

@@ -119,12 +119,12 @@ static bool rotate_by_cl(struct tr *t, const struct insn *i, unsigned digit, boo
         return false;
     tr_begin_partial(t, PARTIAL_CFOF);
     tr_begin(t, mem ? 0 : tr_bit(i->rm), false);
-    uint32_t rec = tr_slow(t, i);
+    uint32_t rec = mem ? tr_slow(t, i) : 0;
     if (mem) {
         tr_ea(t, i);
         tr_check(t, i->opsize, true, rec);
     }
-    tr_host_or_slow(t, FLAG_CF | FLAG_OF, rec);
+    tr_restore(t, FLAG_CF | FLAG_OF);
     tr_store_partial(t, PARTIAL_CFOF);
     struct opnd rm = mem ? op_r14() : tr_gpr(i->rm);
     if (!mem && i->opsize == 4) /* zero-extended in any case */
@@ -152,12 +152,12 @@ bool tr_rotate_carry(struct tr *t, const struct insn *i)
         return false;
     tr_begin_partial(t, PARTIAL_CFOF);
     tr_begin(t, mem ? 0 : tr_bit(i->rm), false);
-    uint32_t rec = mem || !tr_can_have_host(t, FLAG_CF) ? tr_slow(t, i) : 0;
+    uint32_t rec = mem ? tr_slow(t, i) : 0;
     if (mem) {
         tr_ea(t, i);
         tr_check(t, i->opsize, true, rec);
     }
-    tr_carry(t, rec);
+    tr_carry(t);
     shift_emit(t, i, i->op == OP_RCL ? 2 : 3, mem ? op_r14() : tr_gpr(i->rm), 1);
     if (!mem)
         tr_zero_upper(t, i->rm, i->opsize);

@@ -162,11 +162,7 @@ static bool pushf(struct tr *t, const struct insn *i)
         return false;
     }
     uint32_t rec = tr_slow(t, i);
-    if (!t->image) {
-        emit_op64(e, 0x83, 7, op_frame(FRAME(recipe))); /* cmp qword: recipe and overlay */
-        e8(e, 0);
-        slow_if(t, CC_NZ, rec);
-    }
+    tr_make_image(t);
     flags_image_to_tmp(t);
     tr_clobber(t);
     tr_stack_check(t, -8, 8, true, rec);

@@ -350,6 +350,10 @@ static void emit_cold(struct tr *t)
             tr_store_partial(t, (enum partial_kind)c->target);
             emit_jmp_to(&t->e, c->back);
             break;
+        case COLD_MAKE_IMAGE:
+            patch_jump(&t->e, lea_code(&t->e, H_R15), c->back);
+            emit_jmp_to(&t->e, t->j->thunk_image - t->e.exec);
+            break;
         case COLD_IMAGE:
             tr_cold_image(t, &c->overlay);
             emit_jmp_to(&t->e, c->back);

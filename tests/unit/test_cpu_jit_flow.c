@@ -90,6 +90,7 @@ static void check_same(struct pair *p, const char *what)
                   "%s: position %llu, JIT %llu", what, (unsigned long long)clock_now(&p->a.clock),
                   (unsigned long long)clock_now(&p->b.clock));
     ck_assert_int_eq(a->activity, b->activity);
+    ck_assert_msg(memcmp(a->xmm, b->xmm, sizeof a->xmm) == 0, "%s: vectors", what);
 }
 
 /* From rip to HLT, cut every `units`. */
@@ -268,6 +269,12 @@ static void add_insn(struct text *t, uint64_t *rng)
         {2, "\x9c\x5b"},                     /* pushf; pop rbx */
         {7, "\x8b\x1c\x25\0\0\x50\0"},       /* mov ebx, [RIG_MMIO] */
         {3, "\x48\x89\xc7"},                 /* mov rdi, rax */
+        {4, "\x66\x0f\x6e\xd8"},             /* movd xmm3, eax */
+        {4, "\x66\x0f\xfe\xdc"},             /* paddd xmm3, xmm4 */
+        {4, "\x66\x0f\x7e\xdf"},             /* movd edi, xmm3 */
+        {4, "\x66\x0f\x6e\xe1"},             /* movd xmm4, ecx */
+        {4, "\x44\x0f\xaf\xe8"},             /* imul r13d, eax */
+        {3, "\x45\x39\xeb"},                 /* cmp r11d, r13d */
         {2, "\x31\xd2"},                     /* xor edx, edx */
         {7, "\x31\xd2\x83\xc9\x01\xf7\xf1"}, /* xor edx, edx; or ecx, 1; div ecx */
     };
@@ -363,6 +370,8 @@ START_TEST(flags_go_from_block_to_block_as_in_the_interpreter)
     uint64_t rng = (seed ? strtoull(seed, NULL, 0) : 1) * 0x9e3779b97f4a7c15ull | 1;
     struct pair p;
     pair_open(&p, "max", rig_long, 3);
+    p.a.v->cr4 |= CR4_OSFXSR;
+    p.b.v->cr4 |= CR4_OSFXSR;
     for (unsigned n = more ? (unsigned)atoi(more) : 1500; n > 0; n--) {
         put_program(&p, &rng);
         for (unsigned k = 0; k < 3; k++)
