@@ -25,6 +25,8 @@ def test_test_os_is_content_in_every_mode():
     for mode in MODES:
         count = verdict(run_guest("testos", "-append", "coherent", "-mmu", mode))
         check(count >= 200, f"{mode}: only {count} checks")
+    for model in ("max", "core2"):
+        verdict(run_guest("testos", "-append", "coherent", "-cpu", model))
 
 
 def test_test_os_is_content_with_unsync_tables():

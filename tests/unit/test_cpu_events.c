@@ -48,6 +48,27 @@ START_TEST(an_nmi_that_is_blocked_does_not_wake_a_halted_processor)
 }
 END_TEST
 
+/* SDM volume 3, 6.7.1. The fault comes first, then the NMI in front of its handler. */
+START_TEST(an_iret_that_faults_ends_the_blocking_of_nmi)
+{
+    struct cpu_rig r;
+    rig_open(&r);
+    rig_long(&r);
+    r.v->nmi_blocked = true;
+    pulse(r.v, CPU_PIN_NMI);
+    code(&r, RIG_CODE, "\x90\x48\xcf"); /* NOP, IRETQ to a null CS */
+    vcpu_run(r.v, 1);
+    ck_assert_uint_eq(r.v->rip, RIG_CODE + 1);
+    vcpu_run(r.v, 1);
+    rig_expect_fault64(&r, EXC_GP, 0);
+    vcpu_run(r.v, 1);
+    rig_expect_vector(&r, EXC_NMI);
+    ck_assert_uint_eq(rig_slot64(&r, 0), RIG_HANDLERS + 16 * EXC_GP);
+    ck_assert(r.v->nmi_blocked);
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(a_data_breakpoint_held_back_by_mov_ss_is_delivered_after_hlt)
 {
     struct cpu_rig r;
@@ -276,6 +297,7 @@ END_TEST
 static Suite *events_suite(void)
 {
     const TTest *const tests[] = {an_nmi_that_is_blocked_does_not_wake_a_halted_processor,
+                                  an_iret_that_faults_ends_the_blocking_of_nmi,
                                   a_data_breakpoint_held_back_by_mov_ss_is_delivered_after_hlt,
                                   a_sipi_that_follows_an_init_at_once_starts_the_processor,
                                   of_two_sipis_the_first_counts,

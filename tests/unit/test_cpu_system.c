@@ -126,6 +126,104 @@ START_TEST(sysenter_and_sysexit_go_there_and_back)
 }
 END_TEST
 
+/* 32-bit code; real-mode code runs it with 16-bit operands. */
+static void enter(struct cpu_rig *r, const char *mode)
+{
+    rig_open(r);
+    if (strcmp(mode, "real") == 0)
+        rig_real(r);
+    else if (strncmp(mode, "compatibility", 13) == 0)
+        rig_long(r);
+    else
+        rig_protected(r);
+    if (strcmp(mode, "compatibility") == 0)
+        rig_set_cpl(r, SEL_CODE32_0, SEL_DATA0, 0);
+    if (strcmp(mode, "compatibility user") == 0)
+        rig_set_cpl(r, SEL_CODE32_3, SEL_DATA3, 3);
+    if (strcmp(mode, "user") == 0)
+        rig_user(r);
+    r->v->efer |= EFER_SCE;
+    r->v->msr.sysenter_cs = SEL_CODE0;
+    r->v->msr.sysenter_eip = RIG_CODE + 0x100;
+    r->v->msr.sysenter_esp = RIG_RSP0;
+    r->v->gpr[REG_RDX] = RIG_CODE + 0x200;
+    r->v->gpr[REG_RCX] = RIG_STACK;
+}
+
+/* SDM volume 2: SYSENTER and SYSEXIT want protected mode, SYSEXIT CPL 0, SYSCALL and SYSRET 64-bit mode. */
+START_TEST(fast_calls_exist_in_the_modes_that_they_are_made_for)
+{
+    static const struct {
+        const char *mode, *insn;
+        int vector; /* -1: it runs */
+        uint64_t rip;
+        unsigned cpl;
+    } rows[] = {
+        {"protected", "\x0f\x34", -1, RIG_CODE + 0x100, 0},
+        {"user", "\x0f\x34", -1, RIG_CODE + 0x100, 0},
+        {"compatibility user", "\x0f\x34", -1, RIG_CODE + 0x100, 0},
+        {"protected", "\x0f\x35", -1, RIG_CODE + 0x200, 3},
+        {"compatibility", "\x0f\x35", -1, RIG_CODE + 0x200, 3},
+        {"user", "\x0f\x35", EXC_GP, 0, 0},
+        {"compatibility user", "\x0f\x35", EXC_GP, 0, 0},
+        {"protected", "\x0f\x05", EXC_UD, 0, 0},
+        {"user", "\x0f\x05", EXC_UD, 0, 0},
+        {"compatibility user", "\x0f\x05", EXC_UD, 0, 0},
+        {"protected", "\x0f\x07", EXC_UD, 0, 0},
+        {"compatibility", "\x0f\x07", EXC_UD, 0, 0},
+        {"compatibility user", "\x0f\x07", EXC_UD, 0, 0},
+    };
+    struct cpu_rig r;
+    for (unsigned k = 0; k < ARRAY_LEN(rows); k++) {
+        enter(&r, rows[k].mode);
+        rig_exec_bytes(&r, rows[k].insn, 2);
+        ck_assert_msg(r.v->rip == (rows[k].vector < 0 ? rows[k].rip : RIG_HANDLERS + 16 * (uint64_t)rows[k].vector),
+                      "row %u (%s): rip %llx", k, rows[k].mode, (unsigned long long)r.v->rip);
+        if (rows[k].vector < 0)
+            ck_assert_uint_eq(r.v->cpl, rows[k].cpl);
+        rig_close(&r);
+    }
+    static const struct {
+        const char *insn;
+        unsigned vector;
+    } real[] = {{"\x0f\x34", EXC_GP}, {"\x0f\x35", EXC_GP}, {"\x0f\x05", EXC_UD}, {"\x0f\x07", EXC_UD}};
+    for (unsigned k = 0; k < ARRAY_LEN(real); k++) {
+        enter(&r, "real");
+        rig_poke(&r, 4 * real[k].vector, 0x50000000 + real[k].vector, 4);
+        rig_exec_bytes(&r, real[k].insn, 2);
+        ck_assert_msg(r.v->rip == real[k].vector && r.v->seg[SEG_CS].sel == 0x5000, "row %u in real mode", k);
+        rig_close(&r);
+    }
+}
+END_TEST
+
+START_TEST(sysexit_and_sysenter_refuse_what_they_cannot_load)
+{
+    static const uint64_t bad = 0x0000800000000000;
+    struct cpu_rig r;
+    for (unsigned k = 0; k < 2; k++) { /* RDX, then RCX */
+        rig_open(&r);
+        rig_long(&r);
+        r.v->msr.sysenter_cs = SEL_CODE0;
+        r.v->gpr[REG_RDX] = k ? RIG_CODE : bad;
+        r.v->gpr[REG_RCX] = k ? bad : RIG_STACK;
+        rig_exec(&r, "\x48\x0f\x35");
+        rig_expect_fault64(&r, EXC_GP, 0);
+        ck_assert_uint_eq(r.v->cpl, 0);
+        rig_close(&r);
+    }
+    rig_open(&r);
+    rig_protected(&r);
+    r.v->msr.sysenter_cs = 3; /* null whatever its RPL */
+    rig_exec(&r, "\x0f\x34");
+    rig_expect_fault32(&r, EXC_GP, 0);
+    r.v->rip = RIG_CODE;
+    rig_exec(&r, "\x0f\x35");
+    rig_expect_fault32(&r, EXC_GP, 0);
+    rig_close(&r);
+}
+END_TEST
+
 /* ---- control registers ---- */
 
 START_TEST(long_mode_starts_and_ends_with_paging)
@@ -534,6 +632,8 @@ static Suite *suite(void)
         sysret_to_an_address_that_is_not_canonical_faults_at_cpl_0,
         syscall_without_sce_is_undefined,
         sysenter_and_sysexit_go_there_and_back,
+        fast_calls_exist_in_the_modes_that_they_are_made_for,
+        sysexit_and_sysenter_refuse_what_they_cannot_load,
         long_mode_starts_and_ends_with_paging,
         values_that_control_registers_refuse,
         pdptes_are_registers_loaded_with_cr3,

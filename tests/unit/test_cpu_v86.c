@@ -55,6 +55,27 @@ START_TEST(event_pushes_all_segments_and_leaves_them_null)
 END_TEST
 
 /* Without IOPL 3 and without VME each of these is #GP(0). */
+START_TEST(sysenter_leaves_and_its_kin_fault)
+{
+    static const struct {
+        const char *insn;
+        int vector;
+    } rows[] = {{"\x0f\x34", -1}, {"\x0f\x35", EXC_GP}, {"\x0f\x05", EXC_UD}, {"\x0f\x07", EXC_UD}};
+    for (unsigned k = 0; k < ARRAY_LEN(rows); k++) {
+        setup(FLAG_IOPL, false);
+        r.v->efer |= EFER_SCE;
+        r.v->msr.sysenter_cs = SEL_CODE0;
+        r.v->msr.sysenter_eip = RIG_CODE + 0x100;
+        r.v->msr.sysenter_esp = RIG_RSP0;
+        rig_exec_bytes(&r, rows[k].insn, 2);
+        ck_assert_uint_eq(r.v->rip,
+                          rows[k].vector < 0 ? RIG_CODE + 0x100 : RIG_HANDLERS + 16 * (uint64_t)rows[k].vector);
+        ck_assert(!(vcpu_rflags(r.v) & FLAG_VM) && r.v->cpl == 0);
+        rig_close(&r);
+    }
+}
+END_TEST
+
 START_TEST(instructions_that_need_iopl_fault)
 {
     static const char *const insn[] = {"\xfa", "\xfb", "\x9c", "\x9d", "\xcf", "\xcd\x21", "\x66\x9c", "\x66\xcf"};
@@ -151,6 +172,7 @@ static Suite *v86_suite(void)
 {
     const TTest *const tests[] = {iretd_with_vm_loads_nine_values,
                                   event_pushes_all_segments_and_leaves_them_null,
+                                  sysenter_leaves_and_its_kin_fault,
                                   instructions_that_need_iopl_fault,
                                   int_with_iopl_3_goes_through_the_idt_by_its_dpl,
                                   handler_of_a_level_other_than_0_is_refused,

@@ -113,7 +113,7 @@ static const struct exc_case cases[] = {
     {"call of a non-canonical address", exc_call_rax, 3, VEC_GP, 0, 0, NONCANONICAL, 0, 0, 0, 0, true},
     {"rdmsr of an unknown register", exc_rdmsr, 0, VEC_GP, 0, 0, 0, 0x12345678, 0, 0, 0, true},
     {"wrmsr of an unknown register", exc_wrmsr, 0, VEC_GP, 0, 0, 0, 0x12345678, 0, 0, 0, true},
-    {"wrmsr of a non-canonical FS base", exc_wrmsr, 0, VEC_GP, 0, 0, 0, 0xc0000100, 0x8000, 0, 0, true},
+    {"wrmsr of a non-canonical FS base", exc_wrmsr, 0, VEC_GP, 0, 0, 0, 0xc0000100, 0x1000000, 0, 0, true},
     {"wrmsr of a reserved EFER bit", exc_wrmsr, 0, VEC_GP, 0, 0, 0xd00, 0xc0000080, 0x80000000, 0, 0, true},
     {"wrmsr that clears EFER.LME under paging", exc_wrmsr, 0, VEC_GP, 0, 0, 0x800, 0xc0000080, 0, 0, 0, true},
     {"cr0: PG without PE", exc_mov_to_cr0, 0, VEC_GP, 0, 0, 0x80000010, 0, 0, 0, 0, true},
