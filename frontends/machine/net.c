@@ -171,19 +171,35 @@ struct net *net_open(const struct net_config *cfg, struct error *e)
     return n;
 }
 
+static void link_close(struct net_link *l)
+{
+    bool connected = l->connected;
+    l->connected = false; /* nothing of what it still says reaches the guest */
+    if (l->slirp)
+        slirp_cleanup(l->slirp);
+    l->slirp = NULL;
+    while (l->timers)
+        timer_free(l->timers, l);
+    l->connected = connected;
+}
+
 void net_close(struct net *n)
 {
     if (!n)
         return;
-    for (unsigned i = 0; i < n->links; i++) {
-        struct net_link *l = &n->link[i];
-        l->connected = false;
-        if (l->slirp)
-            slirp_cleanup(l->slirp);
-        while (l->timers)
-            timer_free(l->timers, l);
-    }
+    for (unsigned i = 0; i < n->links; i++)
+        link_close(&n->link[i]);
     free(n);
+}
+
+void net_restart(struct net *n)
+{
+    struct error e;
+    for (unsigned i = 0; n && i < n->links; i++) {
+        link_close(&n->link[i]);
+        if (!link_open(&n->link[i], &e))
+            log_error("%s", e.text);
+    }
 }
 
 /* ---- the guest's side ---- */
@@ -191,6 +207,8 @@ void net_close(struct net *n)
 static void wire_send(void *ctx, const uint8_t *frame, size_t len)
 {
     struct net_link *l = ctx;
+    if (!l->slirp)
+        return;
     slirp_input(l->slirp, frame, (int)len);
     if (l->net->cfg.sent)
         l->net->cfg.sent(l->net->cfg.ctx);
@@ -249,6 +267,8 @@ void net_service(struct net *n)
     for (unsigned i = 0; n && i < n->links; i++) {
         struct net_link *l = &n->link[i];
         uint32_t timeout = 0;
+        if (!l->slirp)
+            continue;
         n->count = 0;
         slirp_pollfds_fill(l->slirp, &timeout, add_poll, n);
         int failed = poll(n->fds, n->count, 0) < 0;
@@ -271,6 +291,8 @@ unsigned net_pollfds(struct net *n, struct pollfd *fds, unsigned max, uint64_t *
     for (unsigned i = 0; i < n->links; i++) {
         struct net_link *l = &n->link[i];
         uint32_t timeout = UINT32_MAX;
+        if (!l->slirp)
+            continue;
         slirp_pollfds_fill(l->slirp, &timeout, add_poll, n);
         if (timeout != UINT32_MAX)
             earlier(ns, timeout);
@@ -299,6 +321,10 @@ void net_close(struct net *n)
 bool net_connect(void *net, const char *netdev, unsigned port, struct nic_wire *wire)
 {
     return false;
+}
+
+void net_restart(struct net *n)
+{
 }
 
 void net_service(struct net *n)

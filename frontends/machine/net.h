@@ -4,7 +4,8 @@
  * What the guest sends goes to libslirp at once; what libslirp sends enters the guest through the input queue
  * (core/replay.h, INPUT_NET), with the position at which it came, so the guest's side of a run is repeatable. libslirp
  * lives by virtual time. Host sockets are looked at by net_service(), which the run loop calls at its polls and after
- * each wait. Connections are not part of a snapshot: they end, and DHCP, ARP and DNS go on.
+ * each wait. Connections are not part of a snapshot: loading one ends them (what a guest still sends on one is
+ * answered by a reset, new ones are made as ever), saving one disturbs none. DHCP, ARP and DNS go on.
  */
 #ifndef FRONTENDS_MACHINE_NET_H
 #define FRONTENDS_MACHINE_NET_H
@@ -36,6 +37,9 @@ struct net *net_open(const struct net_config *cfg, struct error *e);
 void net_close(struct net *n);
 /* Fits cards_config.connect; ctx is the net. */
 bool net_connect(void *net, const char *netdev, unsigned port, struct nic_wire *wire);
+/* After a snapshot was loaded: libslirp begins anew, connections and listeners of the host's side included. What cannot
+ * be opened again is said in the log. NULL is allowed. */
+void net_restart(struct net *n);
 /* Does what sockets and timers have for it now. */
 void net_service(struct net *n);
 /* The sockets to wait for, at most `max`; lowers *ns to the time of the next timer. */

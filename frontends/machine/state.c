@@ -211,6 +211,8 @@ bool machine_load(struct machine *m, const char *path, struct error *e)
         script_section_load(m, r);
     }
     const char *bad = snap_reader_error(r);
+    if (m->started)
+        net_restart(m->net);
     if (bad)
         error_set(e, "cannot load '%s': %s", path, bad);
     else

@@ -5,12 +5,11 @@ The room is a limit of file sizes (RLIMIT_FSIZE), set and lifted from outside wh
 import hashlib
 import os
 import resource
-import subprocess
 import time
 
 import harness
-from harness import CACHE, UMBRA, check, linux, tmp, write_tmp
-from qmp_client import Qmp
+from harness import check, write_tmp
+from linux_guest import LinuxGuest
 
 WAIT = 900
 LIMIT = 8 << 20
@@ -18,48 +17,9 @@ DATA = 12 << 20
 IMAGE = 16 << 20
 
 
-class Guest:
-    """Linux at its prompt on COM1, with QMP."""
-
-    def __init__(self, *options):
-        common = linux("amd64")
-        linux("modules-amd64")
-        initrd = write_tmp("initrd-amd64", b"".join(
-            open(os.path.join(CACHE, part), "rb").read() for part in ("initrd.img", "modules-amd64.img")))
-        common[common.index("-initrd") + 1] = initrd
-        common[common.index("-nographic"):common.index("-nographic") + 1] = ["-display", "none", "-serial", "stdio"]
-        self.messages = tmp("messages")
-        with open(self.messages, "wb") as err:
-            self.process = subprocess.Popen(
-                [UMBRA, *common, "-accel", "jit", "-timeout", "900", "-qmp", "unix:" + tmp("qmp") + ",server,nowait", *options],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err)
-        self.seen = b""
-        self.qmp = Qmp(tmp("qmp"), self.process)
-        self.until("umbra# ")
-        self.run("sh /lib/modules/load")
-
-    def until(self, text):
-        while text.encode() not in self.seen:
-            got = os.read(self.process.stdout.fileno(), 65536)
-            check(got, "ended: %r %s" % (self.seen[-500:], open(self.messages).read()[-1000:]))
-            self.seen += got
-        before, self.seen = self.seen.split(text.encode(), 1)
-        return before.decode(errors="replace").replace("\r", "")
-
-    def start(self, command):
-        self.process.stdin.write(command.encode() + b"\n")
-        self.process.stdin.flush()
-
-    def run(self, command):
-        self.start(command)
-        return self.until("umbra# ")
-
-    def limit(self, size):
-        hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)[1]
-        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
-
-    def status(self):
-        return self.qmp.run("query-status")["return"]["status"]
+def limit(guest, size):
+    hard = resource.prlimit(guest.process.pid, resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(guest.process.pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 
 
 def image(name):
@@ -74,7 +34,7 @@ def md5_of(path):
 
 
 def stops_and_goes_on(guest, device, drive, path):
-    guest.limit(LIMIT)
+    limit(guest, LIMIT)
     guest.start(f"dd if=/data of=/dev/{device} bs=1M oflag=direct && echo wr''itten")
     found = guest.qmp.event("BLOCK_IO_ERROR")["data"]
     check((found["device"], found["operation"], found["action"], found["nospace"]) == (drive, "write", "stop", True), found)
@@ -88,7 +48,7 @@ def stops_and_goes_on(guest, device, drive, path):
     before = guest.qmp.run("human-monitor-command", command_line="info status")["return"]
     time.sleep(0.5)
     check(guest.qmp.run("human-monitor-command", command_line="info status")["return"] == before, "time goes on")
-    guest.limit(None)
+    limit(guest, None)
     guest.qmp.run("cont")
     guest.until("written")
     guest.until("umbra# ")
@@ -100,24 +60,23 @@ def stops_and_goes_on(guest, device, drive, path):
 
 def test_a_full_host_disk_stops_the_machine_and_no_write_is_lost():
     disks = {name: image(name + ".img") for name in ("ide", "virtio", "report")}
-    guest = Guest("-drive", f"file={disks['ide']},if=ide,format=raw", "-drive", f"file={disks['virtio']},if=virtio,format=raw",
+    guest = LinuxGuest("-drive", f"file={disks['ide']},if=ide,format=raw", "-drive", f"file={disks['virtio']},if=virtio,format=raw",
                   "-drive", f"file={disks['report']},if=virtio,format=raw,werror=report")
     try:
         text = guest.run(f"head -c {DATA} /dev/urandom > /data; md5sum < /data")
         for device, drive, name in (("vda", "virtio0", "virtio"), ("sda", "ide0-hd0", "ide")):
             got = stops_and_goes_on(guest, device, drive, disks[name])
             check(got in text, f"{drive}: the disk holds {got}, the guest wrote {text}")
-        guest.limit(LIMIT)
+        limit(guest, LIMIT)
         failed = guest.run("dd if=/data of=/dev/vdb bs=1M oflag=direct || echo re''fused")
         check("refused" in failed and guest.status() == "running", "werror=report: " + failed)
-        guest.limit(None)
+        limit(guest, None)
         guest.start("poweroff -f")
         check(guest.process.wait(WAIT) == 0, "the end")
     finally:
         guest.process.kill()
         guest.process.wait()
-    with open(guest.messages) as f:
-        messages = f.read()
+    messages = guest.said()
     for drive in ("virtio0", "ide0-hd0"):
         check(f"drive {drive}: the host's disk is full" in messages, messages)
 

@@ -12,6 +12,7 @@ import time
 
 import harness
 from harness import CACHE, UMBRA, Skip, check, linux, tmp, write_tmp
+from linux_guest import LinuxGuest
 
 SIZE = 50 << 20
 
@@ -148,6 +149,74 @@ def test_both_cards_carry_50_megabytes_and_a_server_in_the_guest_is_reached():
         check(f"{card} got {big}" in text, f"{card}: wrong bytes\n{text[-3000:]}")
         check(server.posted.get("/from-" + card) == served, f"{card}: what the guest sent is {server.posted}, not {served}")
         check(fetch == served, f"{card}: the forwarded port gave {fetch}, not {served}")
+
+
+class Echo:
+    """A TCP server that sends back what comes, and keeps its connections until the client ends them."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            threading.Thread(target=self.echo, args=(self.listener.accept()[0],), daemon=True).start()
+
+    @staticmethod
+    def echo(client):
+        try:
+            while got := client.recv(65536):
+                client.sendall(got)
+        except ConnectionError:
+            pass
+        client.close()
+
+
+def say(guest, word, expected):
+    """Sends a line on the open connection, and waits for what was got on it so far."""
+    guest.start(f"echo {word} >&3; until [ \"$(echo $(cat /got))\" = '{expected}' ]; do sleep 0.1; done; echo sa''id")
+    guest.until("said")
+    guest.until("umbra# ")
+
+
+def use_network_after_a_load(guest, server, forward):
+    """The connection of the snapshot is gone: who sends on it is told so. Everything else is as ever."""
+    got = guest.run("echo lost >&3; wait $NC; echo ended $? $(cat /got)")
+    check("ended" in got and "lost" not in got.split("ended")[-1], got)
+    digest = guest.run(f"wget -q -O - http://10.0.2.2:{server.port}/big | md5sum")
+    check(hashlib.md5(server.big).hexdigest() in digest, digest)
+    check(fetch_from_guest(forward) == hashlib.md5(b"served\n").hexdigest(), "the forwarded port")
+
+
+def test_a_snapshot_with_an_open_connection_disturbs_neither_it_nor_what_comes_after():
+    server, echo, forward, file = Server(), Echo(), free_port(), tmp("net.snapshot")
+    options = ["-nic", f"user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{forward}-:80"]
+    try:
+        guest = LinuxGuest(*options)
+    except AssertionError as e:
+        if "libslirp" in str(e):
+            raise Skip("this build has no libslirp") from e
+        raise
+    try:
+        guest.run("ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up; mkdir /www; echo served > /www/f; httpd -p 80 -h /www; sleep 1")
+        guest.run(f"mkfifo /p; nc 10.0.2.2 {echo.port} < /p > /got & NC=$!; exec 3>/p")
+        say(guest, "one", "one")
+        check(guest.monitor("savevm " + file) == "", "savevm")
+        say(guest, "two", "one two")
+        check(guest.monitor("loadvm " + file) == "", "loadvm")
+        use_network_after_a_load(guest, server, forward)
+        check(guest.qmp.run("quit") == {"return": {}}, "quit")
+        guest.process.wait()
+        guest = LinuxGuest(*options, "-loadvm", file, boots=False)
+        guest.start("")
+        guest.until("umbra# ")
+        use_network_after_a_load(guest, server, forward)
+        guest.start("poweroff -f")
+        check(guest.process.wait() == 0, "the end")
+    finally:
+        guest.process.kill()
+        guest.process.wait()
 
 
 harness.main(globals())
