@@ -108,9 +108,9 @@ static enum pflash_mode confirm_erase(struct pflash *p, uint32_t at, uint8_t v)
 
 static enum pflash_mode take_count(struct pflash *p, uint8_t v)
 {
-    p->wanted = v + 1u;
+    p->wanted = v < PFLASH_BUFFERED ? v + 1u : 0;
     p->buffered = 0;
-    if (p->wanted <= PFLASH_BUFFERED)
+    if (p->wanted)
         return PFLASH_FILL;
     p->status |= STATUS_FAILED;
     return PFLASH_STATUS;

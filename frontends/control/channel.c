@@ -30,6 +30,8 @@ bool bytes_add(struct bytes *b, const void *data, size_t len)
 
 void bytes_skip(struct bytes *b, size_t len)
 {
+    if (!len)
+        return;
     memmove(b->data, b->data + len, b->len - len);
     b->len -= len;
 }

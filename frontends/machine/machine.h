@@ -98,6 +98,7 @@ struct machine {
     uint64_t run_until; /* machine_run_to(); 0: no position */
     uint64_t next_poll, next_audit, next_mirror, audit_failures;
     uint64_t events, audits, resets, input_bytes;
+    uint64_t pictures, picture_rows; /* that a screen was looked at for, and drew */
 };
 
 /* frontends/machine/run.c: drops the files that are still asked for. */

@@ -194,5 +194,7 @@ struct screen_change screen_update(struct screen *s)
     s->now = !s->now;
     s->drawn = true;
     s->refresh = v->redraw = false;
+    s->m->pictures++;
+    s->m->picture_rows += c.count;
     return c;
 }

@@ -358,6 +358,8 @@ static void build_stats(struct machine *m)
     stats_add(&m->stats, "audits", "runs", &m->audits);
     stats_add(&m->stats, "resets", "resets", &m->resets);
     stats_add(&m->stats, "input.bytes", "bytes", &m->input_bytes);
+    stats_add(&m->stats, "screen.pictures", "pictures", &m->pictures);
+    stats_add(&m->stats, "screen.rows", "rows", &m->picture_rows);
 }
 
 /* "FILE ARGUMENTS,FILE ARGUMENTS": a module's text is all of its piece, as the file's name would be in a shell. */

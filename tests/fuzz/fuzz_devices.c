@@ -495,7 +495,7 @@ static void save_and_load(struct bench *b)
 /* Which section differs, for the message. */
 static void check_digests(struct bench *b, const char *when)
 {
-    if (machine_digest(b->m[0]) != machine_digest(b->m[1]))
+    if (b->count == MACHINES && machine_digest(b->m[0]) != machine_digest(b->m[1]))
         fuzz_fail(b->f, "the digests differ %s", when);
 }
 

@@ -243,6 +243,25 @@ START_TEST(flash_clears_bits_and_erases_blocks)
 }
 END_TEST
 
+START_TEST(flash_that_refused_a_count_can_be_saved_and_loaded)
+{
+    struct vclock clock;
+    struct pflash p, q;
+    clock_init(&clock);
+    struct block_device *b = open_image(4096, false);
+    const struct pflash_config cfg = {.clock = &clock, .block = b};
+    ck_assert(pflash_init(&p, &cfg) && pflash_init(&q, &cfg));
+    reg_write(&pflash_bus_ops, &p, 0, 1, 0xe8);
+    reg_write(&pflash_bus_ops, &p, 0, 1, 0x40); /* 65 bytes */
+    ck_assert_uint_eq(reg_read(&pflash_bus_ops, &p, 0, 1), 0x90);
+    ROUND_TRIP(&clock, &clock, pflash_save(&p, w), pflash_load(&q, r));
+    ck_assert_uint_eq(reg_read(&pflash_bus_ops, &q, 0, 1), 0x90);
+    pflash_fini(&p);
+    pflash_fini(&q);
+    block_close(b);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("fdc");
@@ -252,6 +271,7 @@ static Suite *suite(void)
     tcase_add_test(t, sector_that_is_not_there_is_an_error);
     tcase_add_test(t, floppy_command_goes_on_after_a_load);
     tcase_add_test(t, flash_clears_bits_and_erases_blocks);
+    tcase_add_test(t, flash_that_refused_a_count_can_be_saved_and_loaded);
     suite_add_tcase(s, t);
     return s;
 }
