@@ -18,6 +18,11 @@ static inline struct cpu_topology topology_flat(unsigned cpus)
     return (struct cpu_topology){1, cpus ? cpus : 1, 1};
 }
 
+static inline unsigned topology_count(const struct cpu_topology *t)
+{
+    return t->sockets * t->cores * t->threads;
+}
+
 /* Width of a field that holds 0..n-1. */
 static inline unsigned topology_field_bits(unsigned n)
 {

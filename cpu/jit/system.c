@@ -1,5 +1,5 @@
 /*
- * What kernels do all the time: STI, CLI, PUSHF, SWAPGS, STAC, CLAC, RDTSC, CPUID. The common case is done as it
+ * What kernels do all the time: STI, CLI, PUSHF, SWAPGS, STAC, CLAC, RDTSC, CPUID, PAUSE. The common case is done as it
  * stands; whatever asks for a look at events, changes more, or faults, the handler does.
  */
 #include "core/clock.h"
@@ -276,6 +276,26 @@ static bool cpuid(struct tr *t, const struct insn *i)
     return true;
 }
 
+/* A processor that is alone has no turn to give up: only its time goes on. */
+static bool pause_alone(struct tr *t, const struct insn *i)
+{
+    struct emit *e = &t->e;
+    if (topology_count(&t->v->topology) > 1)
+        return false;
+    uint32_t rec = tr_slow(t, i);
+    emit_op64(e, 0x83, 7, op_frame(FRAME(budget))); /* cmp */
+    e8(e, UNITS_PAUSE);
+    slow_if(t, CC_LE, rec);
+    emit_load(e, H_R14, FRAME(v));
+    emit_maddr(e, 8, 0x8b, H_R14, at(H_R14, V(clock)));
+    emit_maddr(e, 8, 0x83, 0, at(H_R14, (int)offsetof(struct vclock, extra))); /* add */
+    e8(e, UNITS_PAUSE);
+    emit_op64(e, 0x83, 5, op_frame(FRAME(budget))); /* sub */
+    e8(e, UNITS_PAUSE);
+    tr_clobber(t);
+    return true;
+}
+
 /* The direction is what it is to be: most often it is up, and CLD says so again. */
 static bool direction(struct tr *t, const struct insn *i)
 {
@@ -306,7 +326,7 @@ static bool rdpkru(struct tr *t, const struct insn *i)
 bool tr_system_falls_through(const struct insn *i)
 {
     return i->op == OP_STI || i->op == OP_STAC || i->op == OP_CLAC || i->op == OP_RDTSC || i->op == OP_RDTSCP ||
-           i->op == OP_CPUID;
+           i->op == OP_CPUID || i->op == OP_PAUSE;
 }
 
 static bool emit_system(struct tr *t, const struct insn *i)
@@ -328,6 +348,8 @@ static bool emit_system(struct tr *t, const struct insn *i)
         return rdtsc(t, i);
     case OP_CPUID:
         return cpuid(t, i);
+    case OP_PAUSE:
+        return pause_alone(t, i);
     case OP_CLD:
     case OP_STD:
         return direction(t, i);

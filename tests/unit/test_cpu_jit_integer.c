@@ -442,6 +442,69 @@ START_TEST(the_shadow_of_sti_is_there_where_the_units_end_behind_it)
 }
 END_TEST
 
+#define SPINS 2000u
+
+/* dec ecx; pause; jnz; hlt: flags live across it. */
+static void start_spin(struct cpu_rig *r)
+{
+    static const uint8_t code[] = {0xff, 0xc9, 0xf3, 0x90, 0x75, 0xfa, 0xf4};
+    start(r, &scenes[0], 1, code, sizeof code);
+    r->v->gpr[REG_RCX] = SPINS;
+}
+
+START_TEST(a_spin_of_pause_by_one_processor_stays_in_compiled_code_and_is_cut_as_in_the_interpreter)
+{
+    struct xorshift random = {77};
+    struct cpu_rig a, b;
+    struct log log;
+    struct stats stats;
+    bool found;
+    log_init(&log, stderr);
+    struct jit *j = jit_create(&(struct jit_config){.log = &log, .heat = 1, .cache_bytes = 4 << 20});
+    ck_assert_ptr_nonnull(j);
+    stats_init(&stats);
+    jit_register_stats(j, &stats);
+    rig_open(&a);
+    rig_open(&b);
+    b.v->jit = j;
+    start_spin(&a);
+    start_spin(&b);
+    while (a.v->activity == VCPU_RUNNING) {
+        uint64_t units = 1 + below(&random, 3000);
+        run(&a, units);
+        run(&b, units);
+        check_same(&a, &b, "spin");
+        ck_assert_uint_eq(clock_now(&a.clock), clock_now(&b.clock));
+    }
+    ck_assert_uint_eq(b.v->gpr[REG_RCX] & 0xffffffff, 0);
+    ck_assert_uint_lt(stats_get(&stats, "jit.slow_handler", &found), SPINS / 4);
+    ck_assert(found);
+    rig_close(&a);
+    rig_close(&b);
+    stats_fini(&stats);
+    jit_destroy(j);
+}
+END_TEST
+
+START_TEST(pause_ends_the_turn_of_one_processor_of_several_in_compiled_code)
+{
+    struct cpu_rig r;
+    struct log log;
+    log_init(&log, stderr);
+    struct jit *j = jit_create(&(struct jit_config){.log = &log, .heat = 1, .cache_bytes = 4 << 20});
+    ck_assert_ptr_nonnull(j);
+    rig_open(&r);
+    r.v->topology = topology_flat(2);
+    r.v->jit = j;
+    start_spin(&r);
+    for (unsigned n = 0; n < SPINS; n++)
+        ck_assert_int_eq(vcpu_run(r.v, 100000), VCPU_EXIT_TURN);
+    ck_assert_int_eq(vcpu_run(r.v, 100000), VCPU_EXIT_IDLE);
+    rig_close(&r);
+    jit_destroy(j);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("cpu jit integer");
@@ -450,6 +513,8 @@ static Suite *suite(void)
     tcase_add_loop_test(c, integer_programs_end_as_in_the_interpreter, 0, ARRAY_LEN(scenes));
     tcase_add_test(c, pushfq_pushes_flags_that_are_in_part_undefined);
     tcase_add_test(c, the_shadow_of_sti_is_there_where_the_units_end_behind_it);
+    tcase_add_test(c, a_spin_of_pause_by_one_processor_stays_in_compiled_code_and_is_cut_as_in_the_interpreter);
+    tcase_add_test(c, pause_ends_the_turn_of_one_processor_of_several_in_compiled_code);
     suite_add_tcase(s, c);
     return s;
 }
