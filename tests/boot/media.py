@@ -71,6 +71,46 @@ def initrd():
     return write(tmp("initrd"), read(os.path.join(CACHE, "initrd.img")) + read(os.path.join(CACHE, "modules-amd64.img")))
 
 
+def memtest_cd(bits):
+    fetch("seabios", "memtest")
+    return os.path.join(CACHE, f"memtest-{bits}.iso")
+
+
+def memtest_64():
+    return memtest_cd(64)
+
+
+def memtest_32():
+    return memtest_cd(32)
+
+
+def ipxe_cd():
+    fetch("seabios", "ipxe")
+    return os.path.join(CACHE, "ipxe.iso")
+
+
+def installer(name):
+    fetch("installer")
+    return os.path.join(CACHE, "installer-" + name)
+
+
+def installer_linux():
+    return installer("linux")
+
+
+def installer_text():
+    return installer("text.gz")
+
+
+def installer_gtk():
+    return installer("gtk.gz")
+
+
+def invaders():
+    fetch("invaders")
+    return os.path.join(CACHE, "invaders.exec")
+
+
 def ovmf(name):
     fetch("ovmf")
     for folder in ("/usr/share/OVMF", unpacked("ovmf") + "/usr/share/OVMF"):
@@ -132,6 +172,11 @@ menuentry disk {
 """
 
 
+def to_disk():
+    """The test initramfs with an /init that goes on to the root that the command line names."""
+    return write(tmp("initrd-to-disk"), read(initrd()) + cpio({"init": (0o100755, TO_DISK.encode())}))
+
+
 def root_tree(device):
     root = tmp("root")
     busybox = os.path.join(unpacked("busybox-static"), "bin", "busybox")
@@ -149,7 +194,7 @@ def root_tree(device):
     write(os.path.join(root, "starts"), "0\n")
     write(os.path.join(root, "boot/grub/grub.cfg"), GRUB_CFG % device)
     shutil.copy(kernel(), os.path.join(root, "boot", "vmlinuz"))
-    write(os.path.join(root, "boot/initrd"), read(initrd()) + cpio({"init": (0o100755, TO_DISK.encode())}))
+    shutil.copy(to_disk(), os.path.join(root, "boot/initrd"))
     return root
 
 
@@ -183,6 +228,10 @@ def disk(device="/dev/sda1"):
     return image
 
 
+def virtio_disk():
+    return disk("/dev/vda1")
+
+
 def ext4_disk():
     """An empty file system over a whole disk."""
     path = write(tmp("ext4.img"), b"")
@@ -191,23 +240,29 @@ def ext4_disk():
     return path
 
 
-def isolinux_cd():
-    """ISOLINUX, a kernel and the test initramfs."""
+def isolinux_cd(initial=None, append=""):
+    """ISOLINUX, a kernel and the test initramfs, or another one."""
     fetch("seabios", "amd64", "modules-amd64", "syslinux")
+    initial = initial or initrd()
     tree = tmp("iso")
     shutil.rmtree(tree, ignore_errors=True)
     os.makedirs(tree + "/isolinux")
     shutil.copy(unpacked("isolinux") + "/usr/lib/ISOLINUX/isolinux.bin", tree + "/isolinux/isolinux.bin")
     shutil.copy(unpacked("syslinux-common") + "/usr/lib/syslinux/modules/bios/ldlinux.c32", tree + "/isolinux/ldlinux.c32")
     shutil.copy(kernel(), tree + "/isolinux/linux")
-    shutil.copy(initrd(), tree + "/isolinux/initrd")
+    shutil.copy(initial, tree + "/isolinux/initrd")
     write(tree + "/isolinux/isolinux.cfg",
-          "DEFAULT linux\nPROMPT 0\nLABEL linux\n  KERNEL linux\n  APPEND initrd=initrd console=ttyS0 quiet\n")
+          "DEFAULT linux\nPROMPT 0\nLABEL linux\n  KERNEL linux\n  APPEND initrd=initrd console=ttyS0 quiet" + append + "\n")
     write(tree + "/hello", "this is the disc\n")
     path = tmp("isolinux.iso")
     run(tool("xorriso"), "-as", "mkisofs", "-quiet", "-o", path, "-b", "isolinux/isolinux.bin", "-c", "isolinux/boot.cat",
         "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", tree)
     return path
+
+
+def isolinux_to_disk():
+    """The same with an initramfs that goes on to the disk's system."""
+    return isolinux_cd(to_disk(), " root=/dev/sda1")
 
 
 def efi_cd():

@@ -8,22 +8,31 @@ A manifest NAME.json has
   type     pairs: text to wait for on the serial console, what is typed then ("" for nothing)
   until    the text at which the run is over
   expect   texts that the console must have shown by then, in any order
+  screen   true: there is no serial console; texts are on the screen, `expect` at the end, and typing is on the keyboard
+           ("<KEY>" presses one)
+  delay    milliseconds of virtual time to go on behind `until`, or in its place
+  picture  {like: NAME of a digest in pictures.txt, distance: cells that may differ} of the screen at the end;
+           shades: true if it is one of shades
+  http     {PATH: text, or a number of bytes}: served on the loopback interface at {port}; each must have been fetched
   unchanged  media whose content must be the same afterwards; changed: those that must differ
   server   words of a command that serves while the machine runs; {socket} is the path of its socket
   runs     a list of what differs in several runs, one after the other, over the same media
   long     true: only in the long form
 """
 import hashlib
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import media  # noqa: E402
 import harness  # noqa: E402
+import png  # noqa: E402
 from harness import Skip, check  # noqa: E402
 
 
@@ -41,15 +50,54 @@ def quoted(text):
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\r") + '"'
 
 
-def script(m):
-    lines = []
-    for wait, send in m["type"]:
-        lines.append("wait " + quoted(wait))
-        if send:
-            lines.append("send " + quoted(send))
-    lines += ["wait " + quoted(m["until"]), "quit"]
-    return harness.write_tmp("script", "\n".join(lines) + "\n")
+def typed(m, text):
+    if not m.get("screen"):
+        return "send " + quoted(text)
+    if text.startswith("<") and text.endswith(">"):
+        return "sendkey " + text[1:-1]
+    return "type " + quoted(text)
 
+
+def script(m, paths):
+    wait = "waitscreen " if m.get("screen") else "wait "
+    lines = []
+    for text, send in m.get("type", []):
+        lines.append(wait + quoted(text))
+        if send:
+            lines.append(typed(m, fill(send, paths)))
+    if "until" in m:
+        lines.append(wait + quoted(m["until"]))
+    if "delay" in m:
+        lines.append(f"delay {m['delay']}")
+    if "picture" in m:
+        lines.append(f'screendump "{picture_path(m)}"')
+    return harness.write_tmp("script", "\n".join([*lines, "quit"]) + "\n")
+
+
+# ---- pictures ----
+
+def picture_path(m):
+    """They are kept, for a person to look at."""
+    folder = os.environ.get("PICTURES") or harness.TMP
+    os.makedirs(folder, exist_ok=True)
+    return os.path.join(folder, m["picture"]["like"] + ".png")
+
+
+def reference(name):
+    """What pictures.txt has between the line of that name and the next one."""
+    lines = media.read(os.path.join(HERE, "pictures.txt")).decode().split("\n")
+    at = lines.index(name)
+    return png.reference("\n".join(lines[at + 1:at + 26]))
+
+
+def compare_picture(m):
+    digest_of, distance = (png.shades, png.shade_distance) if m["picture"].get("shades") else (png.digest, png.distance)
+    got = digest_of(png.read(picture_path(m)))
+    differ = distance(got, reference(m["picture"]["like"]))
+    check(differ <= m["picture"]["distance"], f"{differ} cells differ from {m['picture']['like']}:\n" + "\n".join(f"|{line}|" for line in got))
+
+
+# ---- running ----
 
 def prepare(m):
     paths = {}
@@ -78,22 +126,74 @@ def serve(m, paths):
     raise AssertionError(f"{server[0]} does not serve")
 
 
+class Web:
+    """A server on the loopback interface."""
+
+    def __init__(self, pages):
+        self.fetched = set()
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                page = pages.get(self.path)
+                if page is None:
+                    self.send_error(404)
+                    return
+                body = bytes(k * k >> 8 & 255 for k in range(page)) if isinstance(page, int) else page.encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+                outer.fetched.add(self.path)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def shown(m, r):
+    path = harness.tmp("screen.txt")
+    return media.read(path).decode() if m.get("screen") and os.path.exists(path) else r.out
+
+
+def start(m, paths):
+    serial = ["-display", "none", "-serial", "null", "-screentext", harness.tmp("screen.txt")] if m.get("screen") else ["-nographic"]
+    return harness.umbra(*(fill(o, paths) for o in m["options"]), *serial, "-accel", "jit", "-no-reboot", "-timeout",
+                         os.environ.get("UMBRA_BOOT_TIMEOUT", "600"), "-input-script", script(m, paths), timeout=700)
+
+
+def run_one(m, paths):
+    web = Web(m["http"]) if "http" in m else None
+    if web:
+        paths["port"] = str(web.port)
+    server = serve(m, paths)
+    try:
+        r = start(m, paths)
+    finally:
+        if server:
+            server.terminate()
+            server.wait()
+    if r.status != 0 and "libslirp" in r.err and "this build" in r.err:
+        raise Skip("this build has no libslirp")
+    text = shown(m, r)
+    check(r.status == 0, f"status {r.status}: {r.err[-1500:]}\n{text[-2000:]}")
+    for wanted in m.get("expect", []) + ([m["until"]] if "until" in m else []):
+        check(wanted in text, f"'{wanted}' was not shown:\n{text[-2000:]}")
+    if "picture" in m:
+        compare_picture(m)
+    if web:
+        check(web.fetched == set(m["http"]), f"fetched: {web.fetched}")
+
+
 def run(name, m):
     paths = prepare(m)
     before = {p: digest(paths[p]) for p in m.get("unchanged", []) + m.get("changed", [])}
     for attempt in m.get("runs", [{}]):
-        one = {**m, **attempt}
-        server = serve(one, paths)
-        try:
-            r = harness.umbra(*(fill(o, paths) for o in one["options"]), "-nographic", "-accel", "jit", "-no-reboot", "-timeout", os.environ.get("UMBRA_BOOT_TIMEOUT", "600"),
-                              "-input-script", script(one), timeout=700)
-        finally:
-            if server:
-                server.terminate()
-                server.wait()
-        check(r.status == 0, f"status {r.status}: {r.err[-300:]}\n{r.out[-2000:]}")
-        for text in one.get("expect", []) + [one["until"]]:
-            check(text in r.out, f"'{text}' was not shown:\n{r.out[-2000:]}")
+        run_one({**m, **attempt}, paths)
     for p in m.get("unchanged", []):
         check(digest(paths[p]) == before[p], f"{p} has changed")
     for p in m.get("changed", []):

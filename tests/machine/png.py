@@ -73,6 +73,24 @@ def digest(picture, columns=36, lines=25):
     return out
 
 
+def shades(picture, columns=36, lines=25):
+    """A hexadecimal digit for each cell of a grid: how light it is on the average. For pictures that are not dark."""
+    width, height, rows = picture
+    out = []
+    for j in range(lines):
+        part, text = rows[height * j // lines:height * (j + 1) // lines], ""
+        for i in range(columns):
+            x, end = 3 * (width * i // columns), 3 * (width * (i + 1) // columns)
+            text += "%x" % (sum(sum(row[x:end]) for row in part) // (len(part) * (end - x)) >> 4)
+        out.append(text)
+    return out
+
+
+def shade_distance(a, b):
+    """How many cells of two such differ by more than one shade."""
+    return sum(abs(int(x, 16) - int(y, 16)) > 1 for one, other in zip(a, b) for x, y in zip(one, other)) + 1000 * (len(a) != len(b))
+
+
 def distance(a, b):
     """How many cells of two digests differ."""
     return sum(x != y for one, other in zip(a, b) for x, y in zip(one, other)) + 1000 * (len(a) != len(b))

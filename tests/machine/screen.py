@@ -1,4 +1,4 @@
-"""The screen without a window: pictures of every kind of mode, and the same ones from every engine; text; grub-invaders."""
+"""The screen without a window: pictures of every kind of mode, and the same ones from every engine; text."""
 import os
 import subprocess
 
@@ -7,34 +7,6 @@ import png
 from harness import CACHE, DEBUG_EXIT, TOP, Skip, check, guest, tmp, umbra, write_tmp
 
 MODES = ("text", "13h", "x", "12h", "800x600x32")
-
-INVADERS = """
-    | 6     66    66   66    66     66   |
-    |     66                         66  |
-    |    66    66         66     6     66|
-    | 66     66                   66     |
-    | 6     66    66   66    66     66   |
-    |     66                         66  |
-    |    66    66         66     6     66|
-    | 66     66                   66     |
-    | 6     66    66   66    66     66   |
-    |     66                         66  |
-    |                                    |
-    |                                    |
-    |                                    |
-    |                                    |
-    |                                    |
-    |                                    |
-    |                                    |
-    |                                    |
-    |                                    |
-    |                                    |
-    |                                    |
-    |                                    |
-    |                                    |
-    |                  5                 |
-    |                 55                 |
-"""
 
 
 def run_modes(name, *args):
@@ -105,18 +77,6 @@ def test_a_machine_without_an_adapter():
                    "-screentext", tmp("none.txt"))
     check(result.status == 8, result.err)
     check(png.digest(png.read(tmp("none.png"))) == [" " * 36] * 25 and open(tmp("none.txt")).read() == "", "a screen without an adapter")
-
-
-def test_grub_invaders_draws_its_screen():
-    done = subprocess.run([os.path.join(TOP, "scripts", "fetch-guests"), "invaders"], stderr=subprocess.PIPE)
-    if done.returncode == 3:
-        raise Skip(done.stderr.decode().strip().splitlines()[-1])
-    path = tmp("invaders.png")
-    result = umbra("-kernel", os.path.join(CACHE, "invaders.exec"), "-serial", "null", "-vtimeout", "2", "-screendump", path)
-    check(result.status == 8, result.err)
-    picture = png.read(path)
-    differ = png.distance(png.digest(picture), png.reference(INVADERS))
-    check(picture[:2] == (720, 400) and differ <= 9, "%d cells of 900 differ:\n%s" % (differ, "\n".join(png.digest(picture))))
 
 
 def fetched(name, *files):
