@@ -125,6 +125,23 @@ def test_ovmf_starts_the_device_with_the_lowest_bootindex():
         started(result, n)
 
 
+def whole_ovmf():
+    """Variables and code in one file, as the firmware's build makes them."""
+    return write_tmp("ovmf.fd", open(media.ovmf("OVMF_VARS.fd"), "rb").read() + open(media.ovmf("OVMF_CODE.fd"), "rb").read())
+
+
+def test_ovmf_starts_from_one_read_only_flash():
+    if os.environ.get("UMBRA_SKIP_LINUX") == "1":
+        raise Skip("firmware boots are not run under sanitizers")
+    disk = efi_disk("disk", DISK)
+    for flash in (media.ovmf_code(), whole_ovmf()):
+        before = open(flash, "rb").read()
+        result = umbra("-m", "128M", "-drive", f"if=pflash,readonly=on,format=raw,file={flash}", "-drive", f"file={disk},if=ide",
+                       *DEBUG_EXIT, "-timeout", "600", "-accel", "jit")
+        started(result, DISK)
+        check(open(flash, "rb").read() == before, "the flash file has changed")
+
+
 # ---- Linux ----
 
 class Lines:

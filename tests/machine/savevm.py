@@ -1,4 +1,5 @@
 """Five different guests, saved in the middle and loaded into a new process, end where the uninterrupted run ends."""
+import hashlib
 import os
 import re
 import subprocess
@@ -33,12 +34,12 @@ def same_end(name, options, script, statuses=(0, 8)):
     return whole
 
 
-def modules_image():
-    options = linux("cloud")
-    linux("modules-cloud")
+def modules_image(kernel="cloud"):
+    options = linux(kernel)
+    linux("modules-" + kernel)
     image = tmp("initrd-modules")
     with open(image, "wb") as out:
-        for part in ("initrd.img", "modules-cloud.img"):
+        for part in ("initrd.img", f"modules-{kernel}.img"):
             with open(os.path.join(CACHE, part), "rb") as f:
                 out.write(f.read())
     options[options.index("-initrd") + 1] = image
@@ -57,6 +58,24 @@ def test_linux_in_the_middle_of_virtio_transfers():
     options = modules_image() + ["-device", "virtio-rng-pci", "-drive", f"if=virtio,format=raw,snapshot=on,file={disk}"]
     done = same_end("virtio", options, script, (0,))
     check(len(re.findall(r"^\w{32}  -", done.out, re.M)) == 3, "three sums were expected:\n" + done.out[-1500:])
+
+
+def test_linux_in_the_middle_of_ide_transfers():
+    disk = tmp("ide.img")
+    with open(disk, "wb") as f:
+        for k in range(24 << 20 >> 12):
+            f.write(bytes([k & 255, k >> 8 & 255]) * 2048)
+    work = ("sh /lib/modules/load; echo now; (dd if=/dev/sda bs=64k | md5sum; dd if=/dev/sda of=/copy bs=1M count=8; "
+            "dd if=/copy of=/dev/sda bs=64k seek=128 conv=fsync; echo 3 >/proc/sys/vm/drop_caches; "
+            "dd if=/dev/sda bs=1M count=16 | md5sum) 2>/dev/null; echo all done")
+    script = ('wait "umbra# "\nsend "%s\\n"\nwait "\\nnow"\ndelay 37\nsavevm "SNAPSHOT"\nwait "\\nall done"\nsend "poweroff -f\\n"\n'
+              % work)
+    options = modules_image("amd64") + ["-drive", f"if=ide,format=raw,snapshot=on,file={disk}"]
+    done = same_end("ide", options, script, (0,))
+    with open(disk, "rb") as f:
+        content = f.read()
+    for part in (content, content[:8 << 20] * 2):
+        check(hashlib.md5(part).hexdigest() in done.out, "a wrong sum:\n" + done.out[-1500:])
 
 
 def test_memtest():
