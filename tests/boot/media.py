@@ -280,3 +280,25 @@ def efi_cd():
     write(tree + "/hello", "this is the disc\n")
     run(tool("xorriso"), "-as", "mkisofs", "-quiet", "-o", path, "-eltorito-alt-boot", "-e", "efi.img", "-no-emul-boot", tree)
     return path
+
+
+EFI_GRUB_CFG = """set timeout=1
+menuentry efi {
+  echo from GRUB
+  linux /linux console=ttyS0 quiet
+  initrd /initrd
+}
+"""
+
+
+def efi_disk():
+    """A FAT file system over a whole disk, whose boot file is GRUB, with a menu, a kernel and an initramfs."""
+    fetch("amd64", "modules-amd64", "grub-efi")
+    grub, core, path = unpacked("grub-efi-amd64-bin") + "/usr/lib/grub/x86_64-efi", tmp("bootx64.efi"), tmp("efidisk.img")
+    run(tool("grub-mkimage"), "-O", "x86_64-efi", "-d", grub, "-p", "/", "-o", core, "fat", "normal", "linux", "configfile", "echo", "test")
+    run(tool("mformat"), "-C", "-i", path, "-T", str(32 * MIB // 512), "-h", "16", "-s", "63", "-N", "12345678", "::")
+    run(tool("mmd"), "-i", path, "::EFI", "::EFI/BOOT")
+    for name, content in (("EFI/BOOT/BOOTX64.EFI", core), ("linux", kernel()), ("initrd", initrd()),
+                          ("grub.cfg", write(tmp("grub.cfg"), EFI_GRUB_CFG))):
+        run(tool("mcopy"), "-i", path, content, "::" + name)
+    return path
