@@ -65,6 +65,7 @@ void code_cache_destroy(struct code_cache *c)
 {
     if (!c)
         return;
+    c->closing = true;
     code_cache_forget_links(c); /* the JIT may be gone */
     code_cache_reset(c);
     code_cache_collect(c);

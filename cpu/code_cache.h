@@ -39,6 +39,8 @@ struct block {
     uint32_t heat_patched;      /* heat at the last patch */
     uint8_t cool;               /* so many powers of two more runs are wanted before it is compiled */
     bool dead;                  /* dropped */
+    bool noted_often;           /* there are more entries than noted[] says */
+    uint64_t *noted[2];         /* block_note() */
     uint8_t *code;              /* its bytes, behind insn[] */
     struct block *next[2];      /* chained successors: fall through, taken; NULL if not known yet */
     struct block *hash_next;    /* bucket */
@@ -55,6 +57,18 @@ struct block_link {
     bool listed;
 };
 
+/* Tables that lead from rip to a block: the run loop's, and the JIT's to its compiled code. */
+enum block_table { BLOCK_TABLE_RUN, BLOCK_TABLE_NATIVE };
+
+/* An entry leads to b now; `field` is what makes it valid. If b, or its compiled code, is dropped it becomes one that
+ * no look-up wants: all ones (RUN), 0 (NATIVE). Of a block with several entries in a table the first alone is known:
+ * the generation advances instead. The entry outlives the code cache's use. */
+static inline void block_note(struct block *b, enum block_table table, uint64_t *field)
+{
+    b->noted_often |= b->noted[table] && b->noted[table] != field;
+    b->noted[table] = field;
+}
+
 /* The sentinel's handler: leaves the block after the instructions before it. */
 void op_block_end(struct vcpu *v, const struct insn *i);
 
@@ -63,7 +77,8 @@ struct block *code_cache_find(const struct code_cache *c, gpa_t gpa, gpa_t page2
 /* The block that starts at `gpa`, whatever its second page: if it has one, the caller must translate that and use
  * code_cache_find(). */
 struct block *code_cache_find_any(const struct code_cache *c, gpa_t gpa, uint32_t mode);
-/* A number that advances whenever blocks were dropped: validity of block pointers kept elsewhere. */
+/* A number that advances whenever blocks were dropped of which not every entry in a table is known (block_note()):
+ * validity of block pointers kept elsewhere. */
 const uint64_t *code_cache_generation(const struct code_cache *c);
 /* Which forms are offered (struct cpu_model.gates); any other is #UD. All, until this is called. */
 void code_cache_set_gates(struct code_cache *c, uint64_t gates);

@@ -34,6 +34,7 @@ struct code_page {
     struct block *crossing; /* blocks of the page before that reach into this one (cross_next) */
     struct byte_map decoded;
     struct byte_map changed, changed_again; /* bytes of instructions that were written since: once, more than once */
+    uint32_t regions;                       /* in use */
     struct block_link *links;
     unsigned last, burst, burst_limit; /* the last write ended there; how many came close to each other; how many are
                                           enough to open the page */
@@ -53,6 +54,7 @@ struct code_cache {
     uint64_t live_insns, generation;
     uint64_t gates; /* forms that the CPU model offers */
     bool copied;    /* code_cache_run_copy() */
+    bool closing;   /* what blocks are noted in may be gone */
     struct {
         uint64_t decoded, insns, dropped_by_write, dropped_by_slots, dropped_blocks, resets;
         uint64_t writes_beside, writes_same, patched, native_lost, opened, reopened, kept, kept_not;

@@ -120,9 +120,31 @@ static void hash_remove(struct code_cache *c, struct block *b)
     *p = b->hash_next;
 }
 
+/* Entries that lead to b, or to its compiled code alone, become void. */
+static void forget_entries(struct code_cache *c, struct block *b, bool native_only)
+{
+    if (c->closing)
+        return;
+    if (b->noted_often) {
+        c->generation++;
+        b->noted_often = false;
+        b->noted[BLOCK_TABLE_RUN] = b->noted[BLOCK_TABLE_NATIVE] = NULL;
+        return;
+    }
+    if (b->noted[BLOCK_TABLE_NATIVE])
+        *b->noted[BLOCK_TABLE_NATIVE] = 0;
+    b->noted[BLOCK_TABLE_NATIVE] = NULL;
+    if (native_only)
+        return;
+    if (b->noted[BLOCK_TABLE_RUN])
+        *b->noted[BLOCK_TABLE_RUN] = UINT64_MAX;
+    b->noted[BLOCK_TABLE_RUN] = NULL;
+}
+
 /* b is in no list any more. */
 static void bury(struct code_cache *c, struct block *b)
 {
+    forget_entries(c, b, false);
     c->live_insns -= b->n;
     c->stats.dropped_blocks++;
     b->dead = true;
@@ -166,6 +188,7 @@ static void forget_dead(struct code_cache *c, struct block *list, uint32_t lost)
         if (b->regions & lost) {
             c->stats.native_lost += b->native != NULL;
             b->native = NULL;
+            forget_entries(c, b, true);
             b->regions &= ~lost;
         }
     }
@@ -180,6 +203,7 @@ static void page_lost(struct code_cache *c, struct code_page *p, uint32_t lost)
     if (!lost)
         return;
     unlink_all(p);
+    p->regions &= ~lost;
     if (p->wasted < WASTED_MAX)
         p->wasted++;
 }
@@ -206,7 +230,6 @@ static void drop_crossing(struct code_cache *c, struct code_page *p, struct bloc
     page_pin(first);
     list_remove(first, b);
     page_lost(c, first, drop_block(c, first, b));
-    c->generation++;
     page_unpin(first);
     page_unpin(p);
     if (first != p)
@@ -259,11 +282,11 @@ static void page_open(struct code_cache *c, struct code_page *p)
             continue;
         }
         hash_remove(c, b);
+        forget_entries(c, b, false);
         b->page_next = p->kept;
         p->kept = b;
     }
     page_lost(c, p, lost);
-    c->generation++;
     memset(&p->changed, 0, sizeof p->changed);
     memset(&p->changed_again, 0, sizeof p->changed_again);
     note_ahead(c, p, p->last);
@@ -352,14 +375,12 @@ void code_page_insert(struct code_cache *c, struct code_page *p, struct block *b
 
 uint32_t code_cache_region(struct code_cache *c, const struct block *b)
 {
-    uint32_t used = 0;
     struct code_page *p = page_of(c, b);
-    for (const struct block *x = p->blocks; x; x = x->page_next)
-        used |= x->regions;
-    for (unsigned k = 0; k < REGIONS - 1; k++)
-        if (!(used >> k & 1))
-            return 1u << k;
-    return 1u << (REGIONS - 1);
+    unsigned k = 0;
+    while (k < REGIONS - 1 && p->regions >> k & 1)
+        k++;
+    p->regions |= 1u << k;
+    return 1u << k;
 }
 
 void code_cache_link(struct code_cache *c, const struct block *b, struct block_link *l)
@@ -427,7 +448,6 @@ static bool drop_changed(struct code_cache *c, struct code_page *p, unsigned fro
     }
     if (n) {
         page_lost(c, p, lost);
-        c->generation++;
         trace_point(c->trace, TRACE_CODE_DROP, p->gfn, n, 0, 0);
     }
     c->stats.dropped_by_write += n || crossing;

@@ -148,9 +148,11 @@ bool vcpu_holds_block(const struct vcpu *v, const struct block *b)
 
 static void jump_note(struct vcpu *v, struct block *b)
 {
-    if (vcpu_holds_block(v, b))
-        *jump_slot(v, v->rip) =
-            (struct jump_entry){v->rip, v->seg_base[SEG_CS], v->mv->fetch_epoch, b, *v->code_generation, v->mode};
+    if (vcpu_holds_block(v, b)) {
+        struct jump_entry *e = jump_slot(v, v->rip);
+        *e = (struct jump_entry){v->rip, v->seg_base[SEG_CS], v->mv->fetch_epoch, b, *v->code_generation, v->mode};
+        block_note(b, BLOCK_TABLE_RUN, &e->generation);
+    }
 }
 
 /* The block at v->rip, the long way. */

@@ -32,7 +32,7 @@ struct jit *jit_create(const struct jit_config *cfg)
     j->symbol = cfg->symbol;
     j->symbol_ctx = cfg->symbol_ctx;
     j->heat = cfg->heat ? cfg->heat : JIT_HEAT_DEFAULT;
-    j->generation = 1;
+    j->generation = j->first_stamp = 1;
     j->tr = jit_translator_create();
     j->host_gates = jit_host_gates();
     jit_counts_init(j);
@@ -128,7 +128,7 @@ static uint64_t jump_key(gpa_t gpa, const struct vcpu *v)
 }
 
 /* b, compiled, is at v->rip. */
-static void jump_note(struct jit *j, const struct vcpu *v, const struct block *b, uint64_t stamp)
+static void jump_note(struct jit *j, const struct vcpu *v, struct block *b, uint64_t stamp)
 {
     if (!vcpu_holds_block(v, b))
         return;
@@ -137,6 +137,7 @@ static void jump_note(struct jit *j, const struct vcpu *v, const struct block *b
     e->stamp = stamp;
     e->code = (const uint8_t *)b->native - JIT_FAR_LEN;
     e->key = b->page2 == BLOCK_NO_PAGE ? jump_key(b->gpa, v) : 0;
+    block_note(b, BLOCK_TABLE_NATIVE, &e->stamp);
 }
 
 /* The entry for rip is of another stamp, but no code was dropped since, and the address leads to the same code again.

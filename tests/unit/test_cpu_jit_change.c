@@ -123,6 +123,26 @@ START_TEST(way_into_code_that_is_gone_is_gone_too)
 }
 END_TEST
 
+/* The entry of the jump table that led to it is void, though nothing else of the table is. */
+START_TEST(function_of_another_page_that_is_changed_is_called_anew)
+{
+    enum { F = RIG_CODE + 0x3000 };
+    open_rig(_i);
+    PUT(RIG_CODE, 0xe8, 0xfb, 0x2f, 0, 0, 0x49, 0xff, 0xcf, 0x75, 0xf6, 0xf4); /* call F; dec r15; jnz; hlt */
+    PUT(F, 0x48, 0xff, 0xc0, 0xc3);                                            /* inc rax; ret */
+    r->v->gpr[REG_RSP] = RIG_STACK;
+    ck_assert_uint_eq(run(RIG_CODE, 100), 100);
+    uint64_t generation = *code_cache_generation(r->code);
+    PUT(F + 1, 0x83);
+    PUT(F + 3, 0x02, 0xc3); /* add rax, 2; ret */
+    ck_assert_uint_eq(run(RIG_CODE, 100), 200);
+    PUT(F + 3, 0x03);
+    ck_assert_uint_eq(run(RIG_CODE, 100), 300);
+    ck_assert_uint_eq(*code_cache_generation(r->code), generation);
+    close_rig();
+}
+END_TEST
+
 START_TEST(store_beside_code_neither_drops_it_nor_ends_the_block)
 {
     open_rig(_i);
@@ -239,6 +259,7 @@ static Suite *suite(void)
     tcase_add_loop_test(t, second_page_of_a_jump_that_closes_a_loop_is_changed, 0, 2);
     tcase_add_loop_test(t, write_takes_away_the_code_that_it_changes_and_no_other, 0, 2);
     tcase_add_loop_test(t, way_into_code_that_is_gone_is_gone_too, 0, 2);
+    tcase_add_loop_test(t, function_of_another_page_that_is_changed_is_called_anew, 0, 2);
     tcase_add_loop_test(t, store_beside_code_neither_drops_it_nor_ends_the_block, 0, 2);
     tcase_add_loop_test(t, immediate_that_changes_in_every_turn_is_put_right_in_place, 0, ARRAY_LEN(patched_ops));
     tcase_add_loop_test(t, page_that_is_written_all_over_is_open_until_its_code_is_wanted, 0, 2);
