@@ -11,6 +11,12 @@ send "ls -lR /sys | wc -l; seq 1 2000 | sort -n | md5sum; cat /proc/self/maps; a
 wait "umbra# "
 send "poweroff -f\\n"
 '''
+PARALLEL = '''wait "umbra# "
+send "for k in 1 2 3 4 5 6; do (seq 1 3000 | sort -n | md5sum; ls -lR /sys | wc -l) & done; wait; echo fin\\n"
+wait "fin"
+wait "umbra# "
+send "poweroff -f\\n"
+'''
 
 
 def expect(result, status=33):
@@ -74,10 +80,24 @@ def test_linux_boots():
     script = write_tmp("lockstep.script", SCRIPT)
     for mode in MODES:
         expect(umbra(*linux("cloud"), "-input-script", script, "-mmu", mode, "-accel", "jit", "-lockstep", "10000", timeout=5000), 0)
-    for kernel in ("686", "686-pae"):
+    expect(umbra(*linux("cloud"), "-input-script", script, "-smp", "4", "-accel", "jit", "-lockstep", "10000", timeout=5000), 0)
+    for kernel in ("686", "686-pae", "amd64"):
         args = linux(kernel)
-        args[args.index("-initrd") + 1] = harness.fetched("initrd-i386", "initrd-i386.img")
+        if kernel != "amd64":
+            args[args.index("-initrd") + 1] = harness.fetched("initrd-i386", "initrd-i386.img")
         expect(umbra(*args, "-input-script", script, "-accel", "jit", "-lockstep", "10000", timeout=5000), 0)
+
+
+def test_linux_ends_the_same_under_host_events_and_on_four_processors():
+    if not LONG:
+        raise harness.Skip("the long form boots Linux again and again")
+    script = write_tmp("parallel.script", PARALLEL)
+    chaos = ("-host-chaos", "seed=5,rate=20000,ops=all")
+    for smp, others in (("1", ((), chaos, ("-mmu", "ept"), ("-mmu", "ept", *chaos))), ("4", ((), ("-mmu", "ept")))):
+        run = lambda *args: umbra(*linux("cloud"), "-input-script", script, "-smp", smp, "-digest", *args, timeout=5000).digest()
+        base = run("-accel", "interp")
+        for args in others:
+            check(run("-accel", "jit", *args) == base, f"-smp {smp} {args}: another digest than the interpreter's")
 
 
 if __name__ == "__main__":
