@@ -2,6 +2,8 @@
 
 #include "frontends/cli/console.h"
 
+#include "frontends/cli/chardev.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -48,6 +50,13 @@ static void serial_tx(void *ctx, uint8_t byte)
 static void debug_tx(void *ctx, uint8_t byte)
 {
     put(((struct console *)ctx)->debugcon, byte);
+}
+
+static void console_tx(void *ctx, const char *chardev, const uint8_t *bytes, size_t len)
+{
+    struct console *c = ctx;
+    if (c->chardevs)
+        chardevs_write(c->chardevs, chardev, bytes, len);
 }
 
 /* ---- input ---- */
@@ -209,6 +218,7 @@ void console_host(struct console *c, struct machine_host *host)
     *host = (struct machine_host){.ctx = c,
                                   .serial_tx = serial_tx,
                                   .debug_tx = debug_tx,
+                                  .console_tx = console_tx,
                                   .poll = host_poll,
                                   .is_live = host_is_live,
                                   .wait = host_wait};
@@ -249,7 +259,10 @@ bool console_open(struct console *c, const struct options *o, struct error *e)
     if (!sink_open(&o->serial, &c->serial, &c->owns_serial, e) ||
         !sink_open(&o->debugcon, &c->debugcon, &c->owns_debugcon, e))
         return false;
-    c->reads_stdin = o->serial.kind == SINK_STDIO && !o->machine.input_script && !o->debug;
+    bool typed_at = o->serial.kind == SINK_STDIO;
+    for (unsigned k = 0; k < o->chardevs; k++)
+        typed_at |= o->chardev[k].kind == CHARDEV_STDIO;
+    c->reads_stdin = typed_at && !o->machine.input_script && !o->debug;
     if (o->timeout > 0)
         c->deadline = monotonic_seconds() + o->timeout;
     signal(SIGINT, on_signal);

@@ -23,7 +23,7 @@ struct console_part {
     int tick_ms;                                                   /* serve at least so often; 0: no need */
 };
 
-#define CONSOLE_PARTS 4
+#define CONSOLE_PARTS 5
 
 struct console {
     struct machine *machine; /* set once it exists */
@@ -40,7 +40,8 @@ struct console {
     /* Standard input goes there instead of COM1 (a monitor); with both, Ctrl-A c changes over. */
     void (*typed)(void *ctx, const void *bytes, size_t len);
     void *typed_ctx;
-    bool to_serial; /* of the two */
+    bool to_serial;            /* of the two */
+    struct chardevs *chardevs; /* or NULL */
     /* Asked by poll() as well, if there is one; true: stop the run. */
     bool (*poll_also)(void *ctx);
     void *poll_ctx;

@@ -17,6 +17,8 @@ static const struct {
     {"virtio-net", DEVICE_VIRTIO_NET},
     {"virtio", DEVICE_VIRTIO_NET},
     {"virtio-rng-pci", DEVICE_VIRTIO_RNG},
+    {"virtio-serial-pci", DEVICE_VIRTIO_SERIAL},
+    {"virtio-serial", DEVICE_VIRTIO_SERIAL},
     {"ide-hd", DEVICE_IDE_HD},
     {"ide-cd", DEVICE_IDE_CD},
     {"floppy", DEVICE_FLOPPY},
@@ -43,7 +45,8 @@ bool device_option_knows(const char *text)
 
 const char *device_option_list(void)
 {
-    return "e1000, floppy, ide-cd, ide-hd, virtio-blk-pci, virtio-net-pci, virtio-rng-pci";
+    return "e1000, floppy, ide-cd, ide-hd, virtio-blk-pci, virtio-net-pci, virtio-rng-pci, virtio-serial-pci, "
+           "virtconsole";
 }
 
 /* ---- values ---- */
@@ -226,7 +229,7 @@ static struct device_config *device_new(struct machine_config *m, struct error *
 /* What QEMU's users give and what makes no difference here. */
 static bool is_harmless(const char *key)
 {
-    static const char *const keys[] = {"id", "romfile", "bus", "rombar", "vectors", "disable-modern"};
+    static const char *const keys[] = {"id", "romfile", "bus", "rombar", "vectors", "disable-modern", "max_ports"};
     for (size_t k = 0; k < ARRAY_LEN(keys); k++)
         if (!strcmp(key, keys[k]))
             return true;
@@ -260,8 +263,34 @@ static bool device_property(struct device_config *d, const char *key, char *valu
     return ok || error_set(e, "-device: %s=%s: not a value of '%s'", key, value, key);
 }
 
+/* virtconsole,chardev=ID: the port of the last virtio-serial before it. */
+static bool virtconsole_parse(struct machine_config *m, char *text, struct error *e)
+{
+    struct device_config *serial = NULL;
+    const char *chardev = NULL;
+    property_next(&text);
+    for (unsigned k = 0; k < m->device_count; k++)
+        if (m->device[k].kind == DEVICE_VIRTIO_SERIAL)
+            serial = &m->device[k];
+    for (char *p; (p = property_next(&text));) {
+        char *value = property_value(p);
+        if (value && !strcmp(p, "chardev"))
+            chardev = value;
+        else if (!value || (strcmp(p, "id") != 0 && strcmp(p, "name") != 0 && strcmp(p, "bus") != 0))
+            return error_set(e, "-device virtconsole: '%s' is unknown; known: chardev=ID", p);
+    }
+    if (!serial || serial->port)
+        return error_set(e,
+                         "-device virtconsole: there is no -device virtio-serial-pci with a free port before it (each "
+                         "has one)");
+    serial->port = chardev;
+    return chardev || error_set(e, "-device virtconsole: chardev=ID is missing");
+}
+
 bool device_option_parse(struct machine_config *m, char *text, struct error *e)
 {
+    if (!strncmp(text, "virtconsole", 11) && (!text[11] || text[11] == ','))
+        return virtconsole_parse(m, text, e);
     struct device_config *d = device_new(m, e);
     const char *name = property_next(&text);
     if (!d)

@@ -2,6 +2,7 @@
  * umbra: the command line front end.
  */
 #include "core/log.h"
+#include "frontends/cli/chardev.h"
 #include "frontends/cli/console.h"
 #include "frontends/cli/forks.h"
 #include "frontends/cli/options.h"
@@ -257,6 +258,15 @@ static int run(struct options *o, const struct fork_list *forks, struct console 
         machine_destroy(m);
         return EXIT_BAD_INPUT;
     }
+    struct chardevs chardevs;
+    if (!chardevs_open(&chardevs, o, c, e)) {
+        log_error("%s", e->text);
+        chardevs_close(&chardevs);
+        machine_destroy(m);
+        return EXIT_BAD_INPUT;
+    }
+    if (o->chardevs && c->serial != stdout)
+        c->to_serial = false;
     struct gdbstub *stub = o->gdb ? open_stub(o, c, e) : NULL;
     struct control *control = NULL;
     int status = EXIT_BAD_INPUT;
@@ -270,6 +280,10 @@ static int run(struct options *o, const struct fork_list *forks, struct console 
                               : run_machine(m, o, c, stub, control, display);
     gdbstub_close(stub);
     machine_destroy(m);
+    if (!chardevs_close(&chardevs)) {
+        log_error("a -chardev file could not be written");
+        status = EXIT_INTERNAL;
+    }
     return status;
 }
 

@@ -1,6 +1,7 @@
 #include "frontends/cli/options.h"
 
 #include "core/log.h"
+#include "frontends/cli/chardev.h"
 #include "frontends/cli/device_options.h"
 #include "frontends/cli/drive_options.h"
 #include "frontends/cli/identity_options.h"
@@ -193,6 +194,11 @@ static bool opt_smbios(struct options *o, const char *name, const char *arg, str
 static bool opt_uuid(struct options *o, const char *name, const char *arg, struct error *e)
 {
     return uuid_option_parse(&o->machine, arg, e);
+}
+
+static bool opt_chardev(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return chardev_option_parse(o, (char *)(uintptr_t)arg, e);
 }
 
 static bool opt_netdev(struct options *o, const char *name, const char *arg, struct error *e)
@@ -693,7 +699,11 @@ static const struct option_row rows[] = {
     {"device", "KIND[,KEY=VALUE]...", opt_device,
      "isa-debug-exit,iobase=P,iosize=N (exit port: status (2 * value + 1) & 255), pc-testdev (of KVM's unit tests), "
      "vmcoreinfo, ide-hd|ide-cd|floppy,drive=ID[,bus=B][,unit=U], or a PCI card: "
-     "virtio-blk-pci,drive=ID; virtio-net-pci,netdev=ID; e1000,netdev=ID; virtio-rng-pci"},
+     "virtio-blk-pci,drive=ID; virtio-net-pci,netdev=ID; e1000,netdev=ID; virtio-rng-pci; virtio-serial-pci and behind "
+     "it "
+     "virtconsole,chardev=ID"},
+    {"chardev", "stdio|file|socket|null,id=ID[,...]", opt_chardev,
+     "for virtconsole: file has path=, socket path=,server=on[,wait=off] (a unix socket)"},
     {"netdev", "user,id=ID[,hostfwd=F][,...]", opt_netdev,
      "a user-mode network; hostfwd=tcp:[ADDR]:PORT-[ADDR]:PORT, net=, host=, dns=, dhcpstart=, restrict=on, tftp=, "
      "bootfile="},
@@ -833,6 +843,8 @@ static bool options_check(struct options *o, struct error *e)
     if ((o->lockstep || o->fork_at) && drives_write_through(o->machine.drive, o->machine.drive_count))
         return error_set(e, "%s: two machines would write to one disk: give -snapshot",
                          o->lockstep ? "-lockstep" : "-fork-at");
+    if (!chardev_check(o, e))
+        return false;
     for (unsigned k = 0; k < o->machine.drive_count; k++)
         if (o->machine.drive[k].interface == DRIVE_PFLASH && (o->machine.kernel || o->machine.bios))
             return error_set(e, "-drive if=pflash: firmware in flash goes with neither -kernel nor -bios");

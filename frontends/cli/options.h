@@ -16,8 +16,20 @@ struct sink_spec {
     const char *path; /* SINK_FILE */
 };
 
+enum chardev_kind { CHARDEV_NULL, CHARDEV_STDIO, CHARDEV_FILE, CHARDEV_SOCKET };
+
+struct chardev_spec {
+    const char *id, *path;
+    enum chardev_kind kind;
+    bool server, no_wait;
+};
+
+#define CHARDEVS_MAX 4
+
 struct options {
     struct machine_config machine;
+    struct chardev_spec chardev[CHARDEVS_MAX];
+    unsigned chardevs;
     struct sink_spec serial, debugcon;
     bool serial_given, snapshot;
     bool stats, digest, help, version, perf_map;

@@ -365,7 +365,9 @@ static bool init_cards(struct board *b, struct error *e)
                                      .drives = c->drives,
                                      .seed = c->seed,
                                      .connect = c->net_connect,
-                                     .connect_ctx = c->net_ctx};
+                                     .connect_ctx = c->net_ctx,
+                                     .console = c->console_tx,
+                                     .console_ctx = c->ctx};
     input_set_sink(c->input, INPUT_NET, cards_receive, &b->cards);
     return cards_init(&b->cards, &cfg, e);
 }

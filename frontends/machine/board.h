@@ -57,6 +57,7 @@ struct board_config {
     uint64_t seed; /* of entropy devices */
     bool (*net_connect)(void *ctx, const char *netdev, unsigned port, struct nic_wire *wire);
     void *net_ctx;
+    void (*console_tx)(void *ctx, const char *chardev, const uint8_t *bytes, size_t len); /* ctx: that below */
     bool debug_console, debug_exit, testdev;
     uint16_t debug_exit_base;
     unsigned debug_exit_size;

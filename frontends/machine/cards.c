@@ -3,6 +3,7 @@
 #include "core/snapshot.h"
 #include "devices/e1000.h"
 #include "devices/virtio_blk.h"
+#include "devices/virtio_console.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
 
@@ -63,6 +64,12 @@ static void net_receive(void *card, const uint8_t *frame, size_t len)
     virtio_net_receive(card, frame, len);
 }
 
+static void console_receive(void *card, const uint8_t *bytes, size_t len)
+{
+    virtio_console_receive(card, bytes, len);
+}
+
+VIRTIO_CARD_OPS(virtio_console, NULL, console_receive);
 VIRTIO_CARD_OPS(virtio_blk, blk_fini, NULL);
 VIRTIO_CARD_OPS(virtio_net, net_fini, net_receive);
 VIRTIO_CARD_OPS(virtio_rng, NULL, NULL);
@@ -95,6 +102,24 @@ static bool make_rng(struct making *k)
         return false;
     virtio_rng_init(g, &k->virtio, k->cards->cfg.seed + k->port, k->cfg->modern_only);
     k->card->pci = &g->pci.pci;
+    return true;
+}
+
+static void console_tx(void *ctx, const uint8_t *bytes, size_t len)
+{
+    const struct card *card = ctx;
+    const struct cards_config *c = &card->cards->cfg;
+    if (card->chardev && c->console)
+        c->console(c->console_ctx, card->chardev, bytes, len);
+}
+
+static bool make_console(struct making *k)
+{
+    struct virtio_console *c = card_alloc(k, sizeof *c, &virtio_console_card_ops);
+    if (!c)
+        return false;
+    virtio_console_init(c, &k->virtio, &(struct virtio_console_sink){console_tx, k->card}, k->cfg->modern_only);
+    k->card->pci = &c->pci.pci;
     return true;
 }
 
@@ -148,6 +173,7 @@ static const struct {
     [DEVICE_VIRTIO_NET] = {"virtio-net-pci", make_net, false, true},
     [DEVICE_E1000] = {"e1000", make_e1000, false, true},
     [DEVICE_VIRTIO_RNG] = {"virtio-rng-pci", make_rng, false, false},
+    [DEVICE_VIRTIO_SERIAL] = {"virtio-serial-pci", make_console, false, false},
 };
 
 /* ---- what a card is connected to ---- */
@@ -208,8 +234,11 @@ static bool add(struct cards *c, const struct device_config *cfg, struct drive *
     if (c->count == CARDS_MAX)
         return error_set(e, "more than %d PCI cards", CARDS_MAX);
     struct card *card = &c->card[c->count];
-    *card = (struct card){
-        .name = kinds[cfg->kind].name, .kind = cfg->kind, .bootindex = drive ? drive->cfg.bootindex : cfg->bootindex};
+    *card = (struct card){.name = kinds[cfg->kind].name,
+                          .kind = cfg->kind,
+                          .chardev = cfg->port,
+                          .cards = c,
+                          .bootindex = drive ? drive->cfg.bootindex : cfg->bootindex};
     struct making k = {.cards = c,
                        .cfg = cfg,
                        .card = card,
@@ -287,6 +316,14 @@ void cards_receive(void *cards, const uint8_t *bytes, size_t len)
     if (!len || bytes[0] >= c->count || !c->card[bytes[0]].ops->receive)
         return;
     c->card[bytes[0]].ops->receive(c->card[bytes[0]].dev, bytes + 1, len - 1);
+}
+
+int cards_find_console(const struct cards *c, const char *chardev)
+{
+    for (unsigned i = 0; i < c->count; i++)
+        if (c->card[i].chardev && !strcmp(c->card[i].chardev, chardev))
+            return (int)i;
+    return -1;
 }
 
 uint64_t cards_digest(const struct cards *c)

@@ -30,12 +30,17 @@ struct cards_config {
      */
     bool (*connect)(void *ctx, const char *netdev, unsigned port, struct nic_wire *wire);
     void *connect_ctx;
+    /* What a virtio console says. */
+    void (*console)(void *ctx, const char *chardev, const uint8_t *bytes, size_t len);
+    void *console_ctx;
 };
 
 struct card {
     const char *name; /* as -device has it */
     enum device_kind kind;
     int bootindex;
+    const char *chardev; /* of a console, or NULL; borrowed */
+    struct cards *cards;
     const struct card_ops *ops;
     void *dev; /* owned */
     struct pci_device *pci;
@@ -53,8 +58,10 @@ void cards_fini(struct cards *c);
 void cards_reset(struct cards *c);
 void cards_save(const struct cards *c, struct snap_writer *w);
 void cards_load(struct cards *c, struct snap_reader *r);
-/* A frame from outside: the number of the card, then the frame. Fits input_fn. */
+/* A frame from outside, or bytes for a console: the number of the card, then the frame. Fits input_fn. */
 void cards_receive(void *cards, const uint8_t *bytes, size_t len);
+/* The number of the console that is connected to that chardev, or -1. */
+int cards_find_console(const struct cards *c, const char *chardev);
 /* Slots and names: two machines with the same digest of cards have the same cards. */
 uint64_t cards_digest(const struct cards *c);
 

@@ -422,6 +422,21 @@ void machine_input(struct machine *m, enum input_source source, const void *byte
     input_post(&m->input, source, m->clock.icount, bytes, len);
 }
 
+#define CONSOLE_PIECE 255 /* bytes of one event */
+
+void machine_console_input(struct machine *m, const char *chardev, const void *bytes, size_t len)
+{
+    int card = cards_find_console(&m->board.cards, chardev);
+    for (const uint8_t *at = bytes; card >= 0 && len;) {
+        uint8_t event[1 + CONSOLE_PIECE] = {(uint8_t)card};
+        size_t n = len < CONSOLE_PIECE ? len : CONSOLE_PIECE;
+        memcpy(event + 1, at, n);
+        machine_input(m, INPUT_NET, event, 1 + n);
+        at += n;
+        len -= n;
+    }
+}
+
 void machine_serial_input(struct machine *m, const void *bytes, size_t len)
 {
     machine_input(m, INPUT_SERIAL0, bytes, len);

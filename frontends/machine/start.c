@@ -104,6 +104,13 @@ static void serial_tx(void *ctx, uint8_t byte)
     watch_marker(m, byte);
 }
 
+static void console_tx(void *ctx, const char *chardev, const uint8_t *bytes, size_t len)
+{
+    struct machine *m = ctx;
+    if (m->cfg.host.console_tx)
+        m->cfg.host.console_tx(m->cfg.host.ctx, chardev, bytes, len);
+}
+
 static void debug_tx(void *ctx, uint8_t byte)
 {
     struct machine *m = ctx;
@@ -253,6 +260,7 @@ static bool build_board(struct machine *m, struct error *e)
                                .drives = &m->drives,
                                .seed = RNG_SEED64,
                                .net_connect = net_connect,
+                               .console_tx = console_tx,
                                .net_ctx = m->net,
                                .debug_console = m->cfg.debug_console,
                                .debug_exit = m->cfg.debug_exit,

@@ -29,6 +29,8 @@ struct machine_host {
     void *ctx;
     void (*serial_tx)(void *ctx, uint8_t byte);
     void (*debug_tx)(void *ctx, uint8_t byte); /* port 0xe9 */
+    /* Bytes of the virtio console that is connected to that chardev. */
+    void (*console_tx)(void *ctx, const char *chardev, const uint8_t *bytes, size_t len);
     /* Called about every MACHINE_POLL_UNITS of virtual time and while waiting. True: stop the run (MACHINE_STOPPED).
      * May call machine_serial_input(). */
     bool (*poll)(void *ctx);
@@ -176,6 +178,8 @@ uint64_t machine_digest(const struct machine *m);
 unsigned machine_pollfds(struct machine *m, struct pollfd *fds, unsigned max, uint64_t *ns);
 /* Bytes for the serial port, at the present position. */
 void machine_serial_input(struct machine *m, const void *bytes, size_t len);
+/* Bytes for the virtio console that is connected to that chardev. */
+void machine_console_input(struct machine *m, const char *chardev, const void *bytes, size_t len);
 /* Keys, as pairs of bytes, and movements of the mouse, as core/keys.h says; at the present position. */
 void machine_key_input(struct machine *m, const uint8_t *events, size_t len);
 /* Events (pairs) that the keyboard takes before it loses some; 0 while posted ones are on their way. */

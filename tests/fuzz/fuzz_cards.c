@@ -16,7 +16,7 @@
 #define RAM_MIB  4
 #define MACHINES 2
 #define DISK     (64 * 512)
-#define CARDS    4
+#define CARDS    5
 #define RINGS    0x200000u /* of card c, queue q: + c * 0x10000 + q * 0x4000 */
 #define BUFFERS  0x300000u
 
@@ -32,8 +32,8 @@ struct bench {
 
 static struct machine *make(struct bench *b)
 {
-    static const enum device_kind kinds[CARDS] = {DEVICE_VIRTIO_BLK, DEVICE_VIRTIO_NET, DEVICE_VIRTIO_RNG,
-                                                  DEVICE_E1000};
+    static const enum device_kind kinds[CARDS] = {DEVICE_VIRTIO_BLK, DEVICE_VIRTIO_NET, DEVICE_VIRTIO_RNG, DEVICE_E1000,
+                                                  DEVICE_VIRTIO_SERIAL};
     uint8_t image[256];
     struct error e = {""};
     struct mem_file file = mem_file_make(b->f, image, fuzz_image(image, image_code, sizeof image_code));

@@ -4,6 +4,7 @@
 #include "virtio_rig.h"
 
 #include "devices/virtio_blk.h"
+#include "devices/virtio_console.h"
 #include "devices/virtio_net.h"
 
 #define F_V1    VIRTIO_F_VERSION_1
@@ -294,10 +295,93 @@ START_TEST(waiting_frames_are_saved_and_the_queue_is_bounded)
 }
 END_TEST
 
+/* ---- console ---- */
+
+struct console {
+    struct vrig v;
+    struct virtio_console con;
+    char said[4096];
+    size_t len;
+};
+
+static void console_says(void *ctx, const uint8_t *bytes, size_t len)
+{
+    struct console *g = ctx;
+    ck_assert_uint_le(g->len + len, sizeof g->said);
+    memcpy(g->said + g->len, bytes, len);
+    g->len += len;
+}
+
+static struct console *console_new(void)
+{
+    struct console *g = calloc(1, sizeof *g);
+    struct virtio_config cfg = vrig_init(&g->v);
+    virtio_console_init(&g->con, &cfg, &(struct virtio_console_sink){console_says, g}, false);
+    vrig_attach(&g->v, &g->con.pci);
+    vrig_start(&g->v, F_V1, 2);
+    return g;
+}
+
+static void console_free(struct console *g)
+{
+    vrig_fini(&g->v);
+    free(g);
+}
+
+/* Room for 4 bytes on the receive queue. */
+static void console_listen(struct console *g, uint16_t head)
+{
+    vrig_desc(&g->v, 0, head, DATA + 16u * head, 4, VRIG_WRITE, 0);
+    vrig_offer(&g->v, 0, head);
+    vrig_notify(&g->v, 0);
+    run_for(&g->v.clock, VIRTIO_LATENCY);
+}
+
+START_TEST(console_says_what_is_sent_and_keeps_input_until_there_is_room)
+{
+    struct console *g = console_new();
+    memcpy(g->v.memory + DATA + 0x800, "hello", 5);
+    vrig_desc(&g->v, 1, 0, DATA + 0x800, 5, 0, 0);
+    vrig_offer(&g->v, 1, 0);
+    vrig_notify(&g->v, 1);
+    run_for(&g->v.clock, VIRTIO_LATENCY);
+    vrig_wr(&g->v, VRIG_CONFIG + 8, 4, '!'); /* emergency write */
+    ck_assert_str_eq(g->said, "hello!");
+    virtio_console_receive(&g->con, (const uint8_t *)"typed", 5);
+    run_for(&g->v.clock, VIRTIO_LATENCY);
+    console_listen(g, 0);
+    ck_assert_mem_eq(g->v.memory + DATA, "type", 4);
+    console_listen(g, 1);
+    ck_assert_mem_eq(g->v.memory + DATA + 16, "d\0", 2);
+    ck_assert_uint_eq(vrig_get(&g->v, VRIG_USED(0) + 4 + 8 + 4, 4), 1); /* bytes of the second */
+    console_free(g);
+}
+END_TEST
+
+START_TEST(console_s_waiting_input_is_saved_and_too_much_of_it_is_dropped)
+{
+    struct console *a = console_new(), *b = console_new();
+    uint8_t *flood = calloc(1, VIRTIO_CONSOLE_INPUT);
+    virtio_console_receive(&a->con, (const uint8_t *)"ab", 2);
+    virtio_console_receive(&a->con, flood, VIRTIO_CONSOLE_INPUT);
+    ck_assert_uint_eq(a->con.count, VIRTIO_CONSOLE_INPUT);
+    ROUND_TRIP(&a->v.clock, &b->v.clock, virtio_pci_save(&a->con.pci, w), virtio_pci_load(&b->con.pci, r));
+    ck_assert_uint_eq(b->con.count, VIRTIO_CONSOLE_INPUT);
+    memcpy(b->v.memory, a->v.memory, sizeof b->v.memory);
+    console_listen(b, 0);
+    ck_assert_mem_eq(b->v.memory + DATA, "ab\0", 4);
+    free(flood);
+    console_free(a);
+    console_free(b);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("virtio_cards");
     TCase *t = tcase_create("cards");
+    tcase_add_test(t, console_says_what_is_sent_and_keeps_input_until_there_is_room);
+    tcase_add_test(t, console_s_waiting_input_is_saved_and_too_much_of_it_is_dropped);
     tcase_add_test(t, what_is_written_to_the_disk_is_read_back);
     tcase_add_test(t, disk_refuses_what_is_beyond_its_end_or_unknown);
     tcase_add_test(t, discarded_and_zeroed_ranges_read_as_zeros);
