@@ -36,6 +36,7 @@ struct tlb_set {
     struct tlb_fetch_entry *fetch[2];
     struct tlb_meta *fetch_meta[2];
     uint64_t fetch_epoch[2]; /* see mmu_vcpu.fetch_epoch */
+    bool common;             /* supervisors fetch through the vCPU's common set */
     void *root;              /* the engine's root for this key */
     uint64_t eptp;           /* -mmu ept: what the entries are tagged with; else 0 */
     uint16_t vpid;
@@ -136,7 +137,7 @@ struct mmu {
     struct trace *trace; /* never NULL inside: points at a disabled one when none was given */
     unsigned vcpu_count;
     struct mmu_vcpu *vcpus;
-    struct tlb_set *sets;     /* vcpu_count * TLB_SETS */
+    struct tlb_set *sets;     /* vcpu_count * TLB_ALL_SETS */
     struct notifier notifier; /* our subscription */
     /* Retry protocol (Linux: mmu_notifier_seq, mmu_notifier_count, range start/end), under the MMU lock. */
     uint64_t invalidate_seq;
@@ -228,7 +229,8 @@ unsigned tlb_drop_dep_page(struct mmu *mmu, uint64_t dep_page);
 unsigned tlb_drop_dep_range(struct mmu *mmu, uint64_t dep, gva_t gva, uint64_t pages);
 /* Drops what this vCPU has cached for gva's page, in every set. */
 void tlb_vcpu_drop_page(struct mmu_vcpu *mv, gva_t gva);
-/* Calls fn for each live data entry (fetch NULL) and fetch entry (data NULL). For audits and debuggers. */
+/* Calls fn for each live data entry (fetch NULL) and fetch entry (data NULL); what is common once for each set that is.
+ * For audits and debuggers. */
 typedef void tlb_visit_fn(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set, enum tlb_mode mode,
                           const struct tlb_entry *data, const struct tlb_fetch_entry *fetch,
                           const struct tlb_meta *meta);
@@ -240,6 +242,17 @@ void tlb_fini(struct mmu *mmu);
 void tlb_vcpu_switch(struct mmu_vcpu *mv);
 /* Only the fetch table, after a change of CPL. */
 void tlb_select_fetch(struct mmu_vcpu *mv);
+/* The set is in common with others of its vCPU, or no longer; its own supervisors' fetch table is empty. A common set
+ * has no entry below the middle of the address space there. */
+void tlb_set_common(struct mmu *mmu, struct tlb_set *set, bool common);
+static inline struct mmu_vcpu *tlb_set_vcpu(const struct mmu *mmu, const struct tlb_set *set)
+{
+    return &mmu->vcpus[(size_t)(set - mmu->sets) / TLB_ALL_SETS];
+}
+static inline struct tlb_set *tlb_common_set(const struct mmu_vcpu *mv)
+{
+    return &mv->mmu->sets[mv->index * TLB_ALL_SETS + TLB_SETS];
+}
 /* Clears every table of the set. */
 void tlb_set_clear(struct mmu_vcpu *mv, struct tlb_set *set);
 

@@ -263,11 +263,11 @@ struct mmu *mmu_create(const struct mmu_config *cfg)
 /* No set holds a root or an entry afterwards. */
 static void sets_drop(struct mmu *mmu)
 {
-    for (unsigned i = 0; i < mmu->vcpu_count * TLB_SETS; i++) {
+    for (unsigned i = 0; i < mmu->vcpu_count * TLB_ALL_SETS; i++) {
         struct tlb_set *set = &mmu->sets[i];
         if (!set->valid)
             continue;
-        struct mmu_vcpu *mv = &mmu->vcpus[i / TLB_SETS];
+        struct mmu_vcpu *mv = tlb_set_vcpu(mmu, set);
         tlb_set_clear(mv, set);
         mmu->ops->root_put(mv, set);
         set->valid = false;
@@ -420,7 +420,7 @@ static void key_of(const struct paging_regs *r, struct tlb_set *out)
 /* The set with this key, or the one to make it of: an unused one, else the least recently used. */
 static struct tlb_set *set_choose(struct mmu_vcpu *mv, const struct paging_regs *key, bool *found)
 {
-    struct tlb_set *sets = &mv->mmu->sets[mv->index * TLB_SETS], *victim = sets;
+    struct tlb_set *sets = &mv->mmu->sets[mv->index * TLB_ALL_SETS], *victim = sets;
     for (unsigned i = 0; i < TLB_SETS; i++) {
         struct tlb_set *s = &sets[i];
         if (s->valid && !memcmp(&s->key, key, sizeof(*key))) {
@@ -458,8 +458,8 @@ static void set_enter(struct mmu_vcpu *mv, const struct paging_regs *key)
 
 static void clear_sets(struct mmu_vcpu *mv)
 {
-    for (unsigned i = 0; i < TLB_SETS; i++)
-        tlb_set_clear(mv, &mv->mmu->sets[mv->index * TLB_SETS + i]);
+    for (unsigned i = 0; i < TLB_ALL_SETS; i++)
+        tlb_set_clear(mv, &mv->mmu->sets[mv->index * TLB_ALL_SETS + i]);
 }
 
 void mmu_vcpu_load(struct mmu_vcpu *mv, const struct paging_regs *regs)

@@ -100,7 +100,7 @@ static void fetch_init(struct tlb_fetch_entry *t)
 
 int tlb_init(struct mmu *mmu)
 {
-    mmu->sets = calloc((size_t)mmu->vcpu_count * TLB_SETS, sizeof(*mmu->sets));
+    mmu->sets = calloc((size_t)mmu->vcpu_count * TLB_ALL_SETS, sizeof(*mmu->sets));
     mmu->empty_data = calloc(TLB_SIZE, sizeof(*mmu->empty_data));
     mmu->empty_fetch = calloc(TLB_FETCH_SIZE, sizeof(*mmu->empty_fetch));
     if (!mmu->sets || !mmu->empty_data || !mmu->empty_fetch) {
@@ -109,14 +109,14 @@ int tlb_init(struct mmu *mmu)
     }
     data_init(mmu->empty_data);
     fetch_init(mmu->empty_fetch);
-    account_add(&mmu->bytes.tlb, (uint64_t)mmu->vcpu_count * TLB_SETS * sizeof(*mmu->sets) +
+    account_add(&mmu->bytes.tlb, (uint64_t)mmu->vcpu_count * TLB_ALL_SETS * sizeof(*mmu->sets) +
                                      TLB_SIZE * sizeof(*mmu->empty_data) + TLB_FETCH_SIZE * sizeof(*mmu->empty_fetch));
     return 0;
 }
 
 void tlb_fini(struct mmu *mmu)
 {
-    for (unsigned i = 0; mmu->sets && i < mmu->vcpu_count * TLB_SETS; i++) {
+    for (unsigned i = 0; mmu->sets && i < mmu->vcpu_count * TLB_ALL_SETS; i++) {
         struct tlb_set *set = &mmu->sets[i];
         for (unsigned mode = 0; mode < TLB_MODES; mode++) {
             free(set->data[mode]);
@@ -146,17 +146,24 @@ void tlb_select_data(struct mmu_vcpu *mv)
 static void fetch_changed(struct mmu_vcpu *mv, struct tlb_set *set, enum tlb_mode mode)
 {
     set->fetch_epoch[mode] = ++mv->fetch_epochs;
-    if (mv->set == set && mv->cur_fetch == set->fetch[mode])
+    if (mv->cur_fetch == set->fetch[mode])
         mv->fetch_epoch = set->fetch_epoch[mode];
+}
+
+/* The set whose table the current root's fetches go through. */
+static struct tlb_set *fetch_set(const struct mmu_vcpu *mv, enum tlb_mode mode)
+{
+    return mode == TLB_SUPER && mv->set->common ? tlb_common_set(mv) : mv->set;
 }
 
 void tlb_select_fetch(struct mmu_vcpu *mv)
 {
     enum tlb_mode mode = mv->regs.cpl == 3 ? TLB_USER : TLB_SUPER;
-    if (!mv->set->fetch_epoch[mode])
-        mv->set->fetch_epoch[mode] = ++mv->fetch_epochs;
+    struct tlb_set *set = fetch_set(mv, mode);
+    if (!set->fetch_epoch[mode])
+        set->fetch_epoch[mode] = ++mv->fetch_epochs;
     mv->cur_fetch = mv->fetch[mode];
-    mv->fetch_epoch = mv->set->fetch_epoch[mode];
+    mv->fetch_epoch = set->fetch_epoch[mode];
 }
 
 void tlb_vcpu_switch(struct mmu_vcpu *mv)
@@ -164,8 +171,10 @@ void tlb_vcpu_switch(struct mmu_vcpu *mv)
     const struct tlb_set *set = mv->set;
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
         mv->data[mode] = set->data[mode] ? set->data[mode] : mv->mmu->empty_data;
-    for (unsigned mode = 0; mode < 2; mode++)
-        mv->fetch[mode] = set->fetch[mode] ? set->fetch[mode] : mv->mmu->empty_fetch;
+    for (unsigned mode = 0; mode < 2; mode++) {
+        struct tlb_fetch_entry *table = fetch_set(mv, mode)->fetch[mode];
+        mv->fetch[mode] = table ? table : mv->mmu->empty_fetch;
+    }
     tlb_select_data(mv);
     tlb_select_fetch(mv);
 }
@@ -180,9 +189,16 @@ static void data_table_make(struct mmu_vcpu *mv, enum tlb_mode mode)
     tlb_vcpu_switch(mv);
 }
 
-static void fetch_table_make(struct mmu_vcpu *mv, enum tlb_mode mode)
+void tlb_set_common(struct mmu *mmu, struct tlb_set *set, bool common)
 {
-    struct tlb_set *set = mv->set;
+    struct mmu_vcpu *mv = tlb_set_vcpu(mmu, set);
+    set->common = common;
+    if (mv->set == set)
+        tlb_vcpu_switch(mv);
+}
+
+static void fetch_table_make(struct mmu_vcpu *mv, struct tlb_set *set, enum tlb_mode mode)
+{
     set->fetch[mode] = alloc_zeroed(TLB_FETCH_SIZE, sizeof(struct tlb_fetch_entry));
     set->fetch_meta[mode] = alloc_zeroed(TLB_FETCH_SIZE, sizeof(struct tlb_meta));
     account_add(&mv->mmu->bytes.tlb, TLB_FETCH_SIZE * (sizeof(struct tlb_fetch_entry) + sizeof(struct tlb_meta)));
@@ -206,14 +222,15 @@ static void install_data(struct mmu_vcpu *mv, enum tlb_mode mode, const struct t
     e->gpa = f->gpa | (f->write_emul ? TLB_GPA_WRITE_EMUL : 0);
     set->data_meta[mode][i] = f->meta;
     set->data_used[mode] |= 1ull << (i / DATA_GROUP);
+    filter_add(set, &f->meta);
 }
 
 static void install_fetch(struct mmu_vcpu *mv, enum tlb_mode mode, const struct tlb_fill *f)
 {
-    struct tlb_set *set = mv->set;
     mode = mode == TLB_USER ? TLB_USER : TLB_SUPER;
+    struct tlb_set *set = fetch_set(mv, mode);
     if (unlikely(!set->fetch[mode]))
-        fetch_table_make(mv, mode);
+        fetch_table_make(mv, set, mode);
     gva_t page = f->gva & ~PAGE_MASK;
     unsigned i = tlb_fetch_index(page);
     struct tlb_fetch_entry *e = &set->fetch[mode][i];
@@ -224,6 +241,7 @@ static void install_fetch(struct mmu_vcpu *mv, enum tlb_mode mode, const struct 
     *e = new;
     set->fetch_meta[mode][i] = f->meta;
     set->fetch_used[mode] |= 1ull << (i / FETCH_GROUP);
+    filter_add(set, &f->meta);
 }
 
 void tlb_install(struct mmu_vcpu *mv, enum tlb_mode mode, const struct tlb_fill *f)
@@ -234,7 +252,6 @@ void tlb_install(struct mmu_vcpu *mv, enum tlb_mode mode, const struct tlb_fill 
         install_data(mv, mode, f);
     if (f->fetch)
         install_fetch(mv, mode, f);
-    filter_add(mv->set, &f->meta);
     mv->mmu->stats.fills++;
 }
 
@@ -272,13 +289,8 @@ static unsigned fetch_apply(struct mmu_vcpu *mv, struct tlb_set *set, enum tlb_m
     return 1;
 }
 
-static inline struct mmu_vcpu *set_vcpu(struct mmu *mmu, const struct tlb_set *set)
-{
-    return &mmu->vcpus[(size_t)(set - mmu->sets) / TLB_SETS];
-}
-
 #define for_each_set(mmu, set)                                                                                         \
-    for (struct tlb_set *set = (mmu)->sets; set < (mmu)->sets + (mmu)->vcpu_count * TLB_SETS; set++)
+    for (struct tlb_set *set = (mmu)->sets; set < (mmu)->sets + (mmu)->vcpu_count * TLB_ALL_SETS; set++)
 
 static unsigned count_drops(struct mmu *mmu, unsigned n)
 {
@@ -304,7 +316,7 @@ static unsigned set_page_apply(struct mmu *mmu, struct tlb_set *set, gva_t page,
             continue;
         struct tlb_fetch_entry *e = &set->fetch[mode][j];
         if (e->ntag == -page && (any_gfn || e->gpa >> PAGE_SHIFT == gfn))
-            n += fetch_apply(set_vcpu(mmu, set), set, mode, j, action);
+            n += fetch_apply(tlb_set_vcpu(mmu, set), set, mode, j, action);
     }
     return n;
 }
@@ -318,8 +330,8 @@ unsigned tlb_page_apply(struct mmu *mmu, gva_t gva, gfn_t gfn, enum tlb_action a
 
 void tlb_vcpu_drop_page(struct mmu_vcpu *mv, gva_t gva)
 {
-    struct tlb_set *sets = &mv->mmu->sets[mv->index * TLB_SETS];
-    for (unsigned i = 0; i < TLB_SETS; i++)
+    struct tlb_set *sets = &mv->mmu->sets[mv->index * TLB_ALL_SETS];
+    for (unsigned i = 0; i < TLB_ALL_SETS; i++)
         count_drops(mv->mmu, set_page_apply(mv->mmu, &sets[i], gva & ~PAGE_MASK, 0, true, TLB_DROP));
 }
 
@@ -335,7 +347,7 @@ static unsigned set_drop_leaf(struct mmu *mmu, struct tlb_set *set, uint64_t dep
     for (unsigned mode = 0; mode < 2; mode++)
         if ((set->fetch_used[mode] >> (i / FETCH_GROUP) & 1) && set->fetch_meta[mode][i].dep[0] == dep &&
             fetch_is_live(&set->fetch[mode][i], i))
-            n += fetch_apply(set_vcpu(mmu, set), set, mode, i, TLB_DROP);
+            n += fetch_apply(tlb_set_vcpu(mmu, set), set, mode, i, TLB_DROP);
     return n;
 }
 
@@ -421,7 +433,7 @@ static unsigned set_scan(struct mmu *mmu, struct tlb_set *set, const struct scan
             n += data_scan(set->data[mode], set->data_meta[mode], &set->data_used[mode], s);
     for (unsigned mode = 0; mode < 2; mode++)
         if (set->fetch_used[mode])
-            n += fetch_scan(set_vcpu(mmu, set), set, mode, s);
+            n += fetch_scan(tlb_set_vcpu(mmu, set), set, mode, s);
     return n;
 }
 
@@ -503,22 +515,30 @@ void tlb_set_clear(struct mmu_vcpu *mv, struct tlb_set *set)
 
 void tlb_flush_all(struct mmu *mmu)
 {
-    for_each_set(mmu, set) tlb_set_clear(set_vcpu(mmu, set), set);
+    for_each_set(mmu, set) tlb_set_clear(tlb_set_vcpu(mmu, set), set);
     mmu->stats.tlb_flushes++;
+}
+
+static void visit_fetch(const struct tlb_set *set, const struct tlb_set *table, enum tlb_mode mode, struct mmu_vcpu *mv,
+                        tlb_visit_fn *fn, void *ctx)
+{
+    for (unsigned i = 0; table->fetch_used[mode] && i < TLB_FETCH_SIZE; i++)
+        if (fetch_is_live(&table->fetch[mode][i], i))
+            fn(ctx, mv, set, mode, NULL, &table->fetch[mode][i], &table->fetch_meta[mode][i]);
 }
 
 void tlb_for_each(struct mmu *mmu, tlb_visit_fn *fn, void *ctx)
 {
     for_each_set(mmu, set)
     {
-        struct mmu_vcpu *mv = set_vcpu(mmu, set);
+        struct mmu_vcpu *mv = tlb_set_vcpu(mmu, set);
+        if (set == tlb_common_set(mv))
+            continue;
         for (unsigned mode = 0; mode < TLB_MODES; mode++)
             for (unsigned i = 0; set->data_used[mode] && i < TLB_SIZE; i++)
                 if (data_is_live(&set->data[mode][i], i))
                     fn(ctx, mv, set, mode, &set->data[mode][i], NULL, &set->data_meta[mode][i]);
         for (unsigned mode = 0; mode < 2; mode++)
-            for (unsigned i = 0; set->fetch_used[mode] && i < TLB_FETCH_SIZE; i++)
-                if (fetch_is_live(&set->fetch[mode][i], i))
-                    fn(ctx, mv, set, mode, NULL, &set->fetch[mode][i], &set->fetch_meta[mode][i]);
+            visit_fetch(set, mode == TLB_SUPER && set->common ? tlb_common_set(mv) : set, mode, mv, fn, ctx);
     }
 }

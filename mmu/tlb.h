@@ -16,6 +16,10 @@
  * spte, so that dropping one touches one slot a table for each way that it is reached by, and code that is compiled
  * finds its slot without a multiplication (hashing the bits above 20 saved 15% of a boot's data misses, and no time).
  *
+ * Roots whose tables are the same above the middle of the address space, as those of a kernel's processes are, are in
+ * common (mmu/shadow/common.c): supervisors' fetches go through one table for all of them, so that a switch from one to
+ * the other loses nothing, and what is remembered under that table's name stays good. It belongs to a set of its own.
+ *
  * Invariant 7: no entry outlives its spte (or, in -mmu walk, the guest entries it was walked from) or permits more.
  */
 #ifndef MMU_TLB_H
@@ -32,6 +36,7 @@
 #define TLB_FETCH_BITS 12
 #define TLB_FETCH_SIZE (1u << TLB_FETCH_BITS)
 #define TLB_SETS       5
+#define TLB_ALL_SETS   (TLB_SETS + 1) /* behind a vCPU's sets: the one of what its roots have in common */
 #define TLB_MAX_DEPS   5
 
 enum tlb_mode { TLB_USER, TLB_SUPER, TLB_SUPER_AC, TLB_MODES };

@@ -143,7 +143,7 @@ struct jit_jump {
     const void *code;
     uint64_t key; /* names page and mode of the block, see jit.c; 0: of another kind */
 };
-#define JIT_JUMP_BITS 13
+#define JIT_JUMP_BITS 15
 #define JIT_JUMP_MIX  0x9e3779b1u /* spreads all bits over the highest: functions are aligned */
 
 static inline unsigned jit_jump_index(uint64_t rip)
@@ -181,6 +181,7 @@ static inline void *jit_data(const struct jit_arena *a, uint32_t offset)
 /* What a stamp stands for. */
 struct jit_context {
     uint64_t epoch, generation, base, stamp;
+    uint64_t left; /* when others were there last: a count */
     uint32_t mode, limit;
     unsigned index;
 };
@@ -214,7 +215,8 @@ struct jit {
     uint64_t first_stamp,
         first_generation; /* stamps from first_stamp on were made since the code cache's generation is what it is */
     struct jit_context context[JIT_STAMPS];
-    unsigned next_context, context_now;
+    unsigned context_now;
+    uint64_t contexts_left;
     struct jit_entered last[JIT_LAST];
     struct jit_jump jumps[1u << JIT_JUMP_BITS];
     struct {

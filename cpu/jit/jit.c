@@ -95,6 +95,19 @@ static bool is_same(const struct jit_context *a, const struct jit_context *b)
            a->limit == b->limit && a->mode == b->mode && a->index == b->index;
 }
 
+/* Among the last few circumstances, and then the one of them that is wanted; else the one that was left first. */
+static unsigned context_find(const struct jit *j, const struct jit_context *want)
+{
+    unsigned oldest = 0;
+    for (unsigned k = 0; k < JIT_STAMPS; k++) {
+        if (is_same(&j->context[k], want))
+            return k;
+        if (j->context[k].left < j->context[oldest].left)
+            oldest = k;
+    }
+    return oldest;
+}
+
 /* The same circumstances have the same stamp again, as long as they are among the last few. Never 0. */
 uint64_t jit_stamp(struct jit *j, const struct vcpu *v)
 {
@@ -104,20 +117,20 @@ uint64_t jit_stamp(struct jit *j, const struct vcpu *v)
                                .limit = v->mode & (MODE_CODE64 | MODE_FLAT) ? 0 : v->seg[SEG_CS].limit,
                                .mode = v->mode | (uint32_t)v->mv->regs.as << 16,
                                .index = v->index};
-    if (likely(is_same(&j->context[j->context_now], &want)))
-        return j->context[j->context_now].stamp;
-    for (unsigned k = 0; k < JIT_STAMPS; k++)
-        if (is_same(&j->context[k], &want)) {
-            j->context_now = k;
-            return j->context[k].stamp;
-        }
+    struct jit_context *now = &j->context[j->context_now];
+    if (likely(is_same(now, &want)))
+        return now->stamp;
+    now->left = ++j->contexts_left;
+    j->context_now = context_find(j, &want);
+    now = &j->context[j->context_now];
+    if (is_same(now, &want))
+        return now->stamp;
     want.stamp = ++j->last_stamp;
     if (want.generation != j->first_generation) {
         j->first_generation = want.generation;
         j->first_stamp = want.stamp;
     }
-    j->context_now = j->next_context++ % JIT_STAMPS;
-    j->context[j->context_now] = want;
+    *now = want;
     return want.stamp;
 }
 

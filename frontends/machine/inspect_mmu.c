@@ -136,16 +136,16 @@ static void print_root(const struct machine *m, const struct shadow_root *root, 
 void machine_print_mmu_roots(const struct machine *m, const struct inspect_out *out)
 {
     unsigned n = 0;
-    for (unsigned k = 0; k < m->mmu->vcpu_count * TLB_SETS; k++) {
+    for (unsigned k = 0; k < m->mmu->vcpu_count * TLB_ALL_SETS; k++) {
         const struct tlb_set *set = &m->mmu->sets[k];
         if (!set->valid)
             continue;
         n++;
         inspect_say(
             out, "  processor %u: %s cr3 0x%" PRIx64 " cr0 0x%" PRIx64 " cr4 0x%" PRIx64 " efer 0x%" PRIx64 "%s",
-            k / TLB_SETS, paging_format_of(&set->key) ? format_names[paging_format_of(&set->key)] : "paging off",
+            k / TLB_ALL_SETS, paging_format_of(&set->key) ? format_names[paging_format_of(&set->key)] : "paging off",
             set->key.cr3, set->key.cr0, set->key.cr4, set->key.efer,
-            set == m->mmu->vcpus[k / TLB_SETS].set ? " (current)" : "");
+            set == m->mmu->vcpus[k / TLB_ALL_SETS].set ? " (current)" : "");
         if (m->cfg.mmu == MACHINE_MMU_SHADOW && set->root)
             print_root(m, set->root, out);
     }

@@ -78,9 +78,9 @@ bool ept_configure(struct mmu *mmu, const struct ept_config *c)
     e->cfg = *c;
     e->logging &= c->ad;
     ept_rebuild(e);
-    for (unsigned i = 0; i < mmu->vcpu_count * TLB_SETS; i++)
+    for (unsigned i = 0; i < mmu->vcpu_count * TLB_ALL_SETS; i++)
         if (mmu->sets[i].valid)
-            ept_root_get(&mmu->vcpus[i / TLB_SETS], &mmu->sets[i]);
+            ept_root_get(tlb_set_vcpu(mmu, &mmu->sets[i]), &mmu->sets[i]);
     mmu_unlock(mmu);
     return true;
 }

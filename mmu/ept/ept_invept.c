@@ -50,8 +50,8 @@ uint16_t ept_vpid(struct mmu_vcpu *mv)
 }
 
 #define for_each_tagged_set(mv, set)                                                                                   \
-    for (struct tlb_set *set = &(mv)->mmu->sets[(mv)->index * TLB_SETS], *set##_end = set + TLB_SETS; set < set##_end; \
-         set++)
+    for (struct tlb_set *set = &(mv)->mmu->sets[(mv)->index * TLB_ALL_SETS], *set##_end = set + TLB_SETS;              \
+         set < set##_end; set++)
 
 bool ept_invept(struct mmu_vcpu *mv, unsigned type, uint64_t eptp)
 {

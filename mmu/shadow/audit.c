@@ -401,7 +401,7 @@ static void visit_tlb(void *ctx, struct mmu_vcpu *mv, const struct tlb_set *set,
     struct tlb_pass *pass = ctx;
     if (!pass->full && set != mv->set)
         return;
-    unsigned index = data ? (unsigned)(data - set->data[mode]) : (unsigned)(fetch - set->fetch[mode]);
+    unsigned index = data ? (unsigned)(data - set->data[mode]) : tlb_fetch_index(-fetch->ntag);
     uint64_t tag = fetch ? fetch->ntag : data->ntag_r != tlb_empty_tag(index) ? data->ntag_r : data->ntag_w;
     uint64_t gva = -tag;
     const struct shadow *sh = shadow_of(pass->a->mmu);

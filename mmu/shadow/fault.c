@@ -84,6 +84,8 @@ static void fill_tlb(struct mmu_vcpu *mv, gva_t gva, unsigned access, uint64_t *
     };
     *sptep |= SPTE_CACHED | SPTE_ACCESSED;
     sp_of(shadow_of(mv->mmu), sptep)->tlb_ways |= tlb_way_bit(gva);
+    if (unlikely(fetch && mv->set->common && r->cpl != 3 && !(gva >> 63)))
+        shadow_common_leave(shadow_of(mv->mmu), mv->set->root); /* supervisors run code there: let it have its table */
     if ((access & ACCESS_WRITE) && (*sptep & SPTE_WRITABLE))
         *sptep |= SPTE_DIRTY;
     tlb_install(mv, tlb_mode_of(r, access), &f);
@@ -269,6 +271,8 @@ static void link_child(struct shadow *sh, const struct fault *f, struct sp *sp, 
     *sptep = link;
     sp->used++;
     spte_list_add(&sh->descs, &child->parents, sptep);
+    if (sp->root_count)
+        shadow_common_linked(sh, sp, sptep);
     sp_touch(sh, sp);
     sp_touch(sh, child);
 }
@@ -357,7 +361,7 @@ static bool prepare(struct shadow *sh, const struct fault *f)
 {
     shadow_zap_obsolete(sh, FAULT_ZAP_PAGES);
     shadow_make_room(sh, FAULT_MAX_PAGES);
-    if (!spte_desc_topup(&sh->descs, FAULT_MAX_PAGES + 1))
+    if (!spte_desc_topup(&sh->descs, FAULT_MAX_PAGES + 1 + sh->common.roots))
         return false;
     for (int level = 1; f->slot && level <= f->host_level; level++)
         if (!rmap_prepare(f->slot, f->gfn, level, &sh->descs))

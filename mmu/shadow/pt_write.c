@@ -103,6 +103,8 @@ static uint64_t entry_value(const struct sp *sp, unsigned entry, gpa_t gpa, cons
 static void sp_written(struct shadow *sh, struct sp *sp, gpa_t gpa, const void *bytes, size_t len)
 {
     unsigned offset = gpa & PAGE_MASK, size = gpte_size(sp->role);
+    if (sp->root_count)
+        shadow_common_written(sh, sp, offset, len);
     if (sp_is_obsolete(sh, sp) || is_odd_write(sp->role, offset, len) || is_flooding(sp)) {
         sp_zap(sh, sp);
         return;

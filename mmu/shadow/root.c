@@ -88,6 +88,7 @@ void shadow_root_put(struct mmu_vcpu *mv, struct tlb_set *set)
     set->root = NULL;
     if (!root)
         return;
+    shadow_common_leave(sh, root);
     for (unsigned i = 0; i < root->tops; i++) {
         if (root->sp[i])
             sh->pages[root->sp[i]].root_count--;
@@ -117,12 +118,14 @@ struct sp *shadow_root_top(struct shadow *sh, struct shadow_root *root, const st
         unsync_sync_below(sh, sp);
     root->sp[i] = sp->index;
     sp->root_count++;
+    shadow_common_join(sh, root);
     return sp;
 }
 
 void shadow_roots_forget_all(struct shadow *sh)
 {
     for (struct shadow_root *root = sh->roots; root; root = root->next) {
+        shadow_common_leave(sh, root);
         for (unsigned i = 0; i < root->tops; i++) {
             if (root->sp[i])
                 sh->pages[root->sp[i]].root_count--;
@@ -148,7 +151,9 @@ void shadow_roots_forget(struct shadow *sh, struct sp *sp)
 {
     struct mmu *mmu = sh->mmu;
     for (struct shadow_root *root = sh->roots; root && sp->root_count; root = root->next) {
-        if (root_forget(root, sp))
-            tlb_set_clear(&mmu->vcpus[(size_t)(root->set - mmu->sets) / TLB_SETS], root->set);
+        if (root_forget(root, sp)) {
+            shadow_common_leave(sh, root);
+            tlb_set_clear(tlb_set_vcpu(mmu, root->set), root->set);
+        }
     }
 }

@@ -19,7 +19,7 @@ static int shadow_init(struct mmu *mmu)
     sh->mmu = mmu;
     sh->pool = host_mm_pool(mmu->mm);
     sh->mmio_generation = mem_generation(mmu->mem);
-    sh->set_role = calloc((size_t)mmu->vcpu_count * TLB_SETS, sizeof *sh->set_role);
+    sh->set_role = calloc((size_t)mmu->vcpu_count * TLB_ALL_SETS, sizeof *sh->set_role);
     if (!sh->set_role || sp_arena_init(sh, mmu->max_shadow_pages)) {
         free(sh->set_role);
         free(sh);
@@ -63,6 +63,7 @@ static void shadow_register_stats(struct mmu *mmu, struct stats *s)
         {"shadow.syncs", "pages", &c->syncs},
         {"shadow.prefetches", "sptes", &c->prefetches},
         {"shadow.repointed", "sptes", &c->repointed},
+        {"shadow.commons", "roots", &c->commons},
         {"bytes.rmaps", "bytes", &rmaps->now},
         {"bytes.rmaps.peak", "bytes", &rmaps->peak},
     };

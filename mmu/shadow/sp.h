@@ -75,6 +75,7 @@ struct shadow_root {
     union sp_role role;              /* of the top pages, but for the quadrant */
     uint8_t tops;                    /* 1, or 4 where gva bits 30 and 31 choose among them (32-bit, PAE, no paging) */
     bool has[4];                     /* PAE: the PDPTE register is present */
+    bool common;                     /* common.c */
     gfn_t gfn[4];
     uint32_t sp[4]; /* index, 0: none at the moment */
 };
@@ -92,6 +93,13 @@ struct shadow_stats {
     uint64_t unsyncs, syncs;  /* pages that went out of sync, and were brought up to date */
     uint64_t prefetches;      /* sptes made along with a neighbour's */
     uint64_t repointed;       /* sptes that change_pte gave another frame */
+    uint64_t commons;         /* times that a root joined others */
+};
+
+/* The roots that are in common. */
+struct shadow_common {
+    unsigned roots;         /* how many there are */
+    struct paging_regs key; /* what must be the same besides the tables; means nothing without roots */
 };
 
 struct shadow {
@@ -112,6 +120,7 @@ struct shadow {
     uint32_t unsync_first; /* index of an unsync page; 0: none */
     struct shadow_root *roots;
     union sp_role *set_role; /* of each TLB set's key: the role of its top pages, which outlives its root */
+    struct shadow_common common;
     struct spte_desc_cache descs;
     unsigned batch; /* depth of shadow_batch_begin() */
     unsigned batch_drops;
@@ -232,6 +241,17 @@ static inline unsigned root_slot(const struct shadow_root *root, gva_t gva)
 {
     return root->tops == 1 ? 0 : (unsigned)(gva >> 30) & 3;
 }
+
+/* ---- common.c: roots with the same upper half ---- */
+
+/* The root's top page is there, and no TLB entry of the root's: is it in common with others? */
+void shadow_common_join(struct shadow *sh, struct shadow_root *root);
+void shadow_common_leave(struct shadow *sh, struct shadow_root *root);
+/* A link was made in a page at the top of roots in common: all of them get it. Descriptors for sh->common.roots are at
+ * hand. */
+void shadow_common_linked(struct shadow *sh, const struct sp *sp, const uint64_t *sptep);
+/* The guest wrote to the table at [offset, offset + len). */
+void shadow_common_written(struct shadow *sh, const struct sp *sp, unsigned offset, size_t len);
 
 /* ---- zap.c: taking translations away ---- */
 

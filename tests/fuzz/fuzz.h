@@ -38,7 +38,7 @@ struct fuzz {
     char dir[64];                          /* a directory for the run's files, removed at its end */
     uint64_t work;                         /* what the driver counts: instructions, accesses, files */
     uint64_t accepted;                     /* files that were not refused */
-    uint64_t met;                          /* what the driver wants to have met after many sessions of a run */
+    uint64_t met[2];                       /* what the driver wants to have met after many sessions of a run */
     unsigned round;                        /* of the session, for messages */
     struct drive_config drive[DRIVES_MAX]; /* of the machines that are made; with their places */
     unsigned drive_count;

@@ -214,17 +214,21 @@ static void check(struct pair *p)
 
 #define MANY_SESSIONS 60
 
-/* With `unsync=on` tables must go out of sync, or the sessions that are for it try nothing. */
-static void count_unsyncs(struct pair *p)
+/* With `unsync=on` tables must go out of sync, without it roots must have their upper halves in common, or the sessions
+ * that are for it try nothing. */
+static void count_met(struct pair *p)
 {
-    bool found;
+    bool found, many = p->f->work / STEPS >= MANY_SESSIONS;
     struct stats stats;
     stats_init(&stats);
     mmu_register_stats(p->tested.mmu, &stats);
-    p->f->met += stats_get(&stats, "shadow.unsyncs", &found);
+    p->f->met[0] += stats_get(&stats, "shadow.unsyncs", &found);
+    p->f->met[1] += stats_get(&stats, "shadow.commons", &found);
     stats_fini(&stats);
-    if (p->f->work / STEPS >= MANY_SESSIONS && p->f->met < MANY_SESSIONS)
+    if (many && p->f->met[0] < MANY_SESSIONS)
         fuzz_fail(p->f, "hardly a table went out of sync");
+    if (many && p->f->met[1] < MANY_SESSIONS / 6) /* about one session in six can have such roots */
+        fuzz_fail(p->f, "roots had their upper halves in common only %lu times", (unsigned long)p->f->met[1]);
 }
 
 /* `accesses`: how many steps of a hundred are accesses; most of the others edit tables. */
@@ -239,7 +243,9 @@ static void step_any(struct pair *p, unsigned accesses)
         step_tweak_entry(p);
     else if (k < 68)
         step_odd_store(p);
-    else if (k < 80)
+    else if (k < 72)
+        step_fork(p);
+    else if (k < 82)
         step_registers(p);
     else
         step_host(p);
@@ -262,8 +268,7 @@ static void session(struct fuzz *f)
     }
     dirty_log_check(p);
     pml_check(p);
-    if (p->unsync)
-        count_unsyncs(p);
+    count_met(p);
     compare_pages(p, BIG_FIRST, BIG_PAGES);
     pair_close(p);
     free(p);

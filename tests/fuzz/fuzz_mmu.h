@@ -89,6 +89,7 @@ void guest_load(struct pair *p, unsigned cpu);
 void step_edit_table(struct pair *p);
 void step_tweak_entry(struct pair *p);
 void step_odd_store(struct pair *p);
+void step_fork(struct pair *p);
 void step_registers(struct pair *p);
 void step_access(struct pair *p);
 

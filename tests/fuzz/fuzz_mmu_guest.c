@@ -188,6 +188,24 @@ void step_registers(struct pair *p)
     guest_load(p, cpu);
 }
 
+/* A kernel makes its own half of a new process's top table, and goes there. */
+void step_fork(struct pair *p)
+{
+    uint64_t half[256];
+    unsigned cpu = below(p, VCPUS);
+    struct paging_regs *g = &p->regs[cpu];
+    gpa_t from = g->cr3 & ~PAGE_MASK, to = (1 + below(p, 4)) * 4096;
+    if (paging_format_of(g) < PAGING_4LEVEL)
+        return;
+    mem_access(p->walk.mem, 0, from + 2048, half, sizeof half, MEM_PEEK, false, 0);
+    note(p, "upper half of %llx to %llx", (unsigned long long)from, (unsigned long long)to);
+    for (unsigned i = 0; i < 256; i++)
+        if (chance(p, 99) || half[i])
+            store_both(p, 0, to + 2048 + i * 8, &half[i], 8, MEM_GUEST);
+    g->cr3 = to;
+    guest_load(p, cpu);
+}
+
 /* ---- accesses ---- */
 
 struct outcome {
