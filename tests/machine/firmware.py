@@ -78,6 +78,14 @@ def test_bootindex_comes_before_the_letters_and_letters_before_the_rest():
     started(start("", "", "", "", "", "-boot", "once=d,order=a"), CD)
 
 
+def test_seabios_finds_every_processor():
+    fetched("seabios", "")
+    for n in ("4", "6,sockets=2,cores=3"):
+        result = umbra("-m", "32M", "-smp", n, "-fda", image("floppy", FLOPPY, 1474560), *DEBUG_EXIT, "-d", "firmware", "-timeout", "300")
+        started(result, FLOPPY)
+        check(f"Found {n[0]} cpu(s) max supported {n[0]} cpu(s)" in result.err, result.err[:2000])
+
+
 def test_strict_boots_nothing_that_is_not_named():
     fetched("seabios", "")
     empty = write_tmp("empty", bytes(1 << 20))
