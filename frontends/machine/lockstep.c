@@ -93,6 +93,13 @@ static void first_debug_tx(void *ctx, uint8_t byte)
         l->host.debug_tx(l->host.ctx, byte);
 }
 
+static void first_console_tx(void *ctx, const char *chardev, const uint8_t *bytes, size_t len)
+{
+    struct lockstep *l = ctx;
+    if (l->host.console_tx)
+        l->host.console_tx(l->host.ctx, chardev, bytes, len);
+}
+
 static bool first_poll(void *ctx)
 {
     struct lockstep *l = ctx;
@@ -159,6 +166,7 @@ struct lockstep *lockstep_open(struct machine *m, const struct lockstep_config *
     m->cfg.host = (struct machine_host){.ctx = l,
                                         .serial_tx = first_serial_tx,
                                         .debug_tx = first_debug_tx,
+                                        .console_tx = first_console_tx,
                                         .poll = first_poll,
                                         .is_live = any_is_live,
                                         .wait = first_wait};
