@@ -2,9 +2,12 @@
 
 A test file defines functions named test_<sentence>(); harness.main() runs them all and exits 0, 1, or 77 (everything skipped).
 Environment: UMBRA (the program), GUESTS (folder of the test guests), UMBRA_LONG=1 for the long forms.
+The files of a run go with it, unless a test failed or UMBRA_KEEP is set.
 """
+import atexit
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +22,15 @@ CACHE = os.environ.get("UMBRA_CACHE") or os.path.join(
 LONG = os.environ.get("UMBRA_LONG") == "1"
 DEBUG_EXIT = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
 TMP = tempfile.mkdtemp(prefix="umbra-test-")
+FAILED = []
+
+
+@atexit.register
+def remove_files():
+    if FAILED or os.environ.get("UMBRA_KEEP"):
+        print(f"files are kept in {TMP}", file=sys.stderr)
+    else:
+        shutil.rmtree(TMP, ignore_errors=True)
 
 
 class Skip(Exception):
@@ -118,6 +130,7 @@ def main(namespace):
             print(f"skipped {name}: {reason}", flush=True)
         except Exception:
             failed += 1
+            FAILED.append(name)
             print(f"FAILED  {name}", flush=True)
             traceback.print_exc(file=sys.stdout)
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
