@@ -645,7 +645,8 @@ static bool opt_net(struct options *o, const char *name, const char *arg, struct
 
 static const struct option_row rows[] = {
     {"kernel", "FILE", opt_kernel, "boot a Linux bzImage, or a Multiboot 1 or 2 or PVH image"},
-    {"bios", "FILE", opt_bios, "start from a raw ROM image at the top of 4 GiB instead of a kernel"},
+    {"bios", "FILE", opt_bios,
+     "start from a raw ROM image at the top of 4 GiB; with -kernel, that BIOS starts the kernel"},
     {"drive", "file=F[,if=T][,media=M][,...]", opt_drive,
      "a drive: if=ide|virtio|floppy|pflash|none, media=disk|cdrom, format=raw|gzip, index=, snapshot=on, readonly=on, "
      "id=, bootindex=, werror=, rerror="},
@@ -836,18 +837,16 @@ static bool options_check(struct options *o, struct error *e)
         return false;
     if (o->lockstep && (o->debug || o->gdb || o->fork_at))
         return error_set(e, "-lockstep: not with a debugger or -fork-at");
-    if (o->machine.bios && (o->machine.kernel || o->machine.initrd || o->machine.append))
-        return error_set(e,
-                         "-bios %s: firmware finds its own kernel; give either -bios, or -kernel, -initrd and -append",
-                         o->machine.bios);
+    if (o->machine.bios && !o->machine.kernel && (o->machine.initrd || o->machine.append))
+        return error_set(e, "-bios %s: -initrd and -append go with -kernel", o->machine.bios);
     if ((o->lockstep || o->fork_at) && drives_write_through(o->machine.drive, o->machine.drive_count))
         return error_set(e, "%s: two machines would write to one disk: give -snapshot",
                          o->lockstep ? "-lockstep" : "-fork-at");
     if (!chardev_check(o, e))
         return false;
     for (unsigned k = 0; k < o->machine.drive_count; k++)
-        if (o->machine.drive[k].interface == DRIVE_PFLASH && (o->machine.kernel || o->machine.bios))
-            return error_set(e, "-drive if=pflash: firmware in flash goes with neither -kernel nor -bios");
+        if (o->machine.drive[k].interface == DRIVE_PFLASH && o->machine.bios)
+            return error_set(e, "-drive if=pflash: firmware in flash does not go with -bios");
     if (!o->machine.kernel && !o->machine.bios && !o->machine.drive_count)
         return error_set(e,
                          "nothing to boot: give -kernel FILE, -bios FILE, or a drive such as -hda IMAGE or -cdrom ISO "

@@ -34,6 +34,7 @@
 #include "devices/testdev.h"
 #include "devices/uart16550.h"
 #include "devices/vga.h"
+#include "frontends/machine/boot_bios.h"
 #include "frontends/machine/cards.h"
 #include "frontends/machine/drives.h"
 #include "frontends/machine/error.h"
@@ -75,7 +76,8 @@ struct board_config {
     const char *boot_order, *boot_once; /* letters; boot_once may be NULL. Of firmware alone, as what follows. */
     struct boot_extras boot_extras;
     bool boot_menu;
-    bool serial_console; /* firmware's own output and input go to COM1 */
+    struct boot_bios linux_kernel; /* that firmware is to start; its kernel is NULL: none */
+    bool serial_console;           /* firmware's own output and input go to COM1 */
     /* The display adapter, its memory, and what it may map; without firmware it starts in text mode, with this font
      * (256 glyphs of 16 bytes, or NULL). */
     bool vga, vga_no_mmio; /* the second: struct vga_config */

@@ -127,6 +127,13 @@ static bool offer_boot_order(struct board *b, struct error *e)
     return ok || error_set(e, "out of memory");
 }
 
+static bool offer_kernel(struct board *b, struct error *e)
+{
+    struct boot_bios kernel = b->cfg.linux_kernel;
+    kernel.low_ram = b->cfg.low_ram;
+    return !kernel.kernel || boot_bios_offer(&kernel, &b->fw_cfg, e);
+}
+
 /* Numbers are little-endian. */
 static bool offer_waits(struct board *b)
 {
@@ -155,7 +162,7 @@ bool board_offer_firmware(struct board *b, struct error *e)
         return true;
     if (!offer_rest(b))
         return error_set(e, "out of memory");
-    return offer_smbios(b, e) && offer_boot_order(b, e);
+    return offer_smbios(b, e) && offer_boot_order(b, e) && offer_kernel(b, e);
 }
 
 /* ---- CMOS ---- */

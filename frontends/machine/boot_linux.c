@@ -7,6 +7,7 @@
  *   0x10000  boot_params   0x20000  command line   0x30000  setup_data with the random seed
  */
 #include "frontends/machine/boot.h"
+#include "frontends/machine/linux_image.h"
 
 #include <string.h>
 
@@ -16,79 +17,17 @@
 #define CMDLINE_GPA    0x20000
 #define SETUP_DATA_GPA 0x30000
 
-/* Offsets in boot_params / the setup header. */
-#define HDR_SETUP_SECTS    0x1f1
-#define HDR_BOOT_FLAG      0x1fe
-#define HDR_JUMP           0x200
-#define HDR_MAGIC          0x202
-#define HDR_VERSION        0x206
-#define HDR_TYPE_OF_LOADER 0x210
-#define HDR_LOADFLAGS      0x211
-#define HDR_CODE32_START   0x214
-#define HDR_RAMDISK_IMAGE  0x218
-#define HDR_RAMDISK_SIZE   0x21c
-#define HDR_HEAP_END       0x224
-#define HDR_CMDLINE_PTR    0x228
-#define HDR_INITRD_MAX     0x22c
-#define HDR_ALIGNMENT      0x230
-#define HDR_RELOCATABLE    0x234
-#define HDR_XLOADFLAGS     0x236
-#define HDR_CMDLINE_SIZE   0x238
-#define HDR_SETUP_DATA     0x250
-#define HDR_PREF_ADDRESS   0x258
-#define HDR_INIT_SIZE      0x260
-#define HDR_END            0x268
-#define BP_VIDEO_MODE      0x06
-#define BP_VIDEO_COLUMNS   0x07
-#define BP_VIDEO_LINES     0x0e
-#define BP_VIDEO_IS_VGA    0x0f
-#define BP_VIDEO_POINTS    0x10
-#define BP_ACPI_RSDP       0x70
-#define BP_E820_COUNT      0x1e8
-#define BP_E820_TABLE      0x2d0
+/* Offsets in boot_params. */
+#define BP_VIDEO_MODE    0x06
+#define BP_VIDEO_COLUMNS 0x07
+#define BP_VIDEO_LINES   0x0e
+#define BP_VIDEO_IS_VGA  0x0f
+#define BP_VIDEO_POINTS  0x10
+#define BP_ACPI_RSDP     0x70
+#define BP_E820_COUNT    0x1e8
+#define BP_E820_TABLE    0x2d0
 
-#define XLF_KERNEL_64  1
-#define LOADED_HIGH    1
-#define CAN_USE_HEAP   0x80
 #define SETUP_RNG_SEED 9
-
-/* What protocols before 2.03, 2.06 and 2.10 do not say. */
-#define OLD_INITRD_MAX   0x37ffffffu
-#define OLD_CMDLINE_SIZE 255
-#define OLD_LOAD         0x100000u
-
-static uint16_t get16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] | p[1] << 8);
-}
-static uint32_t get32(const uint8_t *p)
-{
-    return get16(p) | (uint32_t)get16(p + 2) << 16;
-}
-static uint64_t get64(const uint8_t *p)
-{
-    return get32(p) | (uint64_t)get32(p + 4) << 32;
-}
-static void put32(uint8_t *p, uint32_t x)
-{
-    for (int k = 0; k < 4; k++)
-        p[k] = (uint8_t)(x >> 8 * k);
-}
-static void put64(uint8_t *p, uint64_t x)
-{
-    put32(p, (uint32_t)x);
-    put32(p + 4, (uint32_t)(x >> 32));
-}
-
-struct linux_image {
-    const uint8_t *setup; /* the file's start */
-    const uint8_t *payload;
-    size_t payload_len;
-    unsigned version;
-    uint64_t load, init_size, initrd_max;
-    size_t cmdline_size;
-    bool entry64;
-};
 
 static bool has_long_mode(const struct vcpu *v)
 {
@@ -100,44 +39,21 @@ static bool has_long_mode(const struct vcpu *v)
     return out[3] >> 29 & 1;
 }
 
-/* The header's fields, as far as this version of the protocol has them. */
-static void header_read(const struct boot_env *env, struct linux_image *img)
+static bool image_check(const struct boot_env *env, struct linux_image *img, struct error *e)
 {
-    const uint8_t *h = img->setup;
-    bool loads_where_it_likes = img->version >= 0x20a;
-    img->initrd_max = img->version >= 0x203 ? get32(h + HDR_INITRD_MAX) : OLD_INITRD_MAX;
-    img->cmdline_size = img->version >= 0x206 ? get32(h + HDR_CMDLINE_SIZE) : OLD_CMDLINE_SIZE;
-    img->load = loads_where_it_likes ? get64(h + HDR_PREF_ADDRESS) : OLD_LOAD;
-    img->init_size = loads_where_it_likes ? get32(h + HDR_INIT_SIZE) : 0;
-    img->entry64 = img->version >= 0x20c && get16(h + HDR_XLOADFLAGS) & XLF_KERNEL_64;
+    const struct file *k = env->kernel;
+    if (!linux_image_read(img, k, e))
+        return false;
+    if (img->version < 0x202 || !img->loaded_high)
+        return error_set(e,
+                         "kernel '%s' is too old (boot protocol %x.%02x): a bzImage of protocol 2.02 or later is "
+                         "wanted, or firmware that starts it (-bios bios-256k.bin)",
+                         k->path, img->version >> 8, img->version & 0xff);
     if (img->entry64 && !has_long_mode(env->cpu)) {
         log_warn("kernel '%s' is a 64-bit one, and the processor (-cpu) has no long mode: it will not get far",
                  env->kernel->path);
         img->entry64 = false;
     }
-}
-
-static bool image_check(const struct boot_env *env, struct linux_image *img, struct error *e)
-{
-    const struct file *k = env->kernel;
-    unsigned sects = k->data[HDR_SETUP_SECTS] ? k->data[HDR_SETUP_SECTS] : 4;
-    size_t setup_len = (sects + 1) * 512u;
-    img->setup = k->data;
-    if (k->len <= setup_len || k->len < HDR_END)
-        return error_set(e, "kernel '%s' is truncated: its header announces %zu bytes of setup code, the file has %zu",
-                         k->path, setup_len, k->len);
-    img->version = get16(k->data + HDR_VERSION);
-    if (img->version < 0x202 || !(k->data[HDR_LOADFLAGS] & LOADED_HIGH))
-        return error_set(
-            e, "kernel '%s' is too old (boot protocol %x.%02x): a bzImage of protocol 2.02 or later is wanted", k->path,
-            k->data[HDR_VERSION + 1], k->data[HDR_VERSION]);
-    img->payload = k->data + setup_len;
-    img->payload_len = k->len - setup_len;
-    uint64_t declared = (uint64_t)get32(k->data + 0x1f4) * 16; /* syssize, in whole paragraphs */
-    if (declared > ((img->payload_len + 15) & ~(size_t)15))
-        return error_set(e, "kernel '%s' is truncated: %llu bytes of code announced, %zu in the file", k->path,
-                         (unsigned long long)declared, img->payload_len);
-    header_read(env, img);
     return true;
 }
 
@@ -169,8 +85,8 @@ static bool initrd_place(const struct boot_env *env, const struct linux_image *i
                          env->initrd->path, env->initrd->len, (unsigned long long)(need >> 20),
                          (unsigned long long)(top >> 20));
     uint64_t at = (top - env->initrd->len) & ~PAGE_MASK;
-    put32(params + HDR_RAMDISK_IMAGE, (uint32_t)at);
-    put32(params + HDR_RAMDISK_SIZE, (uint32_t)env->initrd->len);
+    linux_put32(params + HDR_RAMDISK_IMAGE, (uint32_t)at);
+    linux_put32(params + HDR_RAMDISK_SIZE, (uint32_t)env->initrd->len);
     return boot_poke(env, at, env->initrd->data, env->initrd->len, "initrd", e);
 }
 
@@ -179,17 +95,17 @@ static bool cmdline_place(const struct boot_env *env, const struct linux_image *
     size_t len = strlen(env->cmdline), max = img->cmdline_size;
     if (len > max || len > SETUP_DATA_GPA - CMDLINE_GPA - 1)
         return error_set(e, "the command line has %zu characters, the kernel takes %zu", len, max);
-    put32(params + HDR_CMDLINE_PTR, CMDLINE_GPA);
+    linux_put32(params + HDR_CMDLINE_PTR, CMDLINE_GPA);
     return boot_poke(env, CMDLINE_GPA, env->cmdline, len + 1, "command line", e);
 }
 
 static bool seed_place(const struct boot_env *env, uint8_t *params, struct error *e)
 {
     uint8_t node[16 + sizeof env->rng_seed] = {0};
-    put32(node + 8, SETUP_RNG_SEED);
-    put32(node + 12, sizeof env->rng_seed);
+    linux_put32(node + 8, SETUP_RNG_SEED);
+    linux_put32(node + 12, sizeof env->rng_seed);
     memcpy(node + 16, env->rng_seed, sizeof env->rng_seed);
-    put64(params + HDR_SETUP_DATA, SETUP_DATA_GPA);
+    linux_put64(params + HDR_SETUP_DATA, SETUP_DATA_GPA);
     return boot_poke(env, SETUP_DATA_GPA, node, sizeof node, "random seed", e);
 }
 
@@ -198,9 +114,9 @@ static void e820_fill(const struct boot_env *env, uint8_t *params)
     params[BP_E820_COUNT] = (uint8_t)env->e820_count;
     for (unsigned k = 0; k < env->e820_count; k++) {
         uint8_t *at = params + BP_E820_TABLE + 20 * k;
-        put64(at, env->e820[k].base);
-        put64(at + 8, env->e820[k].len);
-        put32(at + 16, env->e820[k].type);
+        linux_put64(at, env->e820[k].base);
+        linux_put64(at + 8, env->e820[k].len);
+        linux_put32(at + 16, env->e820[k].type);
     }
 }
 
@@ -221,12 +137,11 @@ static bool params_place(const struct boot_env *env, const struct linux_image *i
     if (end > HDR_END || end < HDR_MAGIC + 4)
         end = HDR_END;
     memcpy(params + HDR_SETUP_SECTS, img->setup + HDR_SETUP_SECTS, end - HDR_SETUP_SECTS);
-    params[HDR_TYPE_OF_LOADER] = 0xff;
-    params[HDR_LOADFLAGS] |= LOADED_HIGH | CAN_USE_HEAP;
-    put32(params + HDR_CODE32_START, (uint32_t)img->load);
-    params[HDR_HEAP_END] = 0x00;
-    params[HDR_HEAP_END + 1] = 0xfe;
-    put64(params + BP_ACPI_RSDP, env->rsdp);
+    params[HDR_TYPE_OF_LOADER] = LINUX_LOADER;
+    params[HDR_LOADFLAGS] |= LINUX_LOADED_HIGH | LINUX_CAN_USE_HEAP;
+    linux_put32(params + HDR_CODE32_START, (uint32_t)img->load);
+    linux_put16(params + HDR_HEAP_END, 0xfe00);
+    linux_put64(params + BP_ACPI_RSDP, env->rsdp);
     e820_fill(env, params);
     if (env->vga)
         screen_fill(params);
@@ -238,17 +153,17 @@ static bool params_place(const struct boot_env *env, const struct linux_image *i
 static bool tables_place(const struct boot_env *env, struct error *e)
 {
     uint8_t table[4096] = {0};
-    put64(table, TABLES_GPA + 0x1000 + 3);
+    linux_put64(table, TABLES_GPA + 0x1000 + 3);
     if (!boot_poke(env, TABLES_GPA, table, sizeof table, "page tables", e))
         return false;
     memset(table, 0, sizeof table);
     for (unsigned k = 0; k < 4; k++)
-        put64(table + 8 * k, TABLES_GPA + 0x2000 + 0x1000ull * k + 3);
+        linux_put64(table + 8 * k, TABLES_GPA + 0x2000 + 0x1000ull * k + 3);
     if (!boot_poke(env, TABLES_GPA + 0x1000, table, sizeof table, "page tables", e))
         return false;
     for (unsigned d = 0; d < 4; d++) {
         for (unsigned k = 0; k < 512; k++)
-            put64(table + 8 * k, ((uint64_t)d << 30) + ((uint64_t)k << 21) + 0x83);
+            linux_put64(table + 8 * k, ((uint64_t)d << 30) + ((uint64_t)k << 21) + 0x83);
         if (!boot_poke(env, TABLES_GPA + 0x2000 + 0x1000ull * d, table, sizeof table, "page tables", e))
             return false;
     }
@@ -258,8 +173,8 @@ static bool tables_place(const struct boot_env *env, struct error *e)
 static bool gdt_place(const struct boot_env *env, const struct linux_image *img, struct error *e)
 {
     uint8_t gdt[32] = {0};
-    put64(gdt + 16, img->entry64 ? 0x00af9b000000ffffull : 0x00cf9b000000ffffull); /* 0x10: code */
-    put64(gdt + 24, 0x00cf93000000ffffull);                                        /* 0x18: data */
+    linux_put64(gdt + 16, img->entry64 ? 0x00af9b000000ffffull : 0x00cf9b000000ffffull); /* 0x10: code */
+    linux_put64(gdt + 24, 0x00cf93000000ffffull);                                        /* 0x18: data */
     return boot_poke(env, GDT_GPA, gdt, sizeof gdt, "descriptor table", e);
 }
 

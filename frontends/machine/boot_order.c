@@ -96,7 +96,7 @@ static void put_letters(const struct list *l, const char *letters, char *text, s
 char *boot_order_text(const struct board *b, struct error *e)
 {
     const struct board_config *c = &b->cfg;
-    const size_t size = (LINES + 1) * PATH_LEN;
+    const size_t size = (LINES + 2) * PATH_LEN;
     struct list *in_order = calloc(2, sizeof *in_order), *sorted = in_order + 1;
     char *text = calloc(1, size);
     bool ok = in_order && text;
@@ -106,6 +106,8 @@ char *boot_order_text(const struct board *b, struct error *e)
         add_drives(in_order, c->drives);
         add_cards(in_order, &b->cards);
         *sorted = *in_order;
+        if (c->linux_kernel.kernel)
+            put(text, size, "/rom@" BOOT_BIOS_ROM);
         ok = put_indexed(sorted, text, size, e);
     }
     if (ok && c->boot_extras.letters_given && !c->boot_once)

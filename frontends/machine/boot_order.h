@@ -2,9 +2,10 @@
  * The order in which firmware is to try devices, as the file `bootorder` of fw_cfg has it: a line for each, the
  * device's OpenFirmware path.
  *
- * First come the devices with a bootindex=, by its value; then, if the user gave `-boot order=` and no once=, those
- * that its letters stand for (a floppies, c disks, d CDs, n network cards), in the order of their places. The paths are
- * those that SeaBIOS (src/boot.c) and OVMF (QemuBootOrderLib) look for.
+ * First comes the ROM that starts the kernel of -kernel, then the devices with a bootindex=, by its value; then, if the
+ * user gave `-boot order=` and no once=, those that its letters stand for (a floppies, c disks, d CDs, n network
+ * cards), in the order of their places. The paths are those that SeaBIOS (src/boot.c) and OVMF (QemuBootOrderLib) look
+ * for.
  */
 #ifndef FRONTENDS_MACHINE_BOOT_ORDER_H
 #define FRONTENDS_MACHINE_BOOT_ORDER_H

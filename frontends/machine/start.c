@@ -280,6 +280,9 @@ static bool build_board(struct machine *m, struct error *e)
                                .boot_once = m->cfg.boot_once,
                                .boot_menu = m->cfg.boot_menu,
                                .boot_extras = m->cfg.boot_extras,
+                               .linux_kernel = {.kernel = m->kernel.data ? &m->kernel : NULL,
+                                                .initrd = m->initrd.data ? &m->initrd : NULL,
+                                                .cmdline = m->cfg.append ? m->cfg.append : ""},
                                .vmcoreinfo = m->cfg.vmcoreinfo,
                                .hpet = !m->cfg.no_hpet,
                                .uefi = drives_find(&m->drives, DRIVE_PFLASH, 0) != NULL,
@@ -403,8 +406,11 @@ static bool build_files(struct machine *m, struct error *e)
     if (!m->cfg.no_vga && !vga_rom_find(&m->vga_rom) && !m->cfg.is_twin)
         fprintf(stderr, "umbra: note: no VGA BIOS was found (Debian: package seabios); characters have no shapes\n");
     const struct drive *flash = drives_find(&m->drives, DRIVE_PFLASH, 0);
-    if (m->has_firmware)
-        return flash ? firmware_open_flash(&m->firmware, flash, e) : firmware_open(&m->firmware, m->cfg.bios, e);
+    if (m->has_firmware &&
+        !(flash ? firmware_open_flash(&m->firmware, flash, e) : firmware_open(&m->firmware, m->cfg.bios, e)))
+        return false;
+    if (!m->cfg.kernel)
+        return true;
     if (!file_read(&m->kernel, m->cfg.kernel, e))
         return false;
     if (boot_detect(&m->kernel) == BOOT_UNKNOWN)
@@ -412,7 +418,8 @@ static bool build_files(struct machine *m, struct error *e)
                          m->kernel.len < 4096 ? " (or it is truncated)" : "");
     if (!m->cfg.initrd)
         return true;
-    return boot_detect(&m->kernel) == BOOT_LINUX ? file_read(&m->initrd, m->cfg.initrd, e) : build_modules(m, e);
+    return m->has_firmware || boot_detect(&m->kernel) == BOOT_LINUX ? file_read(&m->initrd, m->cfg.initrd, e)
+                                                                    : build_modules(m, e);
 }
 
 static bool build_script(struct machine *m, struct error *e)
@@ -423,6 +430,15 @@ static bool build_script(struct machine *m, struct error *e)
         return true;
     m->script = script_load(m->cfg.input_script, &m->clock, &m->input, &ops, e);
     return m->script != NULL;
+}
+
+/* The drives are still to be opened. */
+static bool has_flash(const struct machine *m)
+{
+    for (unsigned k = 0; k < m->cfg.drive_count; k++)
+        if (m->cfg.drive[k].interface == DRIVE_PFLASH)
+            return true;
+    return false;
 }
 
 bool machine_build(struct machine *m, struct error *e)
@@ -438,7 +454,7 @@ bool machine_build(struct machine *m, struct error *e)
         m->cfg.smp = topology_flat(1);
     m->cpu_count = m->cfg.smp.sockets * m->cfg.smp.cores * m->cfg.smp.threads;
     m->turn_left = MACHINE_TURN_UNITS;
-    m->has_firmware = m->cfg.bios || !m->cfg.kernel;
+    m->has_firmware = m->cfg.bios || !m->cfg.kernel || has_flash(m);
     if (!build_log(m, e) || !build_drives(m, e) || !build_files(m, e) || !build_net(m, e) ||
         !machine_build_memory(m, e) || !build_mmu(m, e) || !build_cpus(m, e) || !build_board(m, e) ||
         !build_script(m, e))

@@ -51,7 +51,8 @@ struct machine_config {
     enum machine_mmu mmu;
     bool mmu_unsync; /* MACHINE_MMU_SHADOW: translations may be as old as the guest's last flush; not coherent */
     /* Path of a raw ROM image that starts the machine, or the name of one of the distribution's (firmware_find());
-     * NULL: the kernel, or SeaBIOS if there is none. Borrowed. */
+     * NULL: the kernel, or SeaBIOS if there is none. With both the firmware starts the kernel (boot_bios.h), as it does
+     * from flash. Borrowed. */
     const char *bios;
     const char *kernel, *initrd, *append,
         *cpu;                 /* paths and strings, borrowed for the machine's life; initrd, append, cpu may be NULL */

@@ -140,6 +140,18 @@ static void some_cmdline(struct image *i, char *out, size_t size)
     out[n] = 0;
 }
 
+/* What firmware would be given of it. */
+static void offer(struct image *i, const struct boot_env *env)
+{
+    struct fw_cfg f;
+    struct error e = {""};
+    const struct boot_bios b = {env->kernel, env->initrd, env->cmdline, env->low_ram_end};
+    if (!fw_cfg_init(&f, &(struct fw_cfg_config){.ram_size = env->low_ram_end, .cpu_count = 1, .max_cpus = 1}))
+        return;
+    files_expect_message(i->f, boot_bios_offer(&b, &f, &e), &e);
+    fw_cfg_fini(&f);
+}
+
 /* The loaders alone, on a machine that has seen other images. */
 static bool boot(struct image *i, struct machine *m, const char *cmdline, struct error *e)
 {
@@ -158,6 +170,7 @@ static bool boot(struct image *i, struct machine *m, const char *cmdline, struct
     enum boot_format format = boot_detect(&kernel);
     bool ok = false;
     vcpu_reset(m->cpu[0], false);
+    offer(i, &env);
     if (format == BOOT_UNKNOWN)
         error_set(e, "unknown");
     else

@@ -192,7 +192,7 @@ def test_firmware_that_cannot_be_is_refused():
         result = umbra("-bios", write_tmp("bad.rom", content), "-nographic")
         check(result.status == 2 and "64 KiB" in result.err, f"{result.status} {result.err}")
     check(umbra("-bios", "/nowhere.rom").status == 2, "a missing file")
-    check(umbra("-bios", write_tmp("some.rom", bytes(0x10000)), "-kernel", "x").status == 2, "-bios and -kernel")
+    check(umbra("-bios", write_tmp("some.rom", bytes(0x10000)), "-kernel", "/nowhere").status == 2, "a missing kernel")
 
 
 def rom(code):
