@@ -126,7 +126,7 @@ static size_t build_dsdt(struct builder *b)
 }
 
 /* The fixed hardware at its 32-bit fields and, from revision 3 on, as generic addresses. */
-static void put_fixed_hardware(uint8_t *t)
+static void put_fixed_hardware(const struct acpi_tables_config *cfg, uint8_t *t)
 {
     static const struct {
         uint8_t field, len_field, extended, offset, len, access;
@@ -136,8 +136,9 @@ static void put_fixed_hardware(uint8_t *t)
         {76, 91, 208, ACPI_PM_TIMER, 4, 3},
         {80, 92, 220, ACPI_PM_GPE0, 4, 1},
     };
+    uint16_t base = cfg->pm_port ? cfg->pm_port : LAYOUT_ACPI_PM_PORT;
     for (unsigned i = 0; i < ARRAY_LEN(block); i++) {
-        uint16_t port = LAYOUT_ACPI_PM_PORT + block[i].offset;
+        uint16_t port = (uint16_t)(base + block[i].offset);
         put(t + block[i].field, port, 4);
         t[block[i].len_field] = block[i].len;
         put_port(t + block[i].extended, port, block[i].len, block[i].access);
@@ -168,7 +169,7 @@ static size_t build_fadt(struct builder *b, size_t facs, size_t dsdt)
     put(t + 48, LAYOUT_SMI_PORT, 4);
     t[52] = LAYOUT_ACPI_ENABLE;
     t[53] = LAYOUT_ACPI_DISABLE;
-    put_fixed_hardware(t);
+    put_fixed_hardware(b->cfg, t);
     put(t + 96, 0x0fff, 2); /* C2 and C3 latencies that say: not supported */
     put(t + 98, 0x0fff, 2);
     t[108] = LAYOUT_CMOS_CENTURY;

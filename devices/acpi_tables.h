@@ -19,6 +19,7 @@ struct acpi_tables_config {
     unsigned com_ports;           /* COM1.. that exist, 0..4 */
     bool keyboard; /* an 8042 with a keyboard and a mouse on it; without one systems had better not probe */
     bool vga, hpet;
+    uint16_t pm_port; /* where firmware puts the ACPI PM block; 0: LAYOUT_ACPI_PM_PORT */
 };
 
 #define ACPI_RSDP_LEN     36

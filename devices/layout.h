@@ -52,7 +52,8 @@
 #define LAYOUT_FW_CFG_PORTS       2
 #define LAYOUT_FW_CFG_DMA_PORT    0x514 /* fw_cfg_dma_bus_ops */
 #define LAYOUT_FW_CFG_DMA_PORTS   8
-#define LAYOUT_ACPI_PM_PORT       0x600 /* placed by the PIIX4 PM function: pci_host_set_pm_base() */
+#define LAYOUT_ACPI_PM_PORT       0x600  /* placed by the PIIX4 PM function: pci_host_set_pm_base() */
+#define LAYOUT_ACPI_PM_PORT_OVMF  0xb000 /* where OVMF places it instead (OvmfPkg: PIIX4_PMBA_VALUE) */
 #define LAYOUT_ACPI_PM_PORTS      64
 #define LAYOUT_PCI_CONFIG_PORT    0xcf8 /* pci_host_bus_ops; a byte access at 0xcf9 is passed on to reset_cf9 */
 #define LAYOUT_PCI_CONFIG_PORTS   8

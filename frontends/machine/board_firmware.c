@@ -52,7 +52,8 @@ static bool offer_acpi(struct board *b)
                                            .com_ports = 1,
                                            .keyboard = true,
                                            .hpet = b->cfg.hpet,
-                                           .vga = b->cfg.vga};
+                                           .vga = b->cfg.vga,
+                                           .pm_port = b->cfg.uefi ? LAYOUT_ACPI_PM_PORT_OVMF : LAYOUT_ACPI_PM_PORT};
     return acpi_loader_add(&cfg, &b->fw_cfg);
 }
 
