@@ -86,6 +86,17 @@ def test_old_kernels_get_their_setup_code_and_command_line_where_they_expect_the
     check(newer.cmdline == b"z" and newer.get(0x228, "I") == 0x99800, f"{vars(newer)}")
 
 
+def test_snapshot_taken_while_the_bios_runs_goes_on_to_the_same_end():
+    fetched("seabios", "")
+    snapshot = tmp("bios.snap")
+    args = ["-m", "64M", *BIOS, "-kernel", image(), "-initrd", write_tmp("initrd", b"i" * 5000), *DEBUG_EXIT, "-display", "none", "-digest",
+            "-input-script", write_tmp("save.script", f'delay 8\nsavevm "{snapshot}"\n')]
+    whole = umbra(*args)
+    check(whole.status == LEFT and os.path.exists(snapshot), f"{whole.status} {whole.err[-500:]}")
+    loaded = umbra(*args, "-loadvm", snapshot)
+    check((loaded.status, loaded.digest()) == (LEFT, whole.digest()), f"{loaded.status} {loaded.err[-500:]}")
+
+
 def refused(what, *args, **kernel):
     fetched("seabios", "")
     result = umbra("-m", "32M", *BIOS, "-kernel", image(**kernel), *args, "-display", "none")
