@@ -11,7 +11,10 @@ struct block_device *raw_open_fd(int fd, const char *name, bool read_only, char 
 /* Decompresses `fd` (taken over) into a temporary file; read-only. */
 struct block_device *gzip_open_fd(int fd, const char *name, char *err, size_t err_len);
 bool nbd_is_address(const char *file);
+/* ms in which a server answers, each time, or is given up: opening then fails, and so does every later request. */
+#define NBD_PATIENCE 30000u
 struct block_device *nbd_open(const char *file, bool read_only, char *err, size_t err_len);
+struct block_device *nbd_open_patiently(const char *file, bool read_only, unsigned ms, char *err, size_t err_len);
 /* The name of the foreign image format that starts with these bytes, or NULL. */
 const char *block_foreign_format(const uint8_t *head, size_t len);
 bool block_is_gzip(const uint8_t *head, size_t len);

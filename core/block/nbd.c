@@ -3,8 +3,8 @@
  * qcow2 through qemu-nbd.
  *
  * Addresses: URIs (nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH), or QEMU's older nbd:HOST:PORT and
- * nbd:unix:PATH, both with :exportname=NAME behind them. A server is not trusted: what it says of sizes is checked; a
- * connection that fails makes every request fail.
+ * nbd:unix:PATH, both with :exportname=NAME behind them. A server is not trusted: what it says of sizes is checked; it
+ * has NBD_PATIENCE for each answer, and a connection that fails, or is given up so, makes every request fail.
  */
 #include "core/alloc.h"
 #include "core/block/block_internal.h"
@@ -14,16 +14,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define PIECE_DEFAULT (1u << 20)
 #define PIECE_MAX     (32u << 20)
 #define WHOLE_MAX     (1u << 30) /* of a request without data */
+#define CLOSING_MS    1000
 
 struct nbd {
     struct block_device b;
     struct nbd_handle *handle;
-    size_t piece; /* bytes of a request, at most */
+    size_t piece;     /* bytes of a request, at most */
+    int64_t patience; /* ms */
+    bool given_up;    /* an answer may still come, for memory that is not ours any more: nobody listens */
 };
+
+typedef int status_fn(struct nbd *d, int64_t cookie); /* 1: over; 0: not yet; -1: failed */
 
 static struct nbd *nbd_of(struct block_device *b)
 {
@@ -35,12 +41,51 @@ static enum block_result last_result(void)
     return block_result_of_errno(nbd_get_errno());
 }
 
+/* The host's clock decides here when a server is as good as dead; no guest sees that of one which answers. */
+static int64_t host_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* As status_fn; 0: patience is at its end, and the connection with it. */
+static int await(struct nbd *d, status_fn *status, int64_t cookie)
+{
+    int64_t end = host_ms() + d->patience, left;
+    int r = status(d, cookie);
+    while (r == 0 && (left = end - host_ms()) > 0) {
+        if (nbd_poll(d->handle, (int)left) < 0 && nbd_get_errno() != EINTR)
+            return -1;
+        r = status(d, cookie);
+    }
+    d->given_up = r == 0;
+    return r;
+}
+
+static int command_status(struct nbd *d, int64_t cookie)
+{
+    return nbd_aio_command_completed(d->handle, (uint64_t)cookie);
+}
+
+static int connection_status(struct nbd *d, int64_t unused)
+{
+    (void)unused;
+    return nbd_aio_is_connecting(d->handle) ? 0 : nbd_aio_is_ready(d->handle) ? 1 : -1;
+}
+
+static enum block_result result_of(struct nbd *d, int64_t cookie)
+{
+    int r = cookie < 0 ? -1 : await(d, command_status, cookie);
+    return r > 0 ? BLOCK_OK : r ? last_result() : BLOCK_ERROR;
+}
+
 static enum block_result export_read(struct block_device *b, uint64_t offset, void *buf, size_t len)
 {
     struct nbd *d = nbd_of(b);
     for (uint8_t *to = buf; len;) {
         size_t n = len < d->piece ? len : d->piece;
-        if (nbd_pread(d->handle, to, n, offset, 0) < 0)
+        if (d->given_up || result_of(d, nbd_aio_pread(d->handle, to, n, offset, NBD_NULL_COMPLETION, 0)) != BLOCK_OK)
             return BLOCK_ERROR;
         to += n;
         offset += n;
@@ -52,15 +97,15 @@ static enum block_result export_read(struct block_device *b, uint64_t offset, vo
 static enum block_result export_write(struct block_device *b, uint64_t offset, const void *buf, size_t len)
 {
     struct nbd *d = nbd_of(b);
-    for (const uint8_t *from = buf; len;) {
+    enum block_result r = d->given_up ? BLOCK_ERROR : BLOCK_OK;
+    for (const uint8_t *from = buf; len && r == BLOCK_OK;) {
         size_t n = len < d->piece ? len : d->piece;
-        if (nbd_pwrite(d->handle, from, n, offset, 0) < 0)
-            return last_result();
+        r = result_of(d, nbd_aio_pwrite(d->handle, from, n, offset, NBD_NULL_COMPLETION, 0));
         from += n;
         offset += n;
         len -= n;
     }
-    return BLOCK_OK;
+    return r;
 }
 
 static enum block_result write_zeros(struct block_device *b, uint64_t offset, uint64_t len)
@@ -82,28 +127,35 @@ static enum block_result export_discard(struct block_device *b, uint64_t offset,
     struct nbd *d = nbd_of(b);
     if (nbd_can_zero(d->handle) <= 0)
         return write_zeros(b, offset, len);
-    while (len) {
+    enum block_result r = d->given_up ? BLOCK_ERROR : BLOCK_OK;
+    while (len && r == BLOCK_OK) {
         uint64_t n = len < WHOLE_MAX ? len : WHOLE_MAX;
-        if (nbd_zero(d->handle, n, offset, 0) < 0)
-            return last_result();
+        r = result_of(d, nbd_aio_zero(d->handle, n, offset, NBD_NULL_COMPLETION, 0));
         offset += n;
         len -= n;
     }
-    return BLOCK_OK;
+    return r;
 }
 
 static enum block_result export_flush(struct block_device *b)
 {
     struct nbd *d = nbd_of(b);
+    if (d->given_up)
+        return BLOCK_ERROR;
     if (nbd_can_flush(d->handle) <= 0)
         return BLOCK_OK;
-    return nbd_flush(d->handle, 0) < 0 ? last_result() : BLOCK_OK;
+    return result_of(d, nbd_aio_flush(d->handle, NBD_NULL_COMPLETION, 0));
 }
 
 static void export_close(struct block_device *b)
 {
     struct nbd *d = nbd_of(b);
-    nbd_shutdown(d->handle, 0);
+    if (!d->given_up) {
+        int64_t farewell = nbd_aio_disconnect(d->handle, 0);
+        while (farewell == 0 && !nbd_aio_is_closed(d->handle) && !nbd_aio_is_dead(d->handle) &&
+               nbd_poll(d->handle, CLOSING_MS) > 0)
+            ;
+    }
     nbd_close(d->handle);
     free(d);
 }
@@ -117,7 +169,7 @@ bool nbd_is_address(const char *file)
 }
 
 /* nbd:unix:PATH or nbd:HOST:PORT; `rest` is behind "nbd:", and changed. */
-static bool connect_old_style(struct nbd_handle *h, char *rest)
+static bool begin_old_style(struct nbd_handle *h, char *rest)
 {
     char *export = strstr(rest, ":exportname=");
     if (export) {
@@ -126,7 +178,7 @@ static bool connect_old_style(struct nbd_handle *h, char *rest)
             return false;
     }
     if (!strncmp(rest, "unix:", 5))
-        return nbd_connect_unix(h, rest + 5) == 0;
+        return nbd_aio_connect_unix(h, rest + 5) == 0;
     char *port = strrchr(rest, ':');
     if (!port || port == rest || !port[1])
         return false;
@@ -135,15 +187,15 @@ static bool connect_old_style(struct nbd_handle *h, char *rest)
         port[-2] = 0;
         rest++;
     }
-    return nbd_connect_tcp(h, rest, port) == 0;
+    return nbd_aio_connect_tcp(h, rest, port) == 0;
 }
 
-static bool connect_to(struct nbd_handle *h, const char *file)
+static bool begin_connection(struct nbd_handle *h, const char *file)
 {
     if (strncmp(file, "nbd:", 4) || !strncmp(file, "nbd://", 6))
-        return nbd_connect_uri(h, file) == 0;
+        return nbd_aio_connect_uri(h, file) == 0;
     char *copy = strdup(file + 4);
-    bool ok = copy && connect_old_style(h, copy);
+    bool ok = copy && begin_old_style(h, copy);
     free(copy);
     return ok;
 }
@@ -174,17 +226,26 @@ static const char *describe(struct nbd *d, bool read_only)
     return NULL;
 }
 
-struct block_device *nbd_open(const char *file, bool read_only, char *err, size_t err_len)
+/* NULL, or what is wrong. */
+static const char *connect_to(struct nbd *d, const char *file, bool read_only)
+{
+    d->handle = nbd_create();
+    if (d->handle && begin_connection(d->handle, file)) {
+        int r = await(d, connection_status, 0);
+        if (r > 0)
+            return describe(d, read_only);
+        if (r == 0)
+            return "its server does not answer";
+    }
+    const char *bad = nbd_get_error();
+    return bad ? bad : "expected nbd:HOST:PORT, nbd:unix:PATH, nbd://HOST or nbd+unix:///?socket=PATH";
+}
+
+struct block_device *nbd_open_patiently(const char *file, bool read_only, unsigned ms, char *err, size_t err_len)
 {
     struct nbd *d = alloc_zeroed(1, sizeof *d);
-    const char *bad = NULL;
-    d->handle = nbd_create();
-    if (!d->handle || !connect_to(d->handle, file)) {
-        bad = nbd_get_error();
-        bad = bad ? bad : "expected nbd:HOST:PORT, nbd:unix:PATH, nbd://HOST or nbd+unix:///?socket=PATH";
-    } else {
-        bad = describe(d, read_only);
-    }
+    d->patience = ms;
+    const char *bad = connect_to(d, file, read_only);
     if (!bad)
         return &d->b;
     snprintf(err, err_len, "export '%s': %s", file, bad);
@@ -192,4 +253,9 @@ struct block_device *nbd_open(const char *file, bool read_only, char *err, size_
         nbd_close(d->handle);
     free(d);
     return NULL;
+}
+
+struct block_device *nbd_open(const char *file, bool read_only, char *err, size_t err_len)
+{
+    return nbd_open_patiently(file, read_only, NBD_PATIENCE, err, err_len);
 }

@@ -2,13 +2,18 @@
 #include "check_main.h"
 
 #include "core/block/block.h"
+#include "core/block/block_internal.h"
 #include "core/snapshot.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -192,6 +197,64 @@ START_TEST(what_is_no_raw_image_is_refused)
     refuses("/dev/null", "neither a file nor a block device");
     refuses("nbd:unix:/nowhere/at/all", "export");
     refuses("nbd:what", "export");
+}
+END_TEST
+
+/* ---- servers ---- */
+
+/* A server in a process of its own that says these bytes to the first who connects and is silent from then on. */
+static pid_t start_server(const char *path, const uint8_t *bytes, size_t len)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    strcpy(at.sun_path, path);
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    ck_assert_int_ge(listener, 0);
+    ck_assert_int_eq(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+    ck_assert_int_eq(listen(listener, 1), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        int fd = accept(listener, NULL, NULL);
+        if (fd < 0 || write(fd, bytes, len) != (ssize_t)len)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    ck_assert_int_gt(child, 0);
+    close(listener);
+    return child;
+}
+
+static void end_server(pid_t child, const char *path)
+{
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    unlink(path);
+}
+
+START_TEST(server_that_does_not_answer_is_given_up)
+{
+    /* NBDMAGIC, the old handshake, 1 MiB, flags: can flush */
+    static const uint8_t hello[152] = {'N',  'B',  'D', 'M', 'A', 'G', 'I', 'C',  0, 0, 0x42, 0x02, 0x81, 0x86,
+                                       0x12, 0x53, 0,   0,   0,   0,   0,   0x10, 0, 0, 0,    0,    0,    0x05};
+    char path[64], address[80], err[256] = "";
+    uint8_t sector[512];
+    make_path(path);
+    unlink(path);
+    snprintf(address, sizeof address, "nbd:unix:%s", path);
+    pid_t silent = start_server(path, hello, 0);
+    ck_assert_ptr_null(nbd_open_patiently(address, false, 50, err, sizeof err));
+    ck_assert_msg(strstr(err, "does not answer") != NULL, "%s", err);
+    end_server(silent, path);
+
+    pid_t greets = start_server(path, hello, sizeof hello);
+    struct block_device *b = nbd_open_patiently(address, false, 200, err, sizeof err);
+    ck_assert_msg(b != NULL, "%s", err);
+    ck_assert_uint_eq(b->size, 1 << 20);
+    ck_assert_int_eq(b->ops->read(b, 0, sector, sizeof sector), BLOCK_ERROR);
+    ck_assert_int_eq(b->ops->write(b, 0, sector, sizeof sector), BLOCK_ERROR);
+    ck_assert_int_eq(b->ops->flush(b), BLOCK_ERROR);
+    b->ops->close(b);
+    end_server(greets, path);
 }
 END_TEST
 
@@ -447,6 +510,7 @@ static Suite *suite(void)
     tcase_add_test(t, forked_overlays_do_not_see_each_other);
     tcase_add_test(t, snapshot_holds_what_was_written_to_an_overlay);
     tcase_add_test(t, full_host_loses_nothing);
+    tcase_add_test(t, server_that_does_not_answer_is_given_up);
     tcase_add_test(t, an_error_of_the_host_is_what_the_user_says);
     suite_add_tcase(s, t);
     return s;
