@@ -4,7 +4,7 @@
 #ifndef DEVICES_CARD_H
 #define DEVICES_CARD_H
 
-#include "devices/pci.h"
+#include "devices/pci/pci.h"
 
 struct card_ops {
     void (*reset)(void *card);

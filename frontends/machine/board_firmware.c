@@ -2,7 +2,7 @@
  * What firmware finds on the board when it starts: files of fw_cfg, and the bytes of CMOS RAM that a PC's setup would
  * have left.
  */
-#include "devices/acpi_loader.h"
+#include "devices/acpi/acpi_loader.h"
 #include "devices/layout.h"
 #include "devices/vmcoreinfo.h"
 #include "frontends/machine/board.h"

@@ -1,11 +1,11 @@
 #include "frontends/machine/cards.h"
 
 #include "core/snapshot.h"
-#include "devices/e1000.h"
-#include "devices/virtio_blk.h"
-#include "devices/virtio_console.h"
-#include "devices/virtio_net.h"
-#include "devices/virtio_rng.h"
+#include "devices/net/e1000.h"
+#include "devices/virtio/virtio_blk.h"
+#include "devices/virtio/virtio_console.h"
+#include "devices/virtio/virtio_net.h"
+#include "devices/virtio/virtio_rng.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -9,7 +9,7 @@
 
 #include "core/memory.h"
 #include "devices/card.h"
-#include "devices/nic.h"
+#include "devices/net/nic.h"
 #include "frontends/machine/device_config.h"
 #include "frontends/machine/drives.h"
 #include "frontends/machine/error.h"

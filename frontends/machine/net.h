@@ -10,7 +10,7 @@
 #ifndef FRONTENDS_MACHINE_NET_H
 #define FRONTENDS_MACHINE_NET_H
 
-#include "devices/nic.h"
+#include "devices/net/nic.h"
 #include "frontends/machine/device_config.h"
 #include "frontends/machine/error.h"
 

@@ -1,6 +1,6 @@
 #include "frontends/machine/screen.h"
 
-#include "devices/vga_draw.h"
+#include "devices/vga/vga_draw.h"
 #include "frontends/machine/machine.h"
 #include "frontends/machine/png.h"
 #include "mmu/dirty.h"

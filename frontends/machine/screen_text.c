@@ -1,5 +1,5 @@
 /* The text on the machine's screen. */
-#include "devices/vga_draw.h"
+#include "devices/vga/vga_draw.h"
 #include "frontends/machine/machine.h"
 #include "frontends/machine/screen.h"
 

@@ -1,7 +1,7 @@
 /*
  * The display adapter's memory: a region of the machine's host memory, and at most one memslot that shows it.
  *
- * The slot is BAR0, or the window at 0xa0000 while that is plain memory (devices/vga.h); where neither can be, the
+ * The slot is BAR0, or the window at 0xa0000 while that is plain memory (devices/vga/vga.h); where neither can be, the
  * adapter answers on the bus. One slot at a time, so that a page has one gpa under which its writes are tracked; what
  * the adapter writes itself is reported under that gpa. SMRAM at the same place goes before the window.
  */

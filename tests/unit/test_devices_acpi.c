@@ -3,8 +3,8 @@
  */
 #include "devices_rig.h"
 
-#include "devices/acpi_pm.h"
-#include "devices/acpi_tables.h"
+#include "devices/acpi/acpi_pm.h"
+#include "devices/acpi/acpi_tables.h"
 #include "devices/layout.h"
 #include "devices/mp_tables.h"
 

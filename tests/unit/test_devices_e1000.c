@@ -3,7 +3,7 @@
  */
 #include "devices_rig.h"
 
-#include "devices/e1000.h"
+#include "devices/net/e1000.h"
 
 #define MEMORY  0x100000
 #define DEVFN   0x18

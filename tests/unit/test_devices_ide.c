@@ -4,7 +4,7 @@
  */
 #include "devices_rig.h"
 
-#include "devices/piix_ide.h"
+#include "devices/ide/piix_ide.h"
 
 #define DISK_SECTORS 200
 #define CD_SECTORS   20

@@ -3,8 +3,8 @@
  */
 #include "devices_rig.h"
 
-#include "devices/ioapic.h"
-#include "devices/isa_irq.h"
+#include "devices/irq/ioapic.h"
+#include "devices/irq/isa_irq.h"
 
 struct rig {
     struct ioapic io;

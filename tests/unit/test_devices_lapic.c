@@ -3,7 +3,7 @@
  */
 #include "devices_rig.h"
 
-#include "devices/lapic.h"
+#include "devices/irq/lapic.h"
 
 #define CPUS 4
 

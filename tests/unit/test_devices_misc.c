@@ -5,8 +5,8 @@
 
 #include "devices/debug_console.h"
 #include "devices/debug_exit.h"
-#include "devices/kbc8042.h"
 #include "devices/port92.h"
+#include "devices/ps2/kbc8042.h"
 
 struct rig {
     struct vclock clock;

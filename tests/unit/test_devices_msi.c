@@ -3,8 +3,8 @@
  */
 #include "devices_rig.h"
 
-#include "devices/lapic.h"
-#include "devices/pci_msi.h"
+#include "devices/irq/lapic.h"
+#include "devices/pci/pci_msi.h"
 
 struct sent {
     uint64_t address;

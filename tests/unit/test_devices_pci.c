@@ -3,8 +3,8 @@
  */
 #include "devices_rig.h"
 
-#include "devices/acpi_pm.h"
-#include "devices/pci_host.h"
+#include "devices/acpi/acpi_pm.h"
+#include "devices/pci/pci_host.h"
 #include "devices/reset_cf9.h"
 
 struct rig {

@@ -3,7 +3,7 @@
  */
 #include "devices_rig.h"
 
-#include "devices/pic8259.h"
+#include "devices/irq/pic8259.h"
 
 struct rig {
     struct pic8259 pic;

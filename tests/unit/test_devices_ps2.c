@@ -2,7 +2,7 @@
 #include "devices_rig.h"
 
 #include "core/keys.h"
-#include "devices/kbc8042.h"
+#include "devices/ps2/kbc8042.h"
 
 struct rig {
     struct vclock clock;

@@ -1,7 +1,7 @@
 /* The display adapter: its data path by planes, its registers, and the pictures of its modes. */
 #include "devices_rig.h"
 
-#include "devices/vga_draw.h"
+#include "devices/vga/vga_draw.h"
 
 #include <stdlib.h>
 

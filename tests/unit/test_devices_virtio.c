@@ -3,7 +3,7 @@
  */
 #include "virtio_rig.h"
 
-#include "devices/virtio_rng.h"
+#include "devices/virtio/virtio_rng.h"
 
 #define F_V1       VIRTIO_F_VERSION_1
 #define BUFFER     0x40000u

@@ -3,9 +3,9 @@
  */
 #include "virtio_rig.h"
 
-#include "devices/virtio_blk.h"
-#include "devices/virtio_console.h"
-#include "devices/virtio_net.h"
+#include "devices/virtio/virtio_blk.h"
+#include "devices/virtio/virtio_console.h"
+#include "devices/virtio/virtio_net.h"
 
 #define F_V1    VIRTIO_F_VERSION_1
 #define HEAD    0x40000u

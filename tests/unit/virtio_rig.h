@@ -6,7 +6,7 @@
 
 #include "devices_rig.h"
 
-#include "devices/virtio_pci.h"
+#include "devices/virtio/virtio_pci.h"
 
 #define VRIG_MEMORY 0x100000
 #define VRIG_DEVFN  0x18
