@@ -207,7 +207,7 @@ static bool alu_loose(struct tr *t, int n, const struct insn *i)
     if (!operands_encode(&x, how_of(&x)))
         return false;
     tr_begin(t, writes ? tr_bit(i->rm) : 0, true);
-    emit_imm(&t->e, H_R14, (uint64_t)(uintptr_t)&i->imm);
+    tr_load_address(t, H_R14, &i->imm);
     load_r15(t, i->opsize);
     unsigned reg = H_R14;
     if (jit_host_of[i->rm] >= 0)

@@ -12,7 +12,7 @@ static bool mov_loose(struct tr *t, const struct insn *i)
         return false;
     tr_begin(t, tr_bit(i->rm), false);
     unsigned reg = jit_host_of[i->rm] >= 0 ? (unsigned)jit_host_of[i->rm] : H_R15;
-    emit_imm(&t->e, H_R14, (uint64_t)(uintptr_t)&i->imm);
+    tr_load_address(t, H_R14, &i->imm);
     emit_maddr(&t->e, i->opsize, 0x8b, reg, (struct maddr){H_R14, -1, 0, 0});
     tr_reg_out(t, i->rm, reg);
     return true;

@@ -553,6 +553,9 @@ void tr_cut16(struct tr *t, unsigned reg);
 void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec);
 /* Its first part: r15 is the TLB's entry; above: a miss. */
 void tr_check_entry(struct tr *t, unsigned size, bool write);
+/* reg = an address of the host's, which stands in a record beside the code: never in the code, whose listing is the
+ * same in every run. */
+void tr_load_address(struct tr *t, unsigned reg, const void *address);
 /* A slow record for i with the flags as they are now. */
 uint32_t tr_slow(struct tr *t, const struct insn *i);
 void tr_slow_now(struct tr *t, uint32_t rec);

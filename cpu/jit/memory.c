@@ -44,6 +44,22 @@ void tr_jump_cold(struct tr *t, uint8_t *at, int kind, uint32_t n, int32_t targe
     t->cold[t->ncold++] = (struct tr_cold){.at = at, .kind = kind, .n = n, .target = target};
 }
 
+void tr_load_address(struct tr *t, unsigned reg, const void *address)
+{
+    struct emit *e = &t->e;
+    uint32_t at = jit_data_alloc(&t->j->arena, sizeof address);
+    uint8_t *s = jit_data(&t->j->arena, at);
+    if (!at) {
+        e->full = true;
+        return;
+    }
+    memcpy(s, &address, sizeof address);
+    e8(e, 0x48 | (reg & 8 ? 4 : 0)); /* mov reg, [rip + s] */
+    e8(e, 0x8b);
+    e8(e, 5 | (reg & 7) << 3);
+    e32(e, (uint32_t)(int32_t)(s - (e->p + 4 + e->exec)));
+}
+
 uint32_t tr_slow(struct tr *t, const struct insn *i)
 {
     uint32_t at = jit_data_alloc(&t->j->arena, sizeof(struct jit_slow));
