@@ -1,10 +1,13 @@
 #include "frontends/machine/file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
 
 #define FILE_MAX ((size_t)2 << 30)
 
@@ -38,9 +41,55 @@ bool file_read(struct file *f, const char *path, struct error *e)
     return ok;
 }
 
-void file_free(struct file *f)
+static void data_free(struct file *f)
 {
     free(f->data);
     f->data = NULL;
+}
+
+void file_rest(struct file *f)
+{
+    if (!f->data)
+        return;
+    if (!f->rests) {
+        f->fd = open(f->path, O_RDONLY | O_CLOEXEC);
+        if (f->fd < 0)
+            return;
+        f->hash = XXH3_64bits(f->data, f->len);
+        f->rests = true;
+    }
+    data_free(f);
+}
+
+static bool read_again(const struct file *f)
+{
+    size_t at = 0;
+    ssize_t n = 1;
+    while (at < f->len && (n = pread(f->fd, f->data + at, f->len - at, (off_t)at)) > 0)
+        at += (size_t)n;
+    return at == f->len;
+}
+
+bool file_wake(struct file *f, struct error *e)
+{
+    struct stat st;
+    if (f->data || !f->rests)
+        return true;
+    f->data = calloc(1, f->len + 1);
+    if (!f->data)
+        return error_set(e, "cannot read '%s' again: out of memory", f->path);
+    if (!fstat(f->fd, &st) && (uint64_t)st.st_size == f->len && read_again(f) &&
+        XXH3_64bits(f->data, f->len) == f->hash)
+        return true;
+    data_free(f);
+    return error_set(e, "'%s' has changed since it was read", f->path);
+}
+
+void file_free(struct file *f)
+{
+    data_free(f);
+    if (f->rests)
+        close(f->fd);
+    f->rests = false;
     f->len = 0;
 }

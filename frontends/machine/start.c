@@ -528,10 +528,8 @@ void machine_destroy(struct machine *m)
 
 /* ---- starting ---- */
 
-bool machine_boot(struct machine *m, struct error *e)
+static bool boot_files(struct machine *m, struct error *e)
 {
-    if (m->has_firmware) /* the boot vCPU is at the reset vector */
-        return true;
     struct boot_env env = {.mem = m->mem,
                            .cpu = m->cpu[0],
                            .kernel = &m->kernel,
@@ -549,6 +547,16 @@ bool machine_boot(struct machine *m, struct error *e)
     return boot_load(&env, e);
 }
 
+bool machine_boot(struct machine *m, struct error *e)
+{
+    if (m->has_firmware) /* the boot vCPU is at the reset vector */
+        return true;
+    bool ok = file_wake(&m->kernel, e) && file_wake(&m->initrd, e) && boot_files(m, e);
+    file_rest(&m->kernel);
+    file_rest(&m->initrd);
+    return ok;
+}
+
 void machine_reset(struct machine *m)
 {
     struct error e;
@@ -558,7 +566,7 @@ void machine_reset(struct machine *m)
     for (unsigned k = 0; k < m->cpu_count; k++)
         vcpu_reset(m->cpu[k], false);
     board_reset(&m->board);
-    if (!machine_boot(m, &e)) { /* it fitted before: only the host can have failed */
+    if (!machine_boot(m, &e)) { /* it fitted before: only the host can have failed, or changed the files */
         log_error("reset: %s", e.text);
         m->want.quit = true;
     }

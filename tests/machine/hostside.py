@@ -285,7 +285,7 @@ def test_linux_does_not_notice_host_events():
 
 def test_linux_does_not_notice_host_pages_of_one_gib():
     def boot(*args):
-        result = umbra(*harness.linux(), "-m", "2560M", "-input-script", script, "-digest", "-stats", *args, timeout=900)
+        result = umbra(*harness.linux(), "-m", "3584M", "-input-script", script, "-digest", "-stats", *args, timeout=900)
         check(result.status == 0, f"{args}: status {result.status}\n{result.err[-2000:]}")
         return result, (result.digest(), result.out)
     script = write_tmp("gib.script", 'wait "umbra# "\nsend "find / -xdev | sort | tail -n 1; poweroff -f\\n"\n')
