@@ -268,6 +268,7 @@ static const char *exit_word(enum machine_exit why)
                                         [MACHINE_STOPPED] = "stopped",
                                         [MACHINE_AUDIT_FAILED] = "audit-failed",
                                         [MACHINE_SCRIPT_FAILED] = "script-failed",
+                                        [MACHINE_RESET_FAILED] = "reset-failed",
                                         [MACHINE_PAUSED] = "paused",
                                         [MACHINE_HOST_FAILED] = "host-failed",
                                         [MACHINE_MARKER] = "marker"};

@@ -32,7 +32,7 @@
 
 /* What something inside an instruction asks for; acted on at the next boundary. */
 struct machine_requests {
-    bool reset, power_off, debug_exit, quit, marker;
+    bool reset, power_off, debug_exit, quit, marker, failed;
     struct block_device *disk; /* has a request that waits for the host */
     uint8_t debug_exit_code;
     char **save_path; /* owned, and so are the strings; all at one boundary */

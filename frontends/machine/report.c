@@ -31,6 +31,8 @@ const char *machine_exit_text(enum machine_exit why)
         return "the MMU audit found a broken invariant";
     case MACHINE_SCRIPT_FAILED:
         return "the input script could not go on";
+    case MACHINE_RESET_FAILED:
+        return "the machine cannot be reset";
     case MACHINE_PAUSED:
         return "the guest is paused: the host has no room to go on";
     case MACHINE_HOST_FAILED:
@@ -64,6 +66,7 @@ int machine_exit_code(const struct machine *m, enum machine_exit why)
     case MACHINE_HALTED:
         return EXIT_HALTED;
     case MACHINE_SCRIPT_FAILED:
+    case MACHINE_RESET_FAILED:
         return EXIT_BAD_INPUT;
     case MACHINE_PAUSED:
         return EXIT_PAUSED;

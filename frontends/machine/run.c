@@ -122,6 +122,10 @@ static bool act_requests(struct machine *m, enum machine_exit *why)
         *why = MACHINE_SCRIPT_FAILED;
         return false;
     }
+    if (m->want.failed) {
+        *why = MACHINE_RESET_FAILED;
+        return false;
+    }
     if (m->want.marker) {
         m->want.marker = false;
         *why = MACHINE_MARKER;

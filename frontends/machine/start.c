@@ -568,6 +568,6 @@ void machine_reset(struct machine *m)
     board_reset(&m->board);
     if (!machine_boot(m, &e)) { /* it fitted before: only the host can have failed, or changed the files */
         log_error("reset: %s", e.text);
-        m->want.quit = true;
+        m->want.failed = true;
     }
 }

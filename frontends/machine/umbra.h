@@ -123,6 +123,7 @@ enum machine_exit {
     MACHINE_STOPPED, /* the front end's poll, or the input script's quit */
     MACHINE_AUDIT_FAILED,
     MACHINE_SCRIPT_FAILED, /* savevm could not write its file */
+    MACHINE_RESET_FAILED,  /* the files that it boots have changed */
     MACHINE_PAUSED,        /* the host has no room to go on; nothing is lost, machine_run() tries again */
     MACHINE_HOST_FAILED,   /* a page of guest memory is lost */
     MACHINE_MARKER,        /* stop_text was seen; machine_run() goes on */

@@ -1,5 +1,8 @@
 """Debian's kernels boot to a busybox shell, repeatably, in every mode."""
+import os
 import re
+import shutil
+import subprocess
 
 import harness
 from harness import LONG, check, linux, tmp, umbra, write_tmp
@@ -72,6 +75,25 @@ def test_reboot_resets_the_machine():
     check(result.status == 0, f"status {result.status}\n{result.out[-1000:]}\n{result.err}")
     check(result.out.count("Linux version") == 2, "it did not boot twice")
     check(umbra(*options, "-no-reboot", "-input-script", commands).out.count("Linux version") == 1, "-no-reboot was not heeded")
+
+
+def test_kernel_that_changed_is_an_error_at_the_reset():
+    args = linux()
+    at = args.index("-kernel") + 1
+    kernel = tmp("kernel")
+    shutil.copyfile(args[at], kernel)
+    args[at] = kernel
+    args.remove("-no-reboot")
+    process = subprocess.Popen([harness.UMBRA, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    seen = b""
+    while b"umbra# " not in seen:
+        more = os.read(process.stdout.fileno(), 65536)
+        check(more, "no prompt")
+        seen += more
+    with open(kernel, "ab") as f:
+        f.write(b"more")
+    _, err = process.communicate(b"reboot -f\n", timeout=900)
+    check(process.returncode == 2 and b"has changed since it was read" in err, f"{process.returncode}: {err.decode()}")
 
 
 def test_generic_kernel_boots():
