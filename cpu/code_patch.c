@@ -92,7 +92,8 @@ static bool redecode(const struct code_cache *c, const struct block *b, const st
         return false;
     new->idx = old->idx;
     new->fn = interp_bind(new, b->mode & 0xffff);
-    new->flags |= old->flags &INSN_PATCHED;
+    if (old->flags & INSN_PATCHED && has_loose_immediate(new)) /* another instruction may have none */
+        new->flags |= INSN_PATCHED;
     return (new->flags &INSN_ENDS) == (old->flags & INSN_ENDS);
 }
 

@@ -211,6 +211,24 @@ START_TEST(immediate_that_changes_in_every_turn_is_put_right_in_place)
 }
 END_TEST
 
+/* Its immediate has changed before, and then another instruction of its length stands there, which has none. */
+START_TEST(instruction_that_takes_the_place_of_a_patched_one_has_its_own_operands)
+{
+    for (unsigned writes = 1; writes < 10; writes++) {
+        open_rig(_i);
+        PUT(RIG_CODE, 0x83, 0xc0, 1, 0x49, 0xff, 0xcf, 0x75, 0xf8, 0xf4); /* add eax, imm8; dec r15; jnz; hlt */
+        for (unsigned n = 1; n <= writes; n++) {
+            PUT(RIG_CODE + 2, (uint8_t)n);
+            ck_assert_uint_eq(run(RIG_CODE, 1), n);
+        }
+        r->v->gpr[REG_RCX] = 5;
+        PUT(RIG_CODE, 0x48, 0x01, 0xc8); /* add rax, rcx */
+        ck_assert_uint_eq(run(RIG_CODE, 100), 500);
+        close_rig();
+    }
+}
+END_TEST
+
 /* The page is written from one end to the other, and what was compiled of it meanwhile is what is there now. */
 START_TEST(page_that_is_written_all_over_is_open_until_its_code_is_wanted)
 {
@@ -262,6 +280,7 @@ static Suite *suite(void)
     tcase_add_loop_test(t, function_of_another_page_that_is_changed_is_called_anew, 0, 2);
     tcase_add_loop_test(t, store_beside_code_neither_drops_it_nor_ends_the_block, 0, 2);
     tcase_add_loop_test(t, immediate_that_changes_in_every_turn_is_put_right_in_place, 0, ARRAY_LEN(patched_ops));
+    tcase_add_loop_test(t, instruction_that_takes_the_place_of_a_patched_one_has_its_own_operands, 0, 2);
     tcase_add_loop_test(t, page_that_is_written_all_over_is_open_until_its_code_is_wanted, 0, 2);
     tcase_add_loop_test(t, code_that_fills_its_own_page_runs_what_it_wrote, 0, 2);
     suite_add_tcase(s, t);
