@@ -11,17 +11,10 @@
 
 #define IDLE_MAX 64
 
-/* Reaches no memory, whatever it does: so it is not the one that writes. */
-static bool is_unable_to_write(const struct insn *i)
+static bool is_move_or_alu(const struct insn *i)
 {
-    if (i->enc == ENC_D)
-        return i->op == OP_JCC || i->op == OP_JMP;
-    if (!(i->flags & INSN_RM_REG))
-        return false;
     switch (i->op) {
     case OP_MOV:
-    case OP_MOVZX:
-    case OP_MOVSX:
     case OP_ADD:
     case OP_OR:
     case OP_ADC:
@@ -31,6 +24,22 @@ static bool is_unable_to_write(const struct insn *i)
     case OP_XOR:
     case OP_CMP:
     case OP_TEST:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Reaches no memory, whatever it does: so it is not the one that writes. */
+static bool is_unable_to_write(const struct insn *i)
+{
+    if (i->enc == ENC_D)
+        return i->op == OP_JCC || i->op == OP_JMP;
+    if (!(i->flags & INSN_RM_REG))
+        return false;
+    switch (i->op) {
+    case OP_MOVZX:
+    case OP_MOVSX:
     case OP_INC:
     case OP_DEC:
     case OP_NEG:
@@ -46,30 +55,14 @@ static bool is_unable_to_write(const struct insn *i)
     case OP_SETCC:
         return true;
     default:
-        return false;
+        return is_move_or_alu(i);
     }
 }
 
 /* Can compiled code live with an immediate of it that changes? */
 static bool has_loose_immediate(const struct insn *i)
 {
-    if (i->enc != ENC_MI || !(i->flags & INSN_RM_REG) || i->flags & INSN_ENDS)
-        return false;
-    switch (i->op) {
-    case OP_MOV:
-    case OP_ADD:
-    case OP_OR:
-    case OP_ADC:
-    case OP_SBB:
-    case OP_AND:
-    case OP_SUB:
-    case OP_XOR:
-    case OP_CMP:
-    case OP_TEST:
-        return true;
-    default:
-        return false;
-    }
+    return i->enc == ENC_MI && i->flags & INSN_RM_REG && !(i->flags & INSN_ENDS) && is_move_or_alu(i);
 }
 
 static bool is_same_but_immediate(const struct insn *a, const struct insn *b)
