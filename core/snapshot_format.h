@@ -15,18 +15,4 @@
 #define SNAP_END_VERSION 1u
 #define SNAP_END_PAYLOAD 4 /* CRC-32 of the file's head and of all section headers before this one */
 
-static inline void snap_store_le(uint8_t *p, uint64_t v, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
-static inline uint64_t snap_load_le(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
-
 #endif

@@ -1,3 +1,4 @@
+#include "core/bytes.h"
 #include "core/snapshot.h"
 
 #include "core/snapshot_format.h"
@@ -94,7 +95,7 @@ static bool check_head(struct snap_reader *r, uint32_t *header_crc)
         snap_fail(r, "not a snapshot");
         return false;
     }
-    uint32_t format = (uint32_t)snap_load_le(head + 8, 4);
+    uint32_t format = (uint32_t)load_le(head + 8, 4);
     if (format != SNAP_FORMAT) {
         snap_fail(r, "format version %u, this build reads %u", format, SNAP_FORMAT);
         return false;
@@ -124,8 +125,8 @@ static bool read_header(struct snap_reader *r, uint64_t *at, struct section *s, 
     size_t n = h[0];
     memcpy(s->name, h + 1, n);
     s->name[n] = 0;
-    s->version = (uint32_t)snap_load_le(h + 1 + n, 4);
-    s->len = snap_load_le(h + 5 + n, 8);
+    s->version = (uint32_t)load_le(h + 1 + n, 4);
+    s->len = load_le(h + 5 + n, 8);
     s->offset = *at + n + SNAP_HEADER_MIN;
     left = r->file_size - s->offset;
     if (!name_is_usable(s->name, n) || left < 4 || s->len > left - 4) {
@@ -151,7 +152,7 @@ static bool check_payload(struct snap_reader *r, const struct section *s)
     }
     if (!read_at(r, s->offset + s->len, stored, 4))
         return false;
-    if (snap_load_le(stored, 4) != crc) {
+    if (load_le(stored, 4) != crc) {
         snap_fail(r, "section '%s' is damaged (CRC)", s->name);
         return false;
     }
@@ -196,7 +197,7 @@ static bool check_end(struct snap_reader *r, const struct section *s, uint32_t h
     }
     if (!read_at(r, s->offset, stored, sizeof stored))
         return false;
-    if (snap_load_le(stored, sizeof stored) != header_crc) {
+    if (load_le(stored, sizeof stored) != header_crc) {
         snap_fail(r, "a section header is damaged (CRC)");
         return false;
     }
@@ -344,7 +345,7 @@ static uint64_t get_le(struct snap_reader *r, unsigned n)
 {
     uint8_t b[8];
     snap_get_bytes(r, b, n);
-    return snap_load_le(b, n);
+    return load_le(b, n);
 }
 
 uint8_t snap_get_u8(struct snap_reader *r)
@@ -411,7 +412,7 @@ bool snap_read_packed_at(int fd, uint64_t offset, void *p, size_t n)
     uint8_t head[4], packed[SNAP_PACKED_MAX];
     if (n < 2 || n > SNAP_PACKED_MAX || !pread_all(fd, head, sizeof head, offset))
         return false;
-    uint64_t len = snap_load_le(head, 4);
+    uint64_t len = load_le(head, 4);
     if (len >= n)
         return len == n && pread_all(fd, p, n, offset + sizeof head);
     return pread_all(fd, packed, (size_t)len, offset + sizeof head) && unpack(packed, (size_t)len, p, n);

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE /* memfd_create */
 
+#include "core/bytes.h"
 #include "core/snapshot.h"
 
 #include "core/snapshot_format.h"
@@ -76,7 +77,7 @@ static void put_head(struct snap_writer *w)
 {
     uint8_t head[SNAP_FILE_HEAD];
     memcpy(head, SNAP_MAGIC, 8);
-    snap_store_le(head + 8, SNAP_FORMAT, 4);
+    store_le(head + 8, SNAP_FORMAT, 4);
     raw_write(w, head, sizeof head);
     w->header_crc = (uint32_t)crc32(0, head, sizeof head);
 }
@@ -140,8 +141,8 @@ void snap_begin(struct snap_writer *w, const char *name, uint32_t version)
     w->payload_crc = (uint32_t)crc32(0, NULL, 0);
     w->header[0] = (uint8_t)n;
     memcpy(w->header + 1, name, n);
-    snap_store_le(w->header + 1 + n, version, 4);
-    snap_store_le(w->header + 5 + n, 0, 8);
+    store_le(w->header + 1 + n, version, 4);
+    store_le(w->header + 5 + n, 0, 8);
     w->header_len = n + SNAP_HEADER_MIN;
     if (w->hash) {
         XXH3_64bits_update(w->hash, w->header, w->header_len);
@@ -184,14 +185,14 @@ void snap_end(struct snap_writer *w)
         return;
     }
     w->in_section = false;
-    snap_store_le(w->header + w->header_len - 8, w->section_len, 8);
+    store_le(w->header + w->header_len - 8, w->section_len, 8);
     if (w->hash) {
         /* The length closes the section: no two sequences of sections give the same bytes. */
         XXH3_64bits_update(w->hash, w->header + w->header_len - 8, 8);
         return;
     }
     uint8_t crc[4];
-    snap_store_le(crc, w->payload_crc, 4);
+    store_le(crc, w->payload_crc, 4);
     raw_write(w, crc, 4);
     patch_length(w);
     w->header_crc = (uint32_t)crc32_z(w->header_crc, w->header, w->header_len);
@@ -200,7 +201,7 @@ void snap_end(struct snap_writer *w)
 static void put_le(struct snap_writer *w, uint64_t v, unsigned n)
 {
     uint8_t b[8];
-    snap_store_le(b, v, n);
+    store_le(b, v, n);
     snap_put_bytes(w, b, n);
 }
 

@@ -18,18 +18,26 @@
 
 /* ---- bytes ---- */
 
+/* Those of the bits from..to-1 that are in word k. */
+static uint64_t word_bits(unsigned k, unsigned from, unsigned to)
+{
+    uint64_t low = from > 64 * k ? ~0ull << (from - 64 * k) : ~0ull;
+    uint64_t high = to < 64 * (k + 1) ? ~(~0ull << (to - 64 * k)) : ~0ull;
+    return low & high;
+}
+
 bool byte_map_any(const struct byte_map *m, unsigned from, unsigned to)
 {
-    for (unsigned k = from; k < to; k++)
-        if (m->word[k / 64] >> (k % 64) & 1)
+    for (unsigned k = from / 64; 64 * k < to; k++)
+        if (m->word[k] & word_bits(k, from, to))
             return true;
     return false;
 }
 
 void byte_map_set(struct byte_map *m, unsigned from, unsigned to)
 {
-    for (unsigned k = from; k < to; k++)
-        m->word[k / 64] |= 1ull << (k % 64);
+    for (unsigned k = from / 64; 64 * k < to; k++)
+        m->word[k] |= word_bits(k, from, to);
 }
 
 static unsigned first_byte(const struct block *b)

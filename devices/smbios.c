@@ -1,5 +1,7 @@
 #include "devices/smbios.h"
 
+#include "core/bytes.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -367,12 +369,6 @@ static uint8_t checksum(const uint8_t *p, size_t n)
     return (uint8_t)-sum;
 }
 
-static void put_le(uint8_t *p, uint64_t v, unsigned size)
-{
-    for (unsigned i = 0; i < size; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
 static void build_anchor(struct builder *b, uint32_t base)
 {
     uint8_t *a = b->image->anchor;
@@ -381,11 +377,11 @@ static void build_anchor(struct builder *b, uint32_t base)
     a[5] = SMBIOS_ANCHOR_LEN;
     a[6] = VERSION_MAJOR;
     a[7] = VERSION_MINOR;
-    put_le(a + 8, b->max, 2);
+    store_le(a + 8, b->max, 2);
     memcpy(a + 16, "_DMI_", 5);
-    put_le(a + 22, b->image->len, 2);
-    put_le(a + 24, base, 4);
-    put_le(a + 28, b->count, 2);
+    store_le(a + 22, b->image->len, 2);
+    store_le(a + 24, base, 4);
+    store_le(a + 28, b->count, 2);
     a[30] = VERSION_MAJOR << 4 | VERSION_MINOR;
     a[21] = checksum(a + 16, SMBIOS_ANCHOR_LEN - 16);
     a[4] = checksum(a, SMBIOS_ANCHOR_LEN);

@@ -1,5 +1,7 @@
 #include "devices/vmcoreinfo.h"
 
+#include "core/bytes.h"
+
 #include <string.h>
 
 #define LEN        16
@@ -19,19 +21,11 @@ void vmcoreinfo_reset(struct fw_cfg *f)
         memcpy(it->data, fresh, LEN);
 }
 
-static uint64_t get_le(const uint8_t *p, unsigned size)
-{
-    uint64_t v = 0;
-    for (unsigned i = size; i-- > 0;)
-        v = v << 8 | p[i];
-    return v;
-}
-
 bool vmcoreinfo_get(const struct fw_cfg *f, struct vmcoreinfo *out)
 {
     const struct fw_cfg_item *it = fw_cfg_find_file(f, VMCOREINFO_FILE);
-    if (!it || get_le(it->data + 2, 2) != FORMAT_ELF)
+    if (!it || load_le(it->data + 2, 2) != FORMAT_ELF)
         return false;
-    *out = (struct vmcoreinfo){(uint32_t)get_le(it->data + 4, 4), get_le(it->data + 8, 8)};
+    *out = (struct vmcoreinfo){(uint32_t)load_le(it->data + 4, 4), load_le(it->data + 8, 8)};
     return true;
 }

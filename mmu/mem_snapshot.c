@@ -9,6 +9,7 @@
  * The CRCs are for loading in post-copy, which reads the heads of the records at once, and a page when it is wanted.
  */
 #include "core/alloc.h"
+#include "core/bytes.h"
 #include "core/digest.h"
 #include "core/host/postcopy.h"
 #include "core/snapshot.h"
@@ -24,20 +25,6 @@
 
 /* ---- records ---- */
 
-static uint64_t get_le(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
-
-static void put_le(uint8_t *p, uint64_t v, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
 static uint32_t record_crc(const uint8_t head[HEAD_SIZE], const void *page)
 {
     return snap_crc(snap_crc(0, head, 8), page, PAGE_SIZE);
@@ -45,7 +32,7 @@ static uint32_t record_crc(const uint8_t head[HEAD_SIZE], const void *page)
 
 static bool record_is_whole(const uint8_t head[HEAD_SIZE], const void *page)
 {
-    return get_le(head + 8, 4) == record_crc(head, page);
+    return load_le(head + 8, 4) == record_crc(head, page);
 }
 
 /* ---- saving ---- */
@@ -53,8 +40,8 @@ static bool record_is_whole(const uint8_t head[HEAD_SIZE], const void *page)
 static void save_page(struct snap_writer *w, uint64_t index, const void *page, uint32_t *heads)
 {
     uint8_t head[HEAD_SIZE];
-    put_le(head, index, 8);
-    put_le(head + 8, record_crc(head, page), 4);
+    store_le(head, index, 8);
+    store_le(head + 8, record_crc(head, page), 4);
     *heads = snap_crc(*heads, head, HEAD_SIZE);
     snap_put_bytes(w, head, HEAD_SIZE);
     snap_put_packed(w, page, PAGE_SIZE);
@@ -126,7 +113,7 @@ static void load_page(struct mem *m, const struct memslot *s, const uint8_t head
     if (!snap_reader_error(r) && !record_is_whole(head, bytes))
         snap_fail(r, "memory at 0x%llx: a page is damaged (CRC)", (unsigned long long)s->base << PAGE_SHIFT);
     if (!snap_reader_error(r))
-        load_bytes(m, s, get_le(head, 8), bytes);
+        load_bytes(m, s, load_le(head, 8), bytes);
 }
 
 /* The same, for later. */
@@ -134,7 +121,7 @@ static void await_page(struct mem *m, const struct memslot *s, const uint8_t hea
 {
     uint64_t key = snap_file_offset(r) - HEAD_SIZE;
     snap_skip_packed(r);
-    if (!snap_reader_error(r) && host_mm_await(m->cfg.mm, s->hva + (get_le(head, 8) << PAGE_SHIFT), key))
+    if (!snap_reader_error(r) && host_mm_await(m->cfg.mm, s->hva + (load_le(head, 8) << PAGE_SHIFT), key))
         snap_fail(r, "memory at 0x%llx cannot be awaited", (unsigned long long)s->base << PAGE_SHIFT);
 }
 
@@ -161,10 +148,10 @@ static void load_slot(struct mem *m, const struct memslot *s, struct snap_reader
         return;
     for (uint64_t next = 0; !snap_reader_error(r);) {
         snap_get_bytes(r, head, sizeof(head));
-        uint64_t index = get_le(head, 8);
+        uint64_t index = load_le(head, 8);
         if (index == RAM_END) {
             load_zeros(m, s, next, s->pages);
-            if (get_le(head + 8, 4) != heads)
+            if (load_le(head + 8, 4) != heads)
                 snap_fail(r, "memory at 0x%llx: the list of pages is damaged (CRC)",
                           (unsigned long long)s->base << PAGE_SHIFT);
             return;

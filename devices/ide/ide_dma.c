@@ -3,23 +3,20 @@
  */
 #include "devices/ide/ide_internal.h"
 
+#include "core/bytes.h"
+
 #include <string.h>
 
 #define PRD_LAST 0x80000000u
-
-static uint32_t get_le32(const uint8_t *p)
-{
-    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
 
 static bool next_region(struct ide_channel *c)
 {
     uint8_t entry[8];
     if (c->prd_last || guest_mem_read(&c->cfg.memory, c->prd_next, entry, sizeof entry, MEM_DMA) != MEM_OK)
         return false;
-    uint32_t count = get_le32(entry + 4);
+    uint32_t count = (uint32_t)load_le(entry + 4, 4);
     c->prd_next += sizeof entry;
-    c->prd_address = get_le32(entry) & ~1u;
+    c->prd_address = (uint32_t)load_le(entry, 4) & ~1u;
     c->prd_left = count & 0xfffe ? count & 0xfffe : 0x10000;
     c->prd_last = count & PRD_LAST;
     return true;

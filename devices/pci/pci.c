@@ -1,5 +1,6 @@
 #include "devices/pci/pci.h"
 
+#include "core/bytes.h"
 #include "core/snapshot.h"
 #include "devices/pci/pci_msi.h"
 
@@ -12,28 +13,14 @@
 
 /* ---- Little-endian fields of config space ---- */
 
-static uint32_t get_le(const uint8_t *p, unsigned size)
-{
-    uint32_t v = 0;
-    for (unsigned i = 0; i < size; i++)
-        v |= (uint32_t)p[i] << (8 * i);
-    return v;
-}
-
-static void put_le(uint8_t *p, unsigned size, uint32_t v)
-{
-    for (unsigned i = 0; i < size; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
 uint16_t pci_device_read16(const struct pci_device *d, unsigned offset)
 {
-    return (uint16_t)get_le(d->config + offset, 2);
+    return (uint16_t)load_le(d->config + offset, 2);
 }
 
 uint32_t pci_device_read32(const struct pci_device *d, unsigned offset)
 {
-    return get_le(d->config + offset, 4);
+    return load_le(d->config + offset, 4);
 }
 
 /* ---- INTx ---- */
@@ -196,7 +183,7 @@ uint32_t pci_bus_config_read(struct pci_bus *b, uint8_t devfn, unsigned offset, 
         return size == 4 ? 0xffffffff : (1u << (8 * size)) - 1;
     if (d->config_read)
         d->config_read(d->ctx, offset, size);
-    return get_le(d->config + offset, size);
+    return load_le(d->config + offset, size);
 }
 
 static bool touches(unsigned offset, unsigned size, unsigned from, unsigned len)
@@ -251,9 +238,9 @@ void pci_bus_set_msi(struct pci_bus *b, void (*msi)(void *ctx, uint64_t address,
 
 void pci_device_preset(struct pci_device *d, unsigned offset, unsigned size, uint32_t value, uint32_t writable)
 {
-    put_le(d->config + offset, size, value);
-    put_le(d->initial + offset, size, value);
-    put_le(d->writable + offset, size, writable);
+    store_le(d->config + offset, value, size);
+    store_le(d->initial + offset, value, size);
+    store_le(d->writable + offset, writable, size);
 }
 
 void pci_device_init(struct pci_device *d, const char *name, const struct pci_identity *id)

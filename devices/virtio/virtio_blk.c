@@ -1,6 +1,7 @@
 #include "devices/virtio/virtio_blk.h"
 
 #include "core/alloc.h"
+#include "core/bytes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -45,14 +46,6 @@ enum {
     CONFIG_ZERO_UNMAPS = 56,
     CONFIG_BYTES = 60
 };
-
-static uint64_t get_le(const uint8_t *p, unsigned size)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < size; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
 
 /* ---- requests ---- */
 
@@ -121,8 +114,8 @@ static enum block_result clear_ranges(struct virtio_blk *b, const struct virtio_
         uint8_t range[RANGE_BYTES];
         if (!virtio_read(&b->virtio, r, HEADER + at, range, sizeof range))
             return BLOCK_ERROR;
-        uint64_t sector = get_le(range, 8), len = get_le(range + 8, 4) * BLOCK_SECTOR;
-        uint32_t unmap = (uint32_t)get_le(range + 12, 4);
+        uint64_t sector = load_le(range, 8), len = load_le(range + 8, 4) * BLOCK_SECTOR;
+        uint32_t unmap = (uint32_t)load_le(range + 12, 4);
         if (!is_inside(b, sector, len) || len > (uint64_t)RANGE_SECTORS * BLOCK_SECTOR)
             return BLOCK_RANGE;
         /* What was discarded reads as zeros here, so the two differ in nothing but the room that they leave. */
@@ -138,11 +131,11 @@ static uint8_t perform(struct virtio_blk *b, const struct virtio_request *r, enu
     *result = BLOCK_ERROR;
     if (!virtio_read(&b->virtio, r, 0, head, sizeof head))
         return S_IOERR;
-    uint32_t type = (uint32_t)get_le(head, 4);
+    uint32_t type = (uint32_t)load_le(head, 4);
     switch (type) {
     case T_IN:
     case T_OUT:
-        *result = transfer(b, r, type, get_le(head + 8, 8));
+        *result = transfer(b, r, type, load_le(head + 8, 8));
         break;
     case T_FLUSH:
         *result = block_flush(b->block);
@@ -191,24 +184,18 @@ static void process(void *ctx, uint32_t queues)
 
 /* ---- configuration ---- */
 
-static void put_le(uint8_t *p, unsigned size, uint64_t v)
-{
-    for (unsigned i = 0; i < size; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
 static uint8_t config_read(void *ctx, unsigned offset)
 {
     const struct virtio_blk *b = ctx;
     uint8_t c[CONFIG_BYTES] = {0};
-    put_le(c + CONFIG_CAPACITY, 8, b->block->size / BLOCK_SECTOR);
-    put_le(c + CONFIG_SEG_MAX, 4, SEGMENTS);
-    put_le(c + CONFIG_BLK_SIZE, 4, b->block->sector_size);
-    put_le(c + CONFIG_DISCARD_SECTORS, 4, RANGE_SECTORS);
-    put_le(c + CONFIG_DISCARD_RANGES, 4, RANGES_MAX);
-    put_le(c + CONFIG_DISCARD_ALIGNMENT, 4, 1);
-    put_le(c + CONFIG_ZERO_SECTORS, 4, RANGE_SECTORS);
-    put_le(c + CONFIG_ZERO_RANGES, 4, RANGES_MAX);
+    store_le(c + CONFIG_CAPACITY, b->block->size / BLOCK_SECTOR, 8);
+    store_le(c + CONFIG_SEG_MAX, SEGMENTS, 4);
+    store_le(c + CONFIG_BLK_SIZE, b->block->sector_size, 4);
+    store_le(c + CONFIG_DISCARD_SECTORS, RANGE_SECTORS, 4);
+    store_le(c + CONFIG_DISCARD_RANGES, RANGES_MAX, 4);
+    store_le(c + CONFIG_DISCARD_ALIGNMENT, 1, 4);
+    store_le(c + CONFIG_ZERO_SECTORS, RANGE_SECTORS, 4);
+    store_le(c + CONFIG_ZERO_RANGES, RANGES_MAX, 4);
     c[CONFIG_ZERO_UNMAPS] = 1;
     return c[offset];
 }

@@ -1,5 +1,6 @@
 #include "devices/virtio/virtio_pci.h"
 
+#include "core/bytes.h"
 #include "core/snapshot.h"
 
 #include <stdio.h>
@@ -62,20 +63,6 @@ enum {
     LEGACY_QUEUE_VECTOR = 22
 };
 
-static uint64_t get_le(const uint8_t *p, unsigned size)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < size; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
-
-static void put_le(uint8_t *p, unsigned size, uint64_t v)
-{
-    for (unsigned i = 0; i < size; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
 static unsigned queue_count(const struct virtio *v)
 {
     unsigned n = 0;
@@ -130,26 +117,26 @@ static void common_image(const struct virtio_pci *p, uint8_t image[COMMON_BYTES]
     const struct virtio *v = p->virtio;
     const struct virtio_queue *q = selected(p);
     memset(image, 0, COMMON_BYTES);
-    put_le(image + COMMON_DEVICE_SELECT, 4, p->device_feature_select);
+    store_le(image + COMMON_DEVICE_SELECT, p->device_feature_select, 4);
     if (p->device_feature_select < 2)
-        put_le(image + COMMON_DEVICE_FEATURES, 4, v->offered >> (32 * p->device_feature_select));
-    put_le(image + COMMON_DRIVER_SELECT, 4, p->driver_feature_select);
+        store_le(image + COMMON_DEVICE_FEATURES, v->offered >> (32 * p->device_feature_select), 4);
+    store_le(image + COMMON_DRIVER_SELECT, p->driver_feature_select, 4);
     if (p->driver_feature_select < 2)
-        put_le(image + COMMON_DRIVER_FEATURES, 4, v->driver >> (32 * p->driver_feature_select));
-    put_le(image + COMMON_CONFIG_VECTOR, 2, v->config_vector);
-    put_le(image + COMMON_QUEUES, 2, queue_count(v));
+        store_le(image + COMMON_DRIVER_FEATURES, v->driver >> (32 * p->driver_feature_select), 4);
+    store_le(image + COMMON_CONFIG_VECTOR, v->config_vector, 2);
+    store_le(image + COMMON_QUEUES, queue_count(v), 2);
     image[COMMON_STATUS] = v->status;
     image[COMMON_GENERATION] = v->generation;
-    put_le(image + COMMON_QUEUE_SELECT, 2, p->queue_select);
+    store_le(image + COMMON_QUEUE_SELECT, p->queue_select, 2);
     if (!q)
         return;
-    put_le(image + COMMON_QUEUE_SIZE, 2, q->size);
-    put_le(image + COMMON_QUEUE_VECTOR, 2, q->vector);
-    put_le(image + COMMON_QUEUE_ENABLE, 2, q->enabled);
-    put_le(image + COMMON_QUEUE_NOTIFY, 2, p->queue_select);
-    put_le(image + COMMON_QUEUE_DESC, 8, q->desc);
-    put_le(image + COMMON_QUEUE_DRIVER, 8, q->driver);
-    put_le(image + COMMON_QUEUE_DEVICE, 8, q->device);
+    store_le(image + COMMON_QUEUE_SIZE, q->size, 2);
+    store_le(image + COMMON_QUEUE_VECTOR, q->vector, 2);
+    store_le(image + COMMON_QUEUE_ENABLE, q->enabled, 2);
+    store_le(image + COMMON_QUEUE_NOTIFY, p->queue_select, 2);
+    store_le(image + COMMON_QUEUE_DESC, q->desc, 8);
+    store_le(image + COMMON_QUEUE_DRIVER, q->driver, 8);
+    store_le(image + COMMON_QUEUE_DEVICE, q->device, 8);
 }
 
 static void set_driver_features(struct virtio_pci *p, uint32_t value)
@@ -171,24 +158,24 @@ static void set_queue_size(struct virtio_pci *p, struct virtio_queue *q, uint16_
 static void write_queue(struct virtio_pci *p, struct virtio_queue *q, unsigned reg, const uint8_t *image)
 {
     if (reg == COMMON_QUEUE_VECTOR)
-        q->vector = vector_taken(p, (uint16_t)get_le(image + reg, 2));
+        q->vector = vector_taken(p, (uint16_t)load_le(image + reg, 2));
     if (q->enabled)
         return;
     switch (reg) {
     case COMMON_QUEUE_SIZE:
-        set_queue_size(p, q, (uint16_t)get_le(image + reg, 2));
+        set_queue_size(p, q, (uint16_t)load_le(image + reg, 2));
         break;
     case COMMON_QUEUE_ENABLE:
-        q->enabled = get_le(image + reg, 2) == 1;
+        q->enabled = load_le(image + reg, 2) == 1;
         break;
     case COMMON_QUEUE_DESC:
-        q->desc = get_le(image + reg, 8) & ~15ull;
+        q->desc = load_le(image + reg, 8) & ~15ull;
         break;
     case COMMON_QUEUE_DRIVER:
-        q->driver = get_le(image + reg, 8) & ~1ull;
+        q->driver = load_le(image + reg, 8) & ~1ull;
         break;
     case COMMON_QUEUE_DEVICE:
-        q->device = get_le(image + reg, 8) & ~3ull;
+        q->device = load_le(image + reg, 8) & ~3ull;
         break;
     }
 }
@@ -198,22 +185,22 @@ static void write_register(struct virtio_pci *p, unsigned reg, const uint8_t *im
     struct virtio_queue *q = selected(p);
     switch (reg) {
     case COMMON_DEVICE_SELECT:
-        p->device_feature_select = (uint32_t)get_le(image + reg, 4);
+        p->device_feature_select = (uint32_t)load_le(image + reg, 4);
         break;
     case COMMON_DRIVER_SELECT:
-        p->driver_feature_select = (uint32_t)get_le(image + reg, 4);
+        p->driver_feature_select = (uint32_t)load_le(image + reg, 4);
         break;
     case COMMON_DRIVER_FEATURES:
-        set_driver_features(p, (uint32_t)get_le(image + reg, 4));
+        set_driver_features(p, (uint32_t)load_le(image + reg, 4));
         break;
     case COMMON_CONFIG_VECTOR:
-        p->virtio->config_vector = vector_taken(p, (uint16_t)get_le(image + reg, 2));
+        p->virtio->config_vector = vector_taken(p, (uint16_t)load_le(image + reg, 2));
         break;
     case COMMON_STATUS:
         virtio_set_status(p->virtio, image[reg]);
         break;
     case COMMON_QUEUE_SELECT:
-        p->queue_select = (uint16_t)get_le(image + reg, 2);
+        p->queue_select = (uint16_t)load_le(image + reg, 2);
         break;
     default:
         if (q)
@@ -295,16 +282,16 @@ static void legacy_image(const struct virtio_pci *p, uint8_t image[LEGACY_PORTS]
     const struct virtio_queue *q = selected(p);
     unsigned config = legacy_config_at(p);
     memset(image, 0, LEGACY_PORTS);
-    put_le(image + LEGACY_DEVICE_FEATURES, 4, v->offered);
-    put_le(image + LEGACY_DRIVER_FEATURES, 4, v->driver);
-    put_le(image + LEGACY_QUEUE_PFN, 4, q && q->enabled ? q->desc >> PAGE_SHIFT : 0);
-    put_le(image + LEGACY_QUEUE_SIZE, 2, q ? q->max : 0);
-    put_le(image + LEGACY_QUEUE_SELECT, 2, p->queue_select);
+    store_le(image + LEGACY_DEVICE_FEATURES, v->offered, 4);
+    store_le(image + LEGACY_DRIVER_FEATURES, v->driver, 4);
+    store_le(image + LEGACY_QUEUE_PFN, q && q->enabled ? q->desc >> PAGE_SHIFT : 0, 4);
+    store_le(image + LEGACY_QUEUE_SIZE, q ? q->max : 0, 2);
+    store_le(image + LEGACY_QUEUE_SELECT, p->queue_select, 2);
     image[LEGACY_STATUS] = v->status;
     image[LEGACY_ISR] = v->isr;
     if (config == 24) {
-        put_le(image + LEGACY_CONFIG_VECTOR, 2, v->config_vector);
-        put_le(image + LEGACY_QUEUE_VECTOR, 2, q ? q->vector : VIRTIO_NO_VECTOR);
+        store_le(image + LEGACY_CONFIG_VECTOR, v->config_vector, 2);
+        store_le(image + LEGACY_QUEUE_VECTOR, q ? q->vector : VIRTIO_NO_VECTOR, 2);
     }
     for (unsigned i = config; i < LEGACY_PORTS; i++)
         image[i] = device_read(p, i - config);
@@ -394,7 +381,7 @@ static void config_read(void *ctx, unsigned offset, unsigned size)
     struct virtio_pci *p = ctx;
     struct bus_txn t;
     if (touches_window(p, offset, size) && window_target(p, &t))
-        put_le(p->pci.config + p->window + 16, t.size, modern_read(p, &t));
+        store_le(p->pci.config + p->window + 16, modern_read(p, &t), t.size);
 }
 
 static void config_written(void *ctx, unsigned offset, unsigned size)
@@ -402,7 +389,7 @@ static void config_written(void *ctx, unsigned offset, unsigned size)
     struct virtio_pci *p = ctx;
     struct bus_txn t;
     if (touches_window(p, offset, size) && window_target(p, &t))
-        modern_write(p, &t, get_le(p->pci.config + p->window + 16, t.size));
+        modern_write(p, &t, load_le(p->pci.config + p->window + 16, t.size));
     else if (size < PCI_CONFIG_BYTES) /* MSI-X may have been turned on */
         interrupt(p, VIRTIO_NO_VECTOR, 0);
 }

@@ -3,6 +3,8 @@
  * have left.
  */
 #include "devices/acpi/acpi_loader.h"
+
+#include "core/bytes.h"
 #include "devices/layout.h"
 #include "devices/vmcoreinfo.h"
 #include "frontends/machine/board.h"
@@ -25,21 +27,15 @@
 
 #define TRANSLATION_LBA 1 /* of the four IDE disks, 2 bits each */
 
-static void put_le(uint8_t *p, uint64_t v, unsigned size)
-{
-    for (unsigned i = 0; i < size; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
 /* Entries of 20 bytes: start, length, type 1 (RAM). */
 static bool offer_memory_map(struct board *b)
 {
     uint8_t map[40] = {0};
-    put_le(map + 8, b->cfg.low_ram, 8);
-    put_le(map + 16, 1, 4);
-    put_le(map + 20, 1ull << 32, 8);
-    put_le(map + 28, b->cfg.high_ram, 8);
-    put_le(map + 36, 1, 4);
+    store_le(map + 8, b->cfg.low_ram, 8);
+    store_le(map + 16, 1, 4);
+    store_le(map + 20, 1ull << 32, 8);
+    store_le(map + 28, b->cfg.high_ram, 8);
+    store_le(map + 36, 1, 4);
     return fw_cfg_add_file(&b->fw_cfg, "etc/e820", map, b->cfg.high_ram ? 40 : 20, false);
 }
 
@@ -66,7 +62,7 @@ static void cpuid_text(struct board *b, uint32_t first, uint32_t last, const uin
         uint32_t out[4];
         vcpu_cpuid(b->cfg.cpus[0], leaf, 0, out);
         for (unsigned k = 0; k < regs; k++, text += 4)
-            put_le((uint8_t *)text, out[order[k]], 4);
+            store_le((uint8_t *)text, out[order[k]], 4);
     }
     *text = 0;
 }
@@ -140,8 +136,8 @@ static bool offer_waits(struct board *b)
 {
     const struct boot_extras *x = &b->cfg.boot_extras;
     uint8_t menu[2], fail[4];
-    put_le(menu, x->menu_wait, sizeof menu);
-    put_le(fail, x->fail_wait, sizeof fail);
+    store_le(menu, x->menu_wait, sizeof menu);
+    store_le(fail, x->fail_wait, sizeof fail);
     return (!x->has_menu_wait || fw_cfg_add_file(&b->fw_cfg, "etc/boot-menu-wait", menu, sizeof menu, false)) &&
            (!x->has_fail_wait || fw_cfg_add_file(&b->fw_cfg, "etc/boot-fail-wait", fail, sizeof fail, false));
 }

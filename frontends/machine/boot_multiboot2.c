@@ -3,6 +3,8 @@
  */
 #include "frontends/machine/boot_common.h"
 
+#include "core/bytes.h"
+
 #include <string.h>
 
 #define MB2_SEARCH 32768
@@ -165,12 +167,6 @@ struct list {
     bool overflow;
 };
 
-static void put_le(uint8_t *p, unsigned size, uint64_t v)
-{
-    for (unsigned i = 0; i < size; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
 /* Room for a tag of `size` bytes, its header filled; a place to scribble on if there is none. */
 static uint8_t *give(struct list *l, uint32_t type, size_t size)
 {
@@ -179,8 +175,8 @@ static uint8_t *give(struct list *l, uint32_t type, size_t size)
         l->overflow = true;
         return NULL;
     }
-    put_le(l->bytes + at, 4, type);
-    put_le(l->bytes + at + 4, 4, size);
+    store_le(l->bytes + at, type, 4);
+    store_le(l->bytes + at + 4, size, 4);
     l->len = at + size;
     return l->bytes + at;
 }
@@ -200,8 +196,8 @@ static void give_modules(const struct boot_env *env, struct list *l, const struc
         uint8_t *p = give(l, GIVE_MODULE, 16 + len);
         if (!p)
             return;
-        put_le(p + 8, 4, placed[k].start);
-        put_le(p + 12, 4, placed[k].end);
+        store_le(p + 8, placed[k].start, 4);
+        store_le(p + 12, placed[k].end, 4);
         memcpy(p + 16, env->module[k].text, len);
     }
 }
@@ -210,17 +206,17 @@ static void give_memory(const struct boot_env *env, struct list *l)
 {
     uint8_t *p = give(l, GIVE_MEMORY, 16);
     if (p) {
-        put_le(p + 8, 4, 639);
-        put_le(p + 12, 4, (env->low_ram_end - 0x100000) >> 10);
+        store_le(p + 8, 639, 4);
+        store_le(p + 12, (env->low_ram_end - 0x100000) >> 10, 4);
     }
     p = give(l, GIVE_MMAP, 16 + 24 * (size_t)env->e820_count);
     if (!p)
         return;
-    put_le(p + 8, 4, 24);
+    store_le(p + 8, 24, 4);
     for (unsigned k = 0; k < env->e820_count; k++) {
-        put_le(p + 16 + 24 * k, 8, env->e820[k].base);
-        put_le(p + 24 + 24 * k, 8, env->e820[k].len);
-        put_le(p + 32 + 24 * k, 4, env->e820[k].type);
+        store_le(p + 16 + 24 * k, env->e820[k].base, 8);
+        store_le(p + 24 + 24 * k, env->e820[k].len, 8);
+        store_le(p + 32 + 24 * k, env->e820[k].type, 4);
     }
 }
 
@@ -230,10 +226,10 @@ static void give_framebuffer(struct list *l)
     uint8_t *p = give(l, GIVE_FRAMEBUFFER, 32);
     if (!p)
         return;
-    put_le(p + 8, 8, 0xb8000);
-    put_le(p + 16, 4, 160);
-    put_le(p + 20, 4, 80);
-    put_le(p + 24, 4, 25);
+    store_le(p + 8, 0xb8000, 8);
+    store_le(p + 16, 160, 4);
+    store_le(p + 20, 80, 4);
+    store_le(p + 24, 25, 4);
     p[28] = 16;
     p[29] = 2;
 }
@@ -267,7 +263,7 @@ static bool info_place(const struct boot_env *env, struct error *e)
     give(&l, GIVE_END, 8);
     if (l.overflow)
         return error_set(e, "the command line and the modules' arguments are too long for the boot information");
-    put_le(l.bytes, 4, l.len);
+    store_le(l.bytes, l.len, 4);
     return boot_poke(env, BOOT_INFO_GPA, l.bytes, l.len, "boot information", e);
 }
 

@@ -4,6 +4,8 @@
  */
 #include "frontends/machine/boot_common.h"
 
+#include "core/bytes.h"
+
 #include <string.h>
 
 #define PVH_NOTE    18
@@ -12,12 +14,6 @@
 #define MMAP_OFF    0x100
 #define MODULES_OFF 0x600
 #define TEXT_OFF    0x900
-
-static void put_le(uint8_t *p, unsigned size, uint64_t v)
-{
-    for (unsigned i = 0; i < size; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
 
 bool boot_is_pvh(const struct file *kernel)
 {
@@ -40,13 +36,13 @@ static bool put_strings(const struct boot_env *env, uint8_t *info, size_t room, 
 {
     size_t at = TEXT_OFF;
     uint64_t text = put_text(info, room, &at, env->cmdline);
-    put_le(info + 24, 8, text);
+    store_le(info + 24, text, 8);
     for (unsigned k = 0; text && k < env->module_count; k++) {
         uint8_t *m = info + MODULES_OFF + 32 * k;
         text = put_text(info, room, &at, env->module[k].text);
-        put_le(m, 8, placed[k].start);
-        put_le(m + 8, 8, placed[k].end - placed[k].start);
-        put_le(m + 16, 8, text);
+        store_le(m, placed[k].start, 8);
+        store_le(m + 8, placed[k].end - placed[k].start, 8);
+        store_le(m + 16, text, 8);
     }
     return text != 0;
 }
@@ -57,17 +53,17 @@ static bool info_place(const struct boot_env *env, struct error *e)
     struct boot_placed placed[BOOT_MODULES_MAX];
     if (!boot_modules_place(env, placed, e))
         return false;
-    put_le(info, 4, START_MAGIC);
-    put_le(info + 4, 4, 1); /* version */
-    put_le(info + 12, 4, env->module_count);
-    put_le(info + 16, 8, env->module_count ? BOOT_INFO_GPA + MODULES_OFF : 0);
-    put_le(info + 32, 8, env->rsdp);
-    put_le(info + 40, 8, BOOT_INFO_GPA + MMAP_OFF);
-    put_le(info + 48, 4, env->e820_count);
+    store_le(info, START_MAGIC, 4);
+    store_le(info + 4, 1, 4); /* version */
+    store_le(info + 12, env->module_count, 4);
+    store_le(info + 16, env->module_count ? BOOT_INFO_GPA + MODULES_OFF : 0, 8);
+    store_le(info + 32, env->rsdp, 8);
+    store_le(info + 40, BOOT_INFO_GPA + MMAP_OFF, 8);
+    store_le(info + 48, env->e820_count, 4);
     for (unsigned k = 0; k < env->e820_count; k++) {
-        put_le(info + MMAP_OFF + 24 * k, 8, env->e820[k].base);
-        put_le(info + MMAP_OFF + 24 * k + 8, 8, env->e820[k].len);
-        put_le(info + MMAP_OFF + 24 * k + 16, 4, env->e820[k].type);
+        store_le(info + MMAP_OFF + 24 * k, env->e820[k].base, 8);
+        store_le(info + MMAP_OFF + 24 * k + 8, env->e820[k].len, 8);
+        store_le(info + MMAP_OFF + 24 * k + 16, env->e820[k].type, 4);
     }
     if (!put_strings(env, info, sizeof info, placed))
         return error_set(e, "the command line and the modules' arguments are too long for the boot information");

@@ -20,12 +20,10 @@ A manifest NAME.json has
   long     true: only in the long form
 """
 import hashlib
-import http.server
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -133,7 +131,7 @@ class Web:
         self.fetched = set()
         outer = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(harness.QuietHandler):
             def do_GET(self):
                 page = pages.get(self.path)
                 if page is None:
@@ -146,13 +144,7 @@ class Web:
                 self.wfile.write(body)
                 outer.fetched.add(self.path)
 
-            def log_message(self, *args):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.port = harness.serve_http(Handler)
 
 
 def shown(m, r):

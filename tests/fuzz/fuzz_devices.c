@@ -7,6 +7,7 @@
  */
 #include "fuzz.h"
 
+#include "core/bytes.h"
 #include "core/digest.h"
 #include "core/keys.h"
 #include "core/snapshot.h"
@@ -212,20 +213,14 @@ static void poke_all(struct bench *b, uint64_t at, const void *bytes, size_t len
         mem_access(b->m[k]->mem, 0, at, (void *)(uintptr_t)bytes, len, MEM_DMA, true, BUS_NO_CPU);
 }
 
-static void put_le(uint8_t *p, unsigned size, uint64_t v)
-{
-    for (unsigned k = 0; k < size; k++)
-        p[k] = (uint8_t)(v >> 8 * k);
-}
-
 /* A table of regions, some of them nowhere, and the bus master's start bit. */
 static void start_bus_master(struct bench *b, unsigned channel)
 {
     uint8_t table[4 * 8];
     for (unsigned k = 0; k < 4; k++) {
-        put_le(table + 8 * k, 4, rng_one_in(b->rng, 4) ? dma_address(b) : 0x4000 + rng_below(b->rng, 0x4000));
-        put_le(table + 8 * k + 4, 2, rng_one_in(b->rng, 2) ? 512ull << rng_below(b->rng, 6) : rng_next(b->rng));
-        put_le(table + 8 * k + 6, 2, k == 3 || rng_one_in(b->rng, 3) ? 0x8000 : 0);
+        store_le(table + 8 * k, rng_one_in(b->rng, 4) ? dma_address(b) : 0x4000 + rng_below(b->rng, 0x4000), 4);
+        store_le(table + 8 * k + 4, rng_one_in(b->rng, 2) ? 512ull << rng_below(b->rng, 6) : rng_next(b->rng), 2);
+        store_le(table + 8 * k + 6, k == 3 || rng_one_in(b->rng, 3) ? 0x8000 : 0, 2);
     }
     poke_all(b, 0x3000, table, sizeof table);
     write_port(b, LAYOUT_PCI_CONFIG_PORT, 4, 0x80000000u | LAYOUT_PCI_IDE_DEVFN << 8 | 0x20);

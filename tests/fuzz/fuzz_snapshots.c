@@ -4,6 +4,7 @@
  */
 #include "fuzz_files.h"
 
+#include "core/bytes.h"
 #include "core/snapshot_format.h"
 
 #include <stdio.h>
@@ -48,7 +49,7 @@ static void snapshot_parse(struct snapshot *s, const uint8_t *b, size_t len)
         struct section *c = &s->s[s->count++];
         c->header_len = b[at] + SNAP_HEADER_MIN;
         memcpy(c->header, b + at, c->header_len);
-        c->len = snap_load_le(b + at + b[at] + 5, 8);
+        c->len = load_le(b + at + b[at] + 5, 8);
         c->payload = malloc(c->len + 3 * 64);
         memcpy(c->payload, b + at + c->header_len, c->len);
         at += c->header_len + c->len + 4;
@@ -82,7 +83,7 @@ static void section_mutate(struct rng *r, struct section *c)
     default:
         files_mutate(r, c->payload, c->len < 256 || rng_one_in(r, 2) ? c->len : 256);
     }
-    snap_store_le(c->header + c->header_len - 8, c->len, 8);
+    store_le(c->header + c->header_len - 8, c->len, 8);
 }
 
 static void snapshot_mutate(struct rng *r, struct snapshot *s)
@@ -102,7 +103,7 @@ static void snapshot_mutate(struct rng *r, struct snapshot *s)
 static void put_crc(FILE *out, uint32_t crc)
 {
     uint8_t b[4];
-    snap_store_le(b, crc, 4);
+    store_le(b, crc, 4);
     fwrite(b, 1, 4, out);
 }
 
@@ -125,7 +126,7 @@ static void snapshot_write(const struct snapshot *s, const uint8_t *head, const 
         put_crc(out, crc_of(0, c->payload, c->len));
         headers = crc_of(headers, c->header, c->header_len);
     }
-    snap_store_le(sum, headers, 4);
+    store_le(sum, headers, 4);
     fwrite(end, 1, sizeof end, out);
     fwrite(sum, 1, 4, out);
     put_crc(out, crc_of(0, sum, 4));

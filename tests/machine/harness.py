@@ -5,6 +5,7 @@ Environment: UMBRA (the program), GUESTS (folder of the test guests), UMBRA_LONG
 The files of a run go with it, unless a test failed or UMBRA_KEEP is set.
 """
 import atexit
+import http.server
 import os
 import re
 import shutil
@@ -45,6 +46,19 @@ class Result:
         found = re.search(r"^digest ([0-9a-f]{16}) icount (\d+)$", self.err, re.M)
         check(found, "no digest line in: " + self.err[-500:])
         return found.group(1), int(found.group(2))
+
+
+class QuietHandler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def serve_http(handler):
+    """A server on the loopback interface for the rest of the process. Returns its port."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_address[1]
 
 
 def check(condition, message):

@@ -1,7 +1,6 @@
 """Linux uses the network through both cards: 50 MB each way's checksum, a server in the guest, DHCP."""
 import hashlib
 import http.client
-import http.server
 import os
 import random
 import re
@@ -25,7 +24,7 @@ class Server:
         self.posted, self.go = {}, threading.Event()
         outer = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(harness.QuietHandler):
             def do_GET(self):
                 if self.path == "/go":
                     outer.go.wait(600)
@@ -46,13 +45,7 @@ class Server:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *args):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.port = harness.serve_http(Handler)
 
 
 def free_port():
