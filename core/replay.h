@@ -17,6 +17,8 @@ enum input_source {
     INPUT_CONTROL,
     INPUT_NET,
     INPUT_MOUSE,
+    INPUT_SERIAL2,
+    INPUT_SERIAL3,
     INPUT_SOURCE_COUNT
 };
 

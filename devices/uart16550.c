@@ -28,6 +28,8 @@ enum { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_S
 
 #define LCR_DLAB 0x80
 
+#define MCR_DTR  0x01
+#define MCR_RTS  0x02
 #define MCR_OUT2 0x08
 #define MCR_LOOP 0x10
 
@@ -199,6 +201,8 @@ static void rx_expired(void *opaque)
         u->backlog_head = (u->backlog_head + 1) % u->backlog_capacity;
         u->backlog_count--;
         rx_accept(u, byte);
+        if (!u->backlog_count && u->cfg.peer.idle)
+            u->cfg.peer.idle(u->cfg.peer.ctx);
     }
     rx_start(u);
 }
@@ -250,6 +254,16 @@ void uart16550_receive(void *opaque, const uint8_t *bytes, size_t len)
     rx_start(u);
 }
 
+size_t uart16550_waiting(const struct uart16550 *u)
+{
+    return u->backlog_count;
+}
+
+void uart16550_hang_up(struct uart16550 *u)
+{
+    u->backlog_count = 0;
+}
+
 /* ---- Transmitter ---- */
 
 /* A character leaves the FIFO when its last bit is out. So the empty indication comes a character time after the write,
@@ -299,9 +313,24 @@ static void update_modem(struct uart16550 *u)
     u->msr = now | (u->msr & MSR_DELTAS) | deltas;
 }
 
+/* The modem outputs, as the line shows them. */
+static uint8_t line_outputs(const struct uart16550 *u)
+{
+    return u->mcr & MCR_LOOP ? 0 : u->mcr & (MCR_DTR | MCR_RTS);
+}
+
+static void set_mcr(struct uart16550 *u, uint8_t v)
+{
+    uint8_t before = line_outputs(u);
+    u->mcr = v;
+    uint8_t now = line_outputs(u);
+    if (now != before && u->cfg.peer.lines)
+        u->cfg.peer.lines(u->cfg.peer.ctx, now & MCR_DTR, now & MCR_RTS);
+}
+
 static void write_mcr(struct uart16550 *u, uint8_t v)
 {
-    u->mcr = v & 0x1f;
+    set_mcr(u, v & 0x1f);
     update_modem(u);
     rx_start(u);
 }
@@ -477,7 +506,8 @@ void uart16550_fini(struct uart16550 *u)
 void uart16550_reset(struct uart16550 *u)
 {
     cancel_timers(u);
-    u->ier = u->fcr = u->lcr = u->mcr = u->scratch = u->lsr_errors = 0;
+    set_mcr(u, 0);
+    u->ier = u->fcr = u->lcr = u->scratch = u->lsr_errors = 0;
     u->msr = MSR_ATTACHED;
     u->divisor = 12; /* 9600 baud, as firmware leaves it */
     u->rx = u->tx = (struct uart16550_fifo){.count = 0};

@@ -23,6 +23,13 @@ struct snap_reader;
 #define UART16550_BACKLOG_MAX     (1u << 20)
 #define UART16550_TX_TIME_DEFAULT 1000 /* units a character: fast enough that polling kernels are not slowed */
 
+/* A device at the other end that looks at the lines. */
+struct uart16550_peer {
+    void (*lines)(void *ctx, bool dtr, bool rts); /* what the guest drives has changed; loopback drives nothing */
+    void (*idle)(void *ctx);                      /* the last byte that waited has arrived */
+    void *ctx;
+};
+
 struct uart16550_config {
     unsigned instance; /* 0 for COM1: names the snapshot section */
     struct vclock *clock;
@@ -30,6 +37,7 @@ struct uart16550_config {
     struct device_sink sink;             /* what the guest transmits */
     uint64_t tx_char_time, rx_char_time; /* units; 0: from the divisor and the line format */
     bool patient_sender; /* the other end waits until the guest listens: its receive interrupt is on, or it polls */
+    struct uart16550_peer peer; /* each function may be NULL */
     const struct log *log;
 };
 
@@ -65,6 +73,10 @@ void uart16550_fini(struct uart16550 *u);
 void uart16550_reset(struct uart16550 *u);
 /* Bytes arrive on the line, now. Fits input_fn: opaque is the uart. */
 void uart16550_receive(void *opaque, const uint8_t *bytes, size_t len);
+/* Bytes that were given to uart16550_receive() and have not reached the FIFO. */
+size_t uart16550_waiting(const struct uart16550 *u);
+/* The other end is gone, and those bytes with it. */
+void uart16550_hang_up(struct uart16550 *u);
 /* Are there bytes that have not left yet? */
 bool uart16550_is_sending(const struct uart16550 *u);
 void uart16550_save(const struct uart16550 *u, struct snap_writer *w);

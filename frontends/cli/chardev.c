@@ -66,7 +66,7 @@ bool chardev_check(const struct options *o, struct error *e)
     for (unsigned k = 0; k < o->controls; k++)
         monitor |= !strcmp(o->control[k].where, "stdio");
     for (unsigned k = 0; k < o->chardevs; k++)
-        if (o->chardev[k].kind == CHARDEV_STDIO && (monitor || o->serial.kind == SINK_STDIO))
+        if (o->chardev[k].kind == CHARDEV_STDIO && (monitor || o->serial[0].kind == SINK_STDIO))
             return error_set(e, "-chardev stdio: the terminal is %s", monitor ? "the monitor's" : "COM1's (-serial)");
     return true;
 }

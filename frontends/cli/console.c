@@ -42,9 +42,9 @@ static void put(FILE *out, uint8_t byte)
         fflush(out);
 }
 
-static void serial_tx(void *ctx, uint8_t byte)
+static void serial_tx(void *ctx, unsigned port, uint8_t byte)
 {
-    put(((struct console *)ctx)->serial, byte);
+    put(((struct console *)ctx)->serial[port], byte);
 }
 
 static void debug_tx(void *ctx, uint8_t byte)
@@ -107,7 +107,7 @@ static void stdin_pump(struct console *c)
         if (left && c->typed && !c->to_serial)
             c->typed(c->typed_ctx, bytes, left);
         else if (left)
-            machine_serial_input(c->machine, bytes, left);
+            machine_serial_input(c->machine, c->typed_port, bytes, left);
     }
 }
 
@@ -164,8 +164,9 @@ static void wait_for_input(struct console *c, uint64_t ns)
     struct pollfd fds[WAIT_FDS] = {{.fd = c->reads_stdin ? STDIN_FILENO : -1, .events = POLLIN}};
     unsigned n = 1;
     fflush(stdout);
-    if (c->serial) /* what is not a whole line yet */
-        fflush(c->serial);
+    for (unsigned k = 0; k < SERIALS_MAX; k++)
+        if (c->serial[k]) /* what is not a whole line yet */
+            fflush(c->serial[k]);
     for (unsigned k = 0; k < c->parts; k++) {
         const struct console_part *p = &c->part[k];
         if (p->fds)
@@ -256,10 +257,16 @@ static void terminal_raw(struct console *c)
 bool console_open(struct console *c, const struct options *o, struct error *e)
 {
     *c = (struct console){0};
-    if (!sink_open(&o->serial, &c->serial, &c->owns_serial, e) ||
-        !sink_open(&o->debugcon, &c->debugcon, &c->owns_debugcon, e))
+    if (!sink_open(&o->debugcon, &c->debugcon, &c->owns_debugcon, e))
         return false;
-    bool typed_at = o->serial.kind == SINK_STDIO;
+    bool typed_at = false;
+    for (unsigned k = 0; k < SERIALS_MAX; k++) {
+        if (!sink_open(&o->serial[k], &c->serial[k], &c->owns_serial[k], e))
+            return false;
+        if (o->serial[k].kind == SINK_STDIO && !typed_at)
+            c->typed_port = k;
+        typed_at |= o->serial[k].kind == SINK_STDIO;
+    }
     for (unsigned k = 0; k < o->chardevs; k++)
         typed_at |= o->chardev[k].kind == CHARDEV_STDIO;
     c->reads_stdin = typed_at && !o->machine.input_script && !o->debug;
@@ -293,6 +300,8 @@ bool console_close(struct console *c)
 {
     if (c->is_raw)
         tcsetattr(STDIN_FILENO, TCSANOW, &c->saved);
-    bool ok = stream_close(c->serial, c->owns_serial);
-    return stream_close(c->debugcon, c->owns_debugcon) && ok;
+    bool ok = stream_close(c->debugcon, c->owns_debugcon);
+    for (unsigned k = 0; k < SERIALS_MAX; k++)
+        ok &= stream_close(c->serial[k], c->owns_serial[k]);
+    return ok;
 }

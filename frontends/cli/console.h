@@ -26,9 +26,10 @@ struct console_part {
 #define CONSOLE_PARTS 5
 
 struct console {
-    struct machine *machine; /* set once it exists */
-    FILE *serial, *debugcon; /* NULL: discarded */
-    bool owns_serial, owns_debugcon;
+    struct machine *machine;              /* set once it exists */
+    FILE *serial[SERIALS_MAX], *debugcon; /* NULL: discarded */
+    bool owns_serial[SERIALS_MAX], owns_debugcon;
+    unsigned typed_port; /* the serial port that the terminal belongs to */
     bool reads_stdin, is_raw;
     bool escape; /* Ctrl-A was typed */
     struct termios saved;

@@ -45,9 +45,10 @@ static void child_tx(FILE *out, uint8_t byte)
         putc(byte, out);
 }
 
-static void child_serial(void *ctx, uint8_t byte)
+/* Of the serial ports COM1 alone has a file. */
+static void child_serial(void *ctx, unsigned port, uint8_t byte)
 {
-    child_tx(((struct child *)ctx)->serial, byte);
+    child_tx(port ? NULL : ((struct child *)ctx)->serial, byte);
 }
 
 static void child_debugcon(void *ctx, uint8_t byte)
@@ -112,7 +113,7 @@ static void type_line(struct child *k)
     char *text = alloc_zeroed(1, len + 1);
     memcpy(text, k->line, len);
     text[len] = '\n';
-    machine_serial_input(k->machine, text, len + 1);
+    machine_serial_input(k->machine, 0, text, len + 1);
     free(text);
 }
 

@@ -265,7 +265,7 @@ static int run(struct options *o, const struct fork_list *forks, struct console 
         machine_destroy(m);
         return EXIT_BAD_INPUT;
     }
-    if (o->chardevs && c->serial != stdout)
+    if (o->chardevs && c->serial[0] != stdout)
         c->to_serial = false;
     struct gdbstub *stub = o->gdb ? open_stub(o, c, e) : NULL;
     struct control *control = NULL;

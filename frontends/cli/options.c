@@ -131,10 +131,16 @@ static bool sink_parse(struct sink_spec *s, const char *name, const char *arg, s
 
 static bool opt_serial(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    if (o->serial_given)
-        return error_set(e, "-serial %s: there is one serial port, and it is already assigned", arg);
-    o->serial_given = true;
-    return sink_parse(&o->serial, name, arg, e);
+    if (o->serials == SERIALS_MAX)
+        return error_set(e, "-serial %s: there are %d serial ports, and all are assigned", arg, SERIALS_MAX);
+    struct sink_spec *s = &o->serial[o->serials++];
+    if (strcmp(arg, "msmouse"))
+        return sink_parse(s, name, arg, e);
+    if (o->machine.mouse_port)
+        return error_set(e, "-serial msmouse: COM%u has the mouse", o->machine.mouse_port);
+    o->machine.mouse_port = o->serials;
+    s->kind = SINK_MOUSE;
+    return true;
 }
 
 static bool opt_debugcon(struct options *o, const char *name, const char *arg, struct error *e)
@@ -145,8 +151,8 @@ static bool opt_debugcon(struct options *o, const char *name, const char *arg, s
 
 static bool opt_nographic(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    if (!o->serial_given)
-        o->serial.kind = SINK_STDIO;
+    if (!o->serials)
+        o->serial[0].kind = SINK_STDIO;
     o->machine.serial_console = true;
     return true;
 }
@@ -685,7 +691,8 @@ static const struct option_row rows[] = {
     {"fork-jobs", "N", opt_fork_jobs, "forked machines that exist at a time (default all, at most 64)"},
     {"accel", "interp|jit[,heat=N][,cache=SIZE]", opt_accel,
      "execution engine; the JIT compiles what has run N times (40) into SIZE of memory (32M)"},
-    {"serial", "stdio|file:F|null", opt_serial, "where COM1 goes"},
+    {"serial", "stdio|file:F|null|msmouse", opt_serial,
+     "where COM1 goes; given again: COM2 to COM4. msmouse: a mouse is there"},
     {"debugcon", "stdio|file:F|null", opt_debugcon, "where port 0xe9 goes"},
     {"nographic", NULL, opt_nographic, "no screen; COM1 on the terminal (Ctrl-A x leaves)"},
     {"display", "none|sdl|curses|vnc=[HOST]:N", opt_display,
@@ -788,6 +795,15 @@ static void log_list_print(FILE *out)
 #undef X
 }
 
+/* The serial port that the terminal belongs to, from 1; or 0. */
+static unsigned terminal_port(const struct options *o)
+{
+    for (unsigned k = 0; k < SERIALS_MAX; k++)
+        if (o->serial[k].kind == SINK_STDIO)
+            return k + 1;
+    return 0;
+}
+
 static bool display_check(const struct options *o, struct error *e)
 {
     bool curses = o->display && !strncmp(o->display, "curses", 6);
@@ -796,7 +812,8 @@ static bool display_check(const struct options *o, struct error *e)
     for (unsigned k = 0; k < o->controls; k++)
         if (curses && !strcmp(o->control[k].where, "stdio"))
             return error_set(e, "-display curses: the terminal is the monitor's");
-    return !curses || o->serial.kind != SINK_STDIO || error_set(e, "-display curses: the terminal is COM1's (-serial)");
+    return !curses || !terminal_port(o) ||
+           error_set(e, "-display curses: the terminal is COM%u's (-serial)", terminal_port(o));
 }
 
 static bool debug_check(const struct options *o, struct error *e)
@@ -842,6 +859,7 @@ static bool options_check(struct options *o, struct error *e)
     if ((o->lockstep || o->fork_at) && drives_write_through(o->machine.drive, o->machine.drive_count))
         return error_set(e, "%s: two machines would write to one disk: give -snapshot",
                          o->lockstep ? "-lockstep" : "-fork-at");
+    o->machine.serials = o->serials ? o->serials : 1;
     if (!chardev_check(o, e))
         return false;
     for (unsigned k = 0; k < o->machine.drive_count; k++)

@@ -9,7 +9,7 @@
 #include "frontends/control/control.h"
 #include "frontends/machine/umbra.h"
 
-enum sink_kind { SINK_NULL, SINK_STDIO, SINK_FILE };
+enum sink_kind { SINK_NULL, SINK_STDIO, SINK_FILE, SINK_MOUSE /* of -serial alone */ };
 
 struct sink_spec {
     enum sink_kind kind;
@@ -30,8 +30,9 @@ struct options {
     struct machine_config machine;
     struct chardev_spec chardev[CHARDEVS_MAX];
     unsigned chardevs;
-    struct sink_spec serial, debugcon;
-    bool serial_given, snapshot;
+    struct sink_spec serial[SERIALS_MAX], debugcon;
+    unsigned serials; /* -serial options */
+    bool snapshot;
     bool stats, digest, help, version, perf_map;
     struct control_spec control[CONTROL_CHANNELS]; /* -monitor, -qmp */
     unsigned controls;

@@ -227,7 +227,7 @@ static bool command_send(struct debugger *g, int argc, char **argv, struct error
         else
             *to++ = *from;
     }
-    machine_serial_input(g->m, argv[0], (size_t)(to - argv[0]));
+    machine_serial_input(g->m, 0, argv[0], (size_t)(to - argv[0]));
     return true;
 }
 

@@ -17,8 +17,8 @@
 
 static void serial_tx(void *ctx, uint8_t byte)
 {
-    struct board *b = ctx;
-    b->cfg.serial_tx(b->cfg.ctx, byte);
+    struct board_serial *s = ctx;
+    s->board->cfg.serial_tx(s->board->cfg.ctx, s->port, byte);
 }
 
 static void debug_tx(void *ctx, uint8_t byte)
@@ -127,18 +127,49 @@ static void init_timers(struct board *b)
     rtc_cmos_init(&b->rtc, &rtc);
 }
 
+static const struct {
+    uint16_t port;
+    uint8_t irq, source;
+    enum input_source input;
+    const char *name;
+} serial_places[SERIALS_MAX] = {{LAYOUT_COM1_PORT, LAYOUT_IRQ_COM1, 0, INPUT_SERIAL0, "COM1"},
+                                {LAYOUT_COM2_PORT, LAYOUT_IRQ_COM2, 0, INPUT_SERIAL1, "COM2"},
+                                {LAYOUT_COM3_PORT, LAYOUT_IRQ_COM1, 1, INPUT_SERIAL2, "COM3"},
+                                {LAYOUT_COM4_PORT, LAYOUT_IRQ_COM2, 1, INPUT_SERIAL3, "COM4"}};
+
+/* A mouse sends whether or not someone listens, and does not hear. */
 static void init_serial(struct board *b)
 {
     const struct board_config *c = &b->cfg;
-    struct uart16550_config com1 = {.instance = 0,
-                                    .clock = c->clock,
-                                    .irq = isa_irq_line(&b->isa, LAYOUT_IRQ_COM1, 0),
-                                    .sink = {serial_tx, b},
-                                    .tx_char_time = SERIAL_TX_UNITS,
-                                    .patient_sender = true,
-                                    .log = c->log};
-    uart16550_init(&b->com1, &com1);
-    input_set_sink(c->input, INPUT_SERIAL0, uart16550_receive, &b->com1);
+    for (unsigned n = 0; n < c->serials; n++) {
+        struct board_serial *s = &b->com[n];
+        bool mouse = c->mouse_port == n + 1;
+        struct uart16550_config uart = {.instance = n,
+                                        .clock = c->clock,
+                                        .irq = isa_irq_line(&b->isa, serial_places[n].irq, serial_places[n].source),
+                                        .tx_char_time = SERIAL_TX_UNITS,
+                                        .patient_sender = !mouse,
+                                        .log = c->log};
+        *s = (struct board_serial){.board = b, .port = n};
+        if (mouse) {
+            serial_mouse_init(&b->serial_mouse, &(struct serial_mouse_config){c->clock, &s->uart});
+            uart.peer = (struct uart16550_peer){serial_mouse_lines, serial_mouse_idle, &b->serial_mouse};
+        } else {
+            uart.sink = (struct device_sink){serial_tx, s};
+            input_set_sink(c->input, serial_places[n].input, uart16550_receive, &s->uart);
+        }
+        uart16550_init(&s->uart, &uart);
+    }
+}
+
+/* The mouse that the guest has turned on: one on a serial port lives off its lines. */
+static void mouse_input(void *ctx, const uint8_t *bytes, size_t len)
+{
+    struct board *b = ctx;
+    if (b->cfg.mouse_port && b->serial_mouse.powered)
+        serial_mouse_input(&b->serial_mouse, bytes, len);
+    else
+        ps2_mouse_input(&b->mouse, bytes, len);
 }
 
 static void init_input(struct board *b)
@@ -149,7 +180,7 @@ static void init_input(struct board *b)
     ps2_keyboard_init(&b->keyboard, &keyboard);
     ps2_mouse_init(&b->mouse, &mouse);
     input_set_sink(b->cfg.input, INPUT_KEYBOARD, ps2_keyboard_input, &b->keyboard);
-    input_set_sink(b->cfg.input, INPUT_MOUSE, ps2_mouse_input, &b->mouse);
+    input_set_sink(b->cfg.input, INPUT_MOUSE, mouse_input, b);
 }
 
 static void init_system(struct board *b)
@@ -253,7 +284,6 @@ static bool place_all(struct board *b, struct error *e)
         {io, LAYOUT_PORT92_PORT, LAYOUT_PORT92_PORTS, &port92_bus_ops, &b->port92, "port 92"},
         {io, LAYOUT_FPU_PORT, 1, &fpu_error_bus_ops, &b->fpu_error, "x87 error"},
         {io, LAYOUT_SMI_PORT, LAYOUT_SMI_PORTS, &acpi_pm_smi_bus_ops, &b->pm, "APM"},
-        {io, LAYOUT_COM1_PORT, LAYOUT_COM_PORTS, &uart16550_bus_ops, &b->com1, "COM1"},
         {io, LAYOUT_FW_CFG_PORT, LAYOUT_FW_CFG_PORTS, &fw_cfg_bus_ops, &b->fw_cfg, "fw_cfg"},
         {io, LAYOUT_FW_CFG_DMA_PORT, LAYOUT_FW_CFG_DMA_PORTS, &fw_cfg_dma_bus_ops, &b->fw_cfg, "fw_cfg DMA"},
         {io, LAYOUT_PCI_CONFIG_PORT, LAYOUT_PCI_CONFIG_PORTS, &pci_host_bus_ops, &b->pci, "PCI configuration"},
@@ -263,6 +293,17 @@ static bool place_all(struct board *b, struct error *e)
     for (size_t k = 0; k < ARRAY_LEN(all); k++)
         if (!board_place(&all[k], e))
             return false;
+    return true;
+}
+
+static bool place_serial(struct board *b, struct error *e)
+{
+    for (unsigned n = 0; n < b->cfg.serials; n++) {
+        const struct placement p = {b->cfg.ports,       serial_places[n].port, LAYOUT_COM_PORTS,
+                                    &uart16550_bus_ops, &b->com[n].uart,       serial_places[n].name};
+        if (!board_place(&p, e))
+            return false;
+    }
     return true;
 }
 
@@ -386,8 +427,8 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
         return false;
     if (!init_fw_cfg(b))
         return error_set(e, "out of memory");
-    if (!init_vga(b, e) || !place_all(b, e) || !place_hpet(b, e) || !place_vga(b, e) || !place_debug(b, e) ||
-        !board_storage_place(b, e) || !place_testdev(b, e) || !init_cards(b, e))
+    if (!init_vga(b, e) || !place_all(b, e) || !place_serial(b, e) || !place_hpet(b, e) || !place_vga(b, e) ||
+        !place_debug(b, e) || !board_storage_place(b, e) || !place_testdev(b, e) || !init_cards(b, e))
         return false;
     if (cfg->vmcoreinfo && !vmcoreinfo_init(&b->fw_cfg))
         return error_set(e, "out of memory");
@@ -404,13 +445,46 @@ void board_fini(struct board *b)
     if (!b->built)
         return;
     cards_fini(&b->cards);
-    uart16550_fini(&b->com1);
+    for (unsigned n = 0; n < b->cfg.serials; n++)
+        uart16550_fini(&b->com[n].uart);
     if (b->cfg.vga)
         vga_fini(&b->vga);
     fw_cfg_fini(&b->fw_cfg);
     board_storage_fini(b);
     pci_host_fini(&b->pci);
     lapic_set_fini(&b->lapics);
+}
+
+static void serial_reset(struct board *b)
+{
+    for (unsigned n = 0; n < b->cfg.serials; n++)
+        uart16550_reset(&b->com[n].uart);
+    if (b->cfg.mouse_port)
+        serial_mouse_reset(&b->serial_mouse);
+}
+
+static void serial_save(const struct board *b, struct snap_writer *w)
+{
+    for (unsigned n = 0; n < b->cfg.serials; n++)
+        uart16550_save(&b->com[n].uart, w);
+    if (b->cfg.mouse_port)
+        serial_mouse_save(&b->serial_mouse, w);
+}
+
+static void serial_load(struct board *b, struct snap_reader *r)
+{
+    for (unsigned n = 0; n < b->cfg.serials; n++)
+        uart16550_load(&b->com[n].uart, r);
+    if (b->cfg.mouse_port)
+        serial_mouse_load(&b->serial_mouse, r);
+}
+
+static bool serial_is_sending(const struct board *b)
+{
+    for (unsigned n = 0; n < b->cfg.serials; n++)
+        if (uart16550_is_sending(&b->com[n].uart))
+            return true;
+    return false;
 }
 
 void board_reset(struct board *b)
@@ -423,7 +497,7 @@ void board_reset(struct board *b)
         hpet_reset(&b->hpet);
     pit8254_reset(&b->pit);
     rtc_cmos_reset(&b->rtc);
-    uart16550_reset(&b->com1);
+    serial_reset(b);
     a20_gate_reset(&b->a20);
     kbc8042_reset(&b->kbc);
     ps2_keyboard_reset(&b->keyboard);
@@ -495,7 +569,7 @@ bool board_install_tables(struct board *b, uint64_t *rsdp)
                                      .cpu_count = c->cpu_count,
                                      .topology = c->topology,
                                      .pci_window = LAYOUT_PCI_MMIO,
-                                     .com_ports = 1,
+                                     .com_ports = c->serials,
                                      .keyboard = true,
                                      .hpet = c->hpet,
                                      .vga = c->vga};
@@ -511,8 +585,7 @@ bool board_install_tables(struct board *b, uint64_t *rsdp)
 
 bool board_may_act(const struct board *b)
 {
-    return uart16550_is_sending(&b->com1) || lapic_set_passes_nonmaskable(&b->lapics) ||
-           ioapic_passes_nonmaskable(&b->ioapic);
+    return serial_is_sending(b) || lapic_set_passes_nonmaskable(&b->lapics) || ioapic_passes_nonmaskable(&b->ioapic);
 }
 
 void board_save(const struct board *b, struct snap_writer *w)
@@ -525,7 +598,7 @@ void board_save(const struct board *b, struct snap_writer *w)
         hpet_save(&b->hpet, w);
     pit8254_save(&b->pit, w);
     rtc_cmos_save(&b->rtc, w);
-    uart16550_save(&b->com1, w);
+    serial_save(b, w);
     a20_gate_save(&b->a20, w);
     kbc8042_save(&b->kbc, w);
     ps2_keyboard_save(&b->keyboard, w);
@@ -554,7 +627,7 @@ void board_load(struct board *b, struct snap_reader *r)
         hpet_load(&b->hpet, r);
     pit8254_load(&b->pit, r);
     rtc_cmos_load(&b->rtc, r);
-    uart16550_load(&b->com1, r);
+    serial_load(b, r);
     a20_gate_load(&b->a20, r);
     kbc8042_load(&b->kbc, r);
     ps2_keyboard_load(&b->keyboard, r);

@@ -30,12 +30,14 @@
 #include "devices/ps2/kbc8042.h"
 #include "devices/reset_cf9.h"
 #include "devices/rtc_cmos.h"
+#include "devices/serial_mouse.h"
 #include "devices/smbios.h"
 #include "devices/testdev.h"
 #include "devices/uart16550.h"
 #include "devices/vga/vga.h"
 #include "frontends/machine/boot_bios.h"
 #include "frontends/machine/cards.h"
+#include "frontends/machine/device_config.h"
 #include "frontends/machine/drives.h"
 #include "frontends/machine/error.h"
 
@@ -66,8 +68,10 @@ struct board_config {
     void *ctx;
     void (*reset)(void *ctx);
     void (*power_off)(void *ctx);
-    void (*debug_exit_fn)(void *ctx, uint8_t code); /* code: the process's exit status */
-    void (*serial_tx)(void *ctx, uint8_t byte);
+    void (*debug_exit_fn)(void *ctx, uint8_t code);            /* code: the process's exit status */
+    unsigned serials;                                          /* serial ports, 1 to SERIALS_MAX */
+    unsigned mouse_port;                                       /* the one that has a mouse, from 1; 0: none */
+    void (*serial_tx)(void *ctx, unsigned port, uint8_t byte); /* port: from 0 */
     void (*debug_tx)(void *ctx, uint8_t byte);
     void (*set_a20)(void *ctx, bool enabled);
     /* The machine starts with firmware, which finds devices as they are after power-on. */
@@ -91,6 +95,12 @@ struct board_config {
     void *pam_ctx;
 };
 
+struct board_serial {
+    struct board *board;
+    unsigned port;
+    struct uart16550 uart;
+};
+
 struct board {
     struct board_config cfg;
     bool built;
@@ -100,7 +110,8 @@ struct board {
     struct pit8254 pit;
     struct lapic_set lapics;
     struct ioapic ioapic;
-    struct uart16550 com1;
+    struct board_serial com[SERIALS_MAX]; /* cfg.serials of them */
+    struct serial_mouse serial_mouse;     /* if cfg.mouse_port */
     struct rtc_cmos rtc;
     struct a20_gate a20;
     struct kbc8042 kbc;

@@ -45,7 +45,7 @@ static bool offer_acpi(struct board *b)
                                            .topology = b->cfg.topology,
                                            .pci_window = b->cfg.low_ram <= LAYOUT_PCI_MMIO_LOW ? LAYOUT_PCI_MMIO_LOW
                                                                                                : LAYOUT_PCI_MMIO,
-                                           .com_ports = 1,
+                                           .com_ports = b->cfg.serials,
                                            .keyboard = true,
                                            .hpet = b->cfg.hpet,
                                            .vga = b->cfg.vga,

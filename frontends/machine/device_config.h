@@ -7,6 +7,7 @@
 #include "core/types.h"
 
 #define DEVICES_MAX  16
+#define SERIALS_MAX  4
 #define NETDEVS_MAX  8
 #define FORWARDS_MAX 16
 #define SLOT_ANY     0

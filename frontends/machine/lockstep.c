@@ -79,11 +79,11 @@ static uint64_t tell(struct lockstep *l, enum heard_kind kind)
     return value;
 }
 
-static void first_serial_tx(void *ctx, uint8_t byte)
+static void first_serial_tx(void *ctx, unsigned port, uint8_t byte)
 {
     struct lockstep *l = ctx;
     if (l->host.serial_tx)
-        l->host.serial_tx(l->host.ctx, byte);
+        l->host.serial_tx(l->host.ctx, port, byte);
 }
 
 static void first_debug_tx(void *ctx, uint8_t byte)

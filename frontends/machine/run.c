@@ -441,9 +441,10 @@ void machine_console_input(struct machine *m, const char *chardev, const void *b
     }
 }
 
-void machine_serial_input(struct machine *m, const void *bytes, size_t len)
+void machine_serial_input(struct machine *m, unsigned port, const void *bytes, size_t len)
 {
-    machine_input(m, INPUT_SERIAL0, bytes, len);
+    static const enum input_source sources[SERIALS_MAX] = {INPUT_SERIAL0, INPUT_SERIAL1, INPUT_SERIAL2, INPUT_SERIAL3};
+    machine_input(m, sources[port], bytes, len);
 }
 
 void machine_key_input(struct machine *m, const uint8_t *events, size_t len)

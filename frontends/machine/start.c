@@ -94,11 +94,13 @@ static void watch_marker(struct machine *m, uint8_t byte)
         machine_attention(m);
 }
 
-static void serial_tx(void *ctx, uint8_t byte)
+static void serial_tx(void *ctx, unsigned port, uint8_t byte)
 {
     struct machine *m = ctx;
     if (m->cfg.host.serial_tx)
-        m->cfg.host.serial_tx(m->cfg.host.ctx, byte);
+        m->cfg.host.serial_tx(m->cfg.host.ctx, port, byte);
+    if (port)
+        return;
     if (m->script)
         script_output(m->script, byte);
     watch_marker(m, byte);
@@ -271,6 +273,8 @@ static bool build_board(struct machine *m, struct error *e)
                                .reset = want_reset,
                                .power_off = want_power_off,
                                .debug_exit_fn = want_debug_exit,
+                               .serials = m->cfg.serials ? m->cfg.serials : 1,
+                               .mouse_port = m->cfg.mouse_port,
                                .serial_tx = serial_tx,
                                .debug_tx = debug_tx,
                                .set_a20 = set_a20,

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MACHINE_VERSION 9
+#define MACHINE_VERSION 10
 
 static uint64_t model_digest(const struct cpu_model *model)
 {
@@ -41,6 +41,8 @@ static void config_save(const struct machine *m, struct snap_writer *w)
     snap_put_u64(w, cards_digest(&m->board.cards));
     snap_put_u8(w, m->cfg.testdev);
     snap_put_u8(w, !m->cfg.no_hpet);
+    snap_put_u8(w, (uint8_t)m->board.cfg.serials);
+    snap_put_u8(w, (uint8_t)m->cfg.mouse_port);
     snap_end(w);
 }
 
@@ -55,6 +57,7 @@ static void config_load(struct machine *m, struct snap_reader *r)
     bool vga = snap_get_u8(r) != 0;
     uint64_t cards = snap_get_u64(r);
     bool testdev = snap_get_u8(r) != 0, hpet = snap_get_u8(r) != 0;
+    unsigned serials = snap_get_u8(r), mouse_port = snap_get_u8(r);
     if (ram != m->cfg.ram_bytes)
         snap_fail(r, "it was made with -m %lluM, this machine has %lluM", (unsigned long long)(ram >> 20),
                   (unsigned long long)(m->cfg.ram_bytes >> 20));
@@ -75,6 +78,9 @@ static void config_load(struct machine *m, struct snap_reader *r)
         snap_fail(r, "it was made %s -device pc-testdev", testdev ? "with" : "without");
     else if (hpet == m->cfg.no_hpet)
         snap_fail(r, "it was made %s HPET", hpet ? "with an" : "without");
+    else if (serials != m->board.cfg.serials || mouse_port != m->cfg.mouse_port)
+        snap_fail(r, "it was made with %u serial ports%s, this machine has %u%s (-serial)", serials,
+                  mouse_port ? " and a mouse" : "", m->board.cfg.serials, m->cfg.mouse_port ? " and a mouse" : "");
     else if (model != model_digest(m->model))
         snap_fail(r, "it was made with another -cpu");
 }

@@ -27,8 +27,8 @@ enum machine_mmu { MACHINE_MMU_SHADOW, MACHINE_MMU_WALK, MACHINE_MMU_EPT };
 /* The front end's side: where output goes, and how it keeps an eye on the run. */
 struct machine_host {
     void *ctx;
-    void (*serial_tx)(void *ctx, uint8_t byte);
-    void (*debug_tx)(void *ctx, uint8_t byte); /* port 0xe9 */
+    void (*serial_tx)(void *ctx, unsigned port, uint8_t byte); /* port: 0 is COM1 */
+    void (*debug_tx)(void *ctx, uint8_t byte);                 /* port 0xe9 */
     /* Bytes of the virtio console that is connected to that chardev. */
     void (*console_tx)(void *ctx, const char *chardev, const uint8_t *bytes, size_t len);
     /* Called about every MACHINE_POLL_UNITS of virtual time and while waiting. True: stop the run (MACHINE_STOPPED).
@@ -65,6 +65,8 @@ struct machine_config {
     uint8_t uuid[16];                              /* all zero: none */
     bool vmcoreinfo, no_hpet;
     bool boot_menu;
+    unsigned serials;    /* serial ports, 1 to SERIALS_MAX; 0: one */
+    unsigned mouse_port; /* the one that has a mouse, from 1; 0: none */
     bool serial_console; /* firmware's screen and keyboard are COM1 as well */
     struct device_config device[DEVICES_MAX];
     unsigned device_count;
@@ -178,8 +180,8 @@ uint64_t machine_digest(const struct machine *m);
 /* What the machine itself waits for, beside the front end: for machine_host.wait(). Returns how many were put, at most
  * `max`, and lowers *ns to what it should wait at most. */
 unsigned machine_pollfds(struct machine *m, struct pollfd *fds, unsigned max, uint64_t *ns);
-/* Bytes for the serial port, at the present position. */
-void machine_serial_input(struct machine *m, const void *bytes, size_t len);
+/* Bytes for a serial port (0: COM1), at the present position. */
+void machine_serial_input(struct machine *m, unsigned port, const void *bytes, size_t len);
 /* Bytes for the virtio console that is connected to that chardev. */
 void machine_console_input(struct machine *m, const char *chardev, const void *bytes, size_t len);
 /* Keys, as pairs of bytes, and movements of the mouse, as core/keys.h says; at the present position. */

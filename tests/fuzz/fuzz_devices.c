@@ -373,10 +373,16 @@ static void type_bytes(struct bench *b)
     size_t n = 1 + rng_below(b->rng, sizeof bytes);
     rng_bytes(b->rng, bytes, n);
     for (unsigned k = 0; k < b->count; k++) {
-        machine_serial_input(b->m[k], bytes, n);
+        machine_serial_input(b->m[k], 0, bytes, n);
         if (n % 2)
             input_deliver_due(&b->m[k]->input, b->m[k]->clock.icount);
     }
+}
+
+/* The serial mouse has power, or has none for a moment. */
+static void program_serial_mouse(struct bench *b)
+{
+    write_port(b, LAYOUT_COM2_PORT + 4, 1, rng_one_in(b->rng, 4) ? rng_below(b->rng, 32) : 3);
 }
 
 /* Keys and movements, good ones and others, and commands for the two devices. */
@@ -450,10 +456,10 @@ static void reset_or_forget(struct bench *b)
 static void step(struct bench *b)
 {
     typedef void step_fn(struct bench *);
-    static step_fn *const plans[] = {press_and_move, program_vga,    program_pit,     program_lapic, program_ioapic,
-                                     program_hpet,   program_rtc,    program_pci,     request_dma,   ask_intc,
-                                     ask_intc,       type_bytes,     reset_or_forget, program_ide,   program_ide,
-                                     program_ide,    program_floppy, program_floppy};
+    static step_fn *const plans[] = {
+        press_and_move, program_vga, program_pit,    program_lapic,  program_ioapic,      program_hpet,    program_rtc,
+        program_pci,    request_dma, ask_intc,       ask_intc,       type_bytes,          reset_or_forget, program_ide,
+        program_ide,    program_ide, program_floppy, program_floppy, program_serial_mouse};
     switch (rng_below(b->rng, 8)) {
     case 0:
     case 1:

@@ -166,7 +166,7 @@ void snapshots_session(struct fuzz *f)
     size_t len;
     struct machine *m = fuzz_machine(f, MACHINE_MMU_SHADOW, RAM_MIB, image_code, sizeof image_code);
     snprintf(path, sizeof path, "%s/state", f->dir);
-    machine_serial_input(m, "typed", 5);
+    machine_serial_input(m, 0, "typed", 5);
     fuzz_run(f, m, 100 + rng_below(&f->rng, 5000), NULL);
     if (!machine_save(m, path, &e))
         fuzz_fail(f, "%s", e.text);

@@ -12,7 +12,7 @@
 static char path[64];
 static unsigned sent;
 
-static void on_byte(void *ctx, uint8_t byte)
+static void on_byte(void *ctx, unsigned port, uint8_t byte)
 {
     sent += byte == 'x';
 }

@@ -40,7 +40,7 @@ static bool type(void *ctx)
 {
     struct typist *t = ctx;
     if (t->left)
-        machine_serial_input(t->m, &"typed"[t->left-- % 5], 1);
+        machine_serial_input(t->m, 0, &"typed"[t->left-- % 5], 1);
     return false;
 }
 
