@@ -12,54 +12,71 @@
 static bool next_region(struct ide_channel *c)
 {
     uint8_t entry[8];
-    if (c->prd_last || guest_mem_read(&c->cfg.memory, c->prd_next, entry, sizeof entry, MEM_DMA) != MEM_OK)
+    if (c->place.last || guest_mem_read(&c->cfg.memory, c->place.next, entry, sizeof entry, MEM_DMA) != MEM_OK)
         return false;
     uint32_t count = (uint32_t)load_le(entry + 4, 4);
-    c->prd_next += sizeof entry;
-    c->prd_address = (uint32_t)load_le(entry, 4) & ~1u;
-    c->prd_left = count & 0xfffe ? count & 0xfffe : 0x10000;
-    c->prd_last = count & PRD_LAST;
+    c->place.next += sizeof entry;
+    c->place.address = (uint32_t)load_le(entry, 4) & ~1u;
+    c->place.left = count & 0xfffe ? count & 0xfffe : 0x10000;
+    c->place.last = count & PRD_LAST;
     return true;
 }
 
-bool ide_dma_move(struct ide_channel *c, uint8_t *buf, uint32_t len, bool to_memory)
+static bool move(struct ide_channel *c, uint8_t *buf, uint32_t len, bool to_memory)
 {
     const struct guest_memory *m = &c->cfg.memory;
-    c->counters.dma_bytes += len;
     while (len) {
-        if (!c->prd_left && !next_region(c))
+        if (!c->place.left && !next_region(c))
             return false;
-        uint32_t n = len < c->prd_left ? len : c->prd_left;
-        enum mem_result r = to_memory ? guest_mem_write(m, c->prd_address, buf, n, MEM_DMA)
-                                      : guest_mem_read(m, c->prd_address, buf, n, MEM_DMA);
+        uint32_t n = len < c->place.left ? len : c->place.left;
+        enum mem_result r = to_memory ? guest_mem_write(m, c->place.address, buf, n, MEM_DMA)
+                                      : guest_mem_read(m, c->place.address, buf, n, MEM_DMA);
         if (r != MEM_OK)
             return false;
-        c->prd_address += n;
-        c->prd_left -= n;
+        c->place.address += n;
+        c->place.left -= n;
         buf += n;
         len -= n;
     }
     return true;
 }
 
-/* The transfer begins when the command and the start bit are both there. */
-static void try_start(struct ide_channel *c)
+enum ata_moved ide_dma_move(void *host, uint8_t *buf, uint32_t len, bool to_memory)
 {
-    if (c->phase == IDE_PHASE_DMA && c->job == IDE_JOB_NONE && c->bm_command & BM_START)
-        ide_start(c, IDE_JOB_DMA, BLOCK_LATENCY);
+    struct ide_channel *c = host;
+    if (move(c, buf, len, to_memory))
+        return ATA_MOVED;
+    device_log(c->cfg.log, LOG_GUEST_ERROR, "ide%u: DMA table ends before the data, or names no memory",
+               c->cfg.instance);
+    c->bm_status |= BM_ERROR;
+    return ATA_NOWHERE;
 }
 
-void ide_dma_want(struct ide_channel *c)
+void ide_dma_mark(void *host)
 {
-    c->phase = IDE_PHASE_DMA;
-    ide_selected(c)->status = STATUS_DRDY | STATUS_DRQ;
-    try_start(c);
+    struct ide_channel *c = host;
+    c->mark = c->place;
+}
+
+void ide_dma_rewind(void *host)
+{
+    struct ide_channel *c = host;
+    c->place = c->mark;
+}
+
+/* The transfer begins when the command and the start bit are both there. */
+void ide_dma_wanted(void *host)
+{
+    struct ide_channel *c = host;
+    if (c->bm_command & BM_START)
+        ata_dma_start(&c->link);
 }
 
 /* Active stays on if the table goes on behind the data. */
-void ide_dma_done(struct ide_channel *c)
+void ide_dma_ended(void *host, bool complete)
 {
-    if (c->prd_last && !c->prd_left)
+    struct ide_channel *c = host;
+    if (!complete || (c->place.last && !c->place.left))
         c->bm_status &= (uint8_t)~BM_ACTIVE;
 }
 
@@ -79,18 +96,14 @@ static void write_bm_command(struct ide_channel *c, uint8_t v, bool may_start)
         v &= (uint8_t)~BM_START;
     c->bm_command = v & (BM_START | BM_READ);
     if (v & BM_START && !(old & BM_START)) {
-        c->prd_next = c->bm_table;
-        c->prd_left = 0;
-        c->prd_last = false;
+        c->place.next = c->bm_table;
+        c->place.left = 0;
+        c->place.last = false;
         c->bm_status |= BM_ACTIVE;
-        try_start(c);
+        ata_dma_start(&c->link);
     } else if (!(v & BM_START) && old & BM_START) {
         c->bm_status &= (uint8_t)~BM_ACTIVE;
-        if (c->job == IDE_JOB_DMA) { /* the host gave up: the drive still wants its transfer */
-            timer_cancel(c->cfg.clock, &c->timer);
-            c->job = IDE_JOB_NONE;
-            ide_selected(c)->status = STATUS_DRDY | STATUS_DRQ;
-        }
+        ata_dma_stop(&c->link);
     }
 }
 

@@ -68,9 +68,9 @@ void piix_ide_add_stats(struct piix_ide *p, struct stats *s)
         {"ide0.commands", "ide0.interrupts", "ide0.dma", "ide0.pio", "ide0.packets"},
         {"ide1.commands", "ide1.interrupts", "ide1.dma", "ide1.pio", "ide1.packets"}};
     for (unsigned k = 0; k < PIIX_IDE_CHANNELS; k++) {
-        const struct ide_counters *c = &p->channel[k].counters;
+        const struct ata_counters *c = &p->channel[k].link.counters;
         stats_add(s, names[k][0], "commands", &c->commands);
-        stats_add(s, names[k][1], "interrupts", &c->interrupts);
+        stats_add(s, names[k][1], "interrupts", &p->channel[k].interrupts);
         stats_add(s, names[k][2], "bytes", &c->dma_bytes);
         stats_add(s, names[k][3], "bytes", &c->pio_bytes);
         stats_add(s, names[k][4], "packets", &c->packets);

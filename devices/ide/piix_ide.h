@@ -19,7 +19,7 @@ struct piix_ide_config {
     struct vclock *clock;
     struct irq_line irq[PIIX_IDE_CHANNELS]; /* 14, 15 */
     struct guest_memory memory;
-    struct ide_drive_config drive[2 * PIIX_IDE_CHANNELS];
+    struct ata_drive_config drive[2 * PIIX_IDE_CHANNELS];
     struct pci_bus *bus;
     uint8_t devfn;
     const struct log *log;

@@ -8,13 +8,13 @@
 
 #include <string.h>
 
-static struct ide_drive_config ide_drive(struct board *b, unsigned n)
+static struct ata_drive_config ide_drive(struct board *b, unsigned n)
 {
     const struct drive *d = drives_find(b->cfg.drives, DRIVE_IDE, n);
-    struct ide_drive_config c = {.number = n};
+    struct ata_drive_config c = {.number = n};
     if (!d)
         return c;
-    c.kind = d->cfg.is_cdrom ? IDE_CDROM : IDE_DISK;
+    c.kind = d->cfg.is_cdrom ? ATA_CDROM : ATA_DISK;
     c.block = d->block;
     c.serial = d->cfg.serial;
     return c;

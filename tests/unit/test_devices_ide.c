@@ -66,9 +66,9 @@ static struct rig *rig_new(void)
     piix_ide_init(&g->ide, &(struct piix_ide_config){.clock = &g->clock,
                                                      .irq = {wire_line(g->irq, 0), wire_line(g->irq, 1)},
                                                      .memory = {.ctx = g, .access = ram_access},
-                                                     .drive = {{.kind = IDE_DISK, .block = g->disk},
-                                                               {.kind = IDE_NONE},
-                                                               {.kind = IDE_CDROM, .block = g->cd}},
+                                                     .drive = {{.kind = ATA_DISK, .block = g->disk},
+                                                               {.kind = ATA_NONE},
+                                                               {.kind = ATA_CDROM, .block = g->cd}},
                                                      .bus = &g->pci,
                                                      .devfn = 9});
     pci_bus_config_write(&g->pci, 9, 0x20, 4, 0xc000);
@@ -217,6 +217,32 @@ START_TEST(dma_follows_the_table)
 }
 END_TEST
 
+static void write_by_dma(struct rig *g, uint8_t cmd)
+{
+    put32(g->ram + 0x1000, 0x2000);
+    put32(g->ram + 0x1004, 0x80000000 | 0x200);
+    wr(g, 0, 2, 0, 1); /* high-order bytes of the count */
+    command(g, 0, 1, cmd);
+    start_dma(g, 0);
+    run_for(&g->clock, BLOCK_LATENCY);
+    ck_assert_uint_eq(rd(g, 0, 7, 1), 0x50);
+}
+
+START_TEST(dma_write_past_the_cache_or_without_one_is_flushed)
+{
+    struct rig *g = rig_new();
+    write_by_dma(g, 0xca);
+    ck_assert_uint_eq(g->disk->counters.flushes, 0);
+    write_by_dma(g, 0x3d); /* WRITE DMA FUA EXT */
+    ck_assert_uint_eq(g->disk->counters.flushes, 1);
+    wr(g, 0, 1, 0x82, 1); /* no write cache */
+    wr(g, 0, 7, 0xef, 1);
+    write_by_dma(g, 0xca);
+    ck_assert_uint_eq(g->disk->counters.flushes, 2);
+    rig_free(g);
+}
+END_TEST
+
 START_TEST(table_that_ends_early_or_leads_nowhere_is_an_error)
 {
     struct rig *g = rig_new();
@@ -283,10 +309,10 @@ END_TEST
 START_TEST(disc_that_is_changed_is_reported_once)
 {
     struct rig *g = rig_new();
-    ide_set_medium(&g->ide.channel[1], 0, NULL);
+    ata_set_medium(&g->ide.channel[1].link, 0, NULL);
     packet(g, (uint8_t[12]){0});
     ck_assert_uint_eq(rd(g, 1, 1, 1) >> 4, 2);
-    ide_set_medium(&g->ide.channel[1], 0, g->cd);
+    ata_set_medium(&g->ide.channel[1].link, 0, g->cd);
     packet(g, (uint8_t[12]){0});
     ck_assert_uint_eq(rd(g, 1, 1, 1) >> 4, 6);
     packet(g, (uint8_t[12]){0});
@@ -324,6 +350,7 @@ static Suite *suite(void)
     tcase_add_test(t, what_is_written_is_read_back);
     tcase_add_test(t, command_beyond_the_end_ends_in_an_error);
     tcase_add_test(t, dma_follows_the_table);
+    tcase_add_test(t, dma_write_past_the_cache_or_without_one_is_flushed);
     tcase_add_test(t, table_that_ends_early_or_leads_nowhere_is_an_error);
     tcase_add_test(t, cd_reads_in_pieces_of_the_hosts_limit);
     tcase_add_test(t, disc_that_is_changed_is_reported_once);

@@ -1,7 +1,8 @@
 /*
  * What drives say of themselves: IDENTIFY DEVICE and IDENTIFY PACKET DEVICE.
  */
-#include "devices/ide/ide_internal.h"
+#include "core/bytes.h"
+#include "devices/ata/ata_internal.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 
 static void put_word(uint8_t *id, unsigned n, uint32_t v)
 {
-    ide_put16(id + 2 * n, (uint16_t)v);
+    store_le(id + 2 * n, v, 2);
 }
 
 static void put_dword(uint8_t *id, unsigned n, uint32_t v)
@@ -29,7 +30,7 @@ static void put_text(uint8_t *id, unsigned n, unsigned words, const char *text)
         id[2 * n + (i ^ 1)] = i < len ? (uint8_t)text[i] : ' ';
 }
 
-static void put_names(uint8_t *id, const struct ide_drive *d, const char *model)
+static void put_names(uint8_t *id, const struct ata_drive *d, const char *model)
 {
     char serial[21];
     if (d->serial)
@@ -42,7 +43,7 @@ static void put_names(uint8_t *id, const struct ide_drive *d, const char *model)
 }
 
 /* Multiword DMA 0-2 and Ultra DMA 0-5; the mode that was set is marked in the high byte. */
-static void put_modes(uint8_t *id, const struct ide_drive *d)
+static void put_modes(uint8_t *id, const struct ata_drive *d)
 {
     unsigned kind = d->transfer_mode >> 3, mode = d->transfer_mode & 7;
     put_word(id, 49, 0x0b00); /* LBA, DMA, IORDY */
@@ -56,7 +57,7 @@ static void put_modes(uint8_t *id, const struct ide_drive *d)
     put_word(id, 88, 0x3f | (kind == 8 ? 0x100u << mode : 0));
 }
 
-static void put_geometry(uint8_t *id, const struct ide_drive *d, uint64_t sectors)
+static void put_geometry(uint8_t *id, const struct ata_drive *d, uint64_t sectors)
 {
     uint64_t all = sectors / (HEADS * TRACK), cylinders = all < CYLINDERS_MAX ? all : CYLINDERS_MAX;
     uint64_t now = d->heads && d->track ? sectors / ((uint64_t)d->heads * d->track) : 0;
@@ -70,7 +71,25 @@ static void put_geometry(uint8_t *id, const struct ide_drive *d, uint64_t sector
     put_dword(id, 57, (uint32_t)(now * d->heads * d->track));
 }
 
-void ide_identify_disk(const struct ide_drive *d, uint8_t *id)
+/* How a SATA drive differs: no cable to detect, the rates of its link. */
+static void put_serial(uint8_t *id)
+{
+    put_word(id, 76, 0x000e); /* 1.5, 3 and 6 Gb/s */
+    put_word(id, 80, 0x01f0); /* and ATA8-ACS */
+    put_word(id, 93, 0);
+    put_word(id, 222, 0x103f);
+}
+
+/* Queued commands, general purpose logs, writes past the cache. */
+static void put_queue(uint8_t *id)
+{
+    put_word(id, 75, ATA_TAGS - 1);
+    put_word(id, 76, 0x010e);
+    put_word(id, 84, 0x4060);
+    put_word(id, 87, 0x4060);
+}
+
+void ata_identify_disk(const struct ata_drive *d, bool is_serial, uint8_t *id)
 {
     uint64_t sectors = d->block->size / BLOCK_SECTOR;
     memset(id, 0, 512);
@@ -92,13 +111,17 @@ void ide_identify_disk(const struct ide_drive *d, uint8_t *id)
     put_dword(id, 100, (uint32_t)sectors);
     put_dword(id, 102, (uint32_t)(sectors >> 32));
     put_word(id, 106, d->block->sector_size > BLOCK_SECTOR ? 0x6000 | __builtin_ctz(d->block->sector_size >> 9) : 0);
-    put_word(id, 105, IDE_BUFFER / 512); /* of TRIM ranges, at most */
+    put_word(id, 105, ATA_BUFFER / 512); /* of TRIM ranges, at most */
     put_word(id, 169, 1);                /* TRIM */
     put_word(id, 69, 0x4020);            /* trimmed sectors read as zeros, always */
     put_word(id, 217, 1);                /* no rotation */
+    if (is_serial) {
+        put_serial(id);
+        put_queue(id);
+    }
 }
 
-void ide_identify_cdrom(const struct ide_drive *d, uint8_t *id)
+void ata_identify_cdrom(const struct ata_drive *d, bool is_serial, uint8_t *id)
 {
     memset(id, 0, 512);
     put_word(id, 0, 0x85c0); /* ATAPI, CD-ROM, removable, DRQ within 50 us, 12-byte packets */
@@ -113,4 +136,6 @@ void ide_identify_cdrom(const struct ide_drive *d, uint8_t *id)
     put_word(id, 85, 0x4210);
     put_word(id, 87, 0x4000);
     put_word(id, 93, 0x6001);
+    if (is_serial)
+        put_serial(id);
 }
