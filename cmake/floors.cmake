@@ -53,3 +53,11 @@ function(umbra_program name dir)
   umbra_target_options(${name})
   target_link_libraries(${name} PRIVATE ${ARG_DEPENDS})
 endfunction()
+
+# umbra_headers(name library): the target `name` has the library's headers, and does not link it: core/library.h loads it
+# when it is wanted.
+function(umbra_headers name library)
+  add_library(${name} INTERFACE)
+  target_include_directories(${name} SYSTEM INTERFACE $<TARGET_PROPERTY:${library},INTERFACE_INCLUDE_DIRECTORIES>)
+  target_compile_options(${name} INTERFACE $<TARGET_PROPERTY:${library},INTERFACE_COMPILE_OPTIONS>)
+endfunction()

@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* memfd_create, fallocate */
+#define _GNU_SOURCE /* madvise */
 
 #include "core/host/frame_pool.h"
 
@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define HUGE_SIZE  (FRAMES_HUGE * PAGE_SIZE)
@@ -21,7 +20,7 @@
 #define FRAMES_MAX ((uint64_t)1 << 34) /* 64 TiB: keeps every size computation far from overflow */
 
 struct frame_pool {
-    int fd;
+    int pagemap;     /* what the operating system has of us; -1: it does not say */
     uint8_t *base;   /* 2 MiB aligned, so that aligned runs may become huge pages of the operating system */
     uint64_t frames; /* frame number `frames` itself is the shared zero frame, outside all accounts */
     uint64_t used, peak;
@@ -29,6 +28,7 @@ struct frame_pool {
     uint64_t *taken;    /* bit per frame; bits beyond `frames` are set */
     uint64_t *accessed; /* bit per frame, each word atomic */
     uint64_t low;       /* no word below this one has a free frame */
+    pfn_t high;         /* no frame from this one on was ever given out */
     uint32_t *refs;
     struct frame_tag (*tags)[FRAME_TAG_KINDS];
     uint64_t next_tag;
@@ -42,28 +42,25 @@ static void *map_zeroed(size_t n)
     return p == MAP_FAILED ? NULL : p;
 }
 
-static size_t file_size(const struct frame_pool *p)
+static size_t memory_size(const struct frame_pool *p)
 {
     return (size_t)((p->frames + 1) * PAGE_SIZE);
 }
 
-/* Reserves address space with room to align, and maps the whole file there. */
-static bool map_file(struct frame_pool *p)
+/* Reserves address space with room to align. The operating system is asked for huge pages: the lowest free frame is
+ * given out first, so what is in use lies together, and 512 frames cost one page fault instead of as many. */
+static bool map_memory(struct frame_pool *p)
 {
-    size_t size = file_size(p);
-    uint8_t *area = mmap(NULL, size + HUGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (area == MAP_FAILED)
+    size_t size = memory_size(p);
+    uint8_t *area = map_zeroed(size + HUGE_SIZE);
+    if (!area)
         return false;
     size_t skip = (size_t)(-(uintptr_t)area & (HUGE_SIZE - 1));
     if (skip)
         munmap(area, skip);
     munmap(area + skip + size, HUGE_SIZE - skip);
-    p->base = mmap(area + skip, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, p->fd, 0);
-    if (p->base == MAP_FAILED) {
-        munmap(area + skip, size);
-        p->base = NULL;
-        return false;
-    }
+    p->base = area + skip;
+    madvise(p->base, size, MADV_HUGEPAGE);
     /* Nobody writes the zero frame: a stray write must fault here, not change every untouched page of every guest. */
     return mprotect(p->base + p->frames * PAGE_SIZE, PAGE_SIZE, PROT_READ) == 0;
 }
@@ -96,8 +93,8 @@ struct frame_pool *frame_pool_create(uint64_t frames, char *err, size_t err_len)
     pthread_mutex_init(&p->lock, NULL);
     lock_order_init(&p->order);
     p->frames = frames;
-    p->fd = memfd_create("umbra-frames", MFD_CLOEXEC);
-    if (p->fd < 0 || ftruncate(p->fd, (off_t)file_size(p)) || !map_file(p) || !make_tables(p)) {
+    p->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (!map_memory(p) || !make_tables(p)) {
         snprintf(err, err_len, "cannot make a frame pool of %llu frames: %s", (unsigned long long)frames,
                  strerror(errno));
         frame_pool_destroy(p);
@@ -111,7 +108,7 @@ void frame_pool_destroy(struct frame_pool *p)
     if (!p)
         return;
     if (p->base)
-        munmap(p->base, file_size(p));
+        munmap(p->base, memory_size(p));
     if (p->taken)
         munmap(p->taken, p->words * sizeof *p->taken);
     if (p->accessed)
@@ -120,8 +117,8 @@ void frame_pool_destroy(struct frame_pool *p)
         munmap(p->refs, p->frames * sizeof *p->refs);
     if (p->tags)
         munmap(p->tags, p->frames * sizeof *p->tags);
-    if (p->fd >= 0)
-        close(p->fd);
+    if (p->pagemap >= 0)
+        close(p->pagemap);
     pthread_mutex_destroy(&p->lock);
     lock_order_fini(&p->order);
     free(p);
@@ -157,11 +154,14 @@ static pfn_t take_lowest(struct frame_pool *p)
     return p->low * WORD_BITS + bit;
 }
 
-static void count_used(struct frame_pool *p, uint64_t frames)
+/* Counts frames that were just taken. */
+static void count_used(struct frame_pool *p, pfn_t first, uint64_t frames)
 {
     p->used += frames;
     if (p->used > p->peak)
         p->peak = p->used;
+    if (first + frames > p->high)
+        p->high = first + frames;
 }
 
 pfn_t frame_pool_alloc(struct frame_pool *p)
@@ -170,7 +170,7 @@ pfn_t frame_pool_alloc(struct frame_pool *p)
     pfn_t pfn = take_lowest(p);
     if (pfn != PFN_NONE) {
         p->refs[pfn] = 1;
-        count_used(p, 1);
+        count_used(p, pfn, 1);
     }
     pool_unlock(p);
     return pfn;
@@ -202,7 +202,7 @@ pfn_t frame_pool_alloc_run(struct frame_pool *p, uint64_t frames)
     if (first != PFN_NONE) {
         for (uint64_t i = 0; i < frames; i++)
             p->refs[first + i] = 1;
-        count_used(p, frames);
+        count_used(p, first, frames);
     }
     pool_unlock(p);
     return first;
@@ -266,10 +266,11 @@ void frame_pool_mark_accessed(struct frame_pool *p, pfn_t first, uint64_t count)
 /* Gives a run of frames that nobody holds any more back to the operating system. */
 static void punch(struct frame_pool *p, pfn_t first, uint64_t count)
 {
-    off_t at = (off_t)(first * PAGE_SIZE), len = (off_t)(count * PAGE_SIZE);
-    /* Where the hole cannot be punched the memory stays resident, but a new frame must still read as zeros. */
-    if (count && fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, len))
-        memset(p->base + at, 0, (size_t)len);
+    uint8_t *at = p->base + first * PAGE_SIZE;
+    size_t len = (size_t)(count * PAGE_SIZE);
+    /* Where it is not taken the memory stays resident, but a new frame must still read as zeros. */
+    if (count && madvise(at, len, MADV_DONTNEED))
+        memset(at, 0, len);
 }
 
 static void mark_free(struct frame_pool *p, pfn_t pfn)
@@ -415,17 +416,42 @@ uint64_t frame_pool_capacity(const struct frame_pool *p)
     return p->frames;
 }
 
-/* What the system has put aside itself counts as data. Where it cannot say, so does everything. */
+/* ---- what the operating system has (Linux: Documentation/admin-guide/mm/pagemap.rst) ---- */
+
+#define PAGEMAP_PRESENT ((uint64_t)1 << 63)
+#define PAGEMAP_SWAPPED ((uint64_t)1 << 62)
+#define PAGEMAP_BATCH   512u
+
+/* How many of the frames pfn..end-1 the entries were read of: 1 to PAGEMAP_BATCH; 0: it does not say. */
+static size_t read_pagemap(const struct frame_pool *p, pfn_t pfn, pfn_t end, uint64_t entry[PAGEMAP_BATCH])
+{
+    size_t count = end - pfn < PAGEMAP_BATCH ? (size_t)(end - pfn) : PAGEMAP_BATCH;
+    off_t at = (off_t)(((uintptr_t)p->base / PAGE_SIZE + pfn) * sizeof *entry);
+    ssize_t n = p->pagemap < 0 ? -1 : pread(p->pagemap, entry, count * sizeof *entry, at);
+    return n < 0 ? 0 : (size_t)n / sizeof *entry;
+}
+
+static bool has_memory(uint64_t entry)
+{
+    return entry & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED);
+}
+
+/* What the system has put aside itself counts as touched. Where it cannot say, so does everything. */
 pfn_t frame_pool_next_touched(const struct frame_pool *p, pfn_t pfn)
 {
-    off_t data = lseek(p->fd, (off_t)(pfn * PAGE_SIZE), SEEK_DATA);
-    if (data < 0)
-        return errno == ENXIO ? p->frames : pfn;
-    return (pfn_t)data / PAGE_SIZE;
+    uint64_t entry[PAGEMAP_BATCH];
+    size_t count = pfn < p->frames ? read_pagemap(p, pfn, p->frames, entry) : 0, k = 0;
+    while (k < count && !has_memory(entry[k]))
+        k++;
+    return pfn + k;
 }
 
 uint64_t frame_pool_resident_bytes(const struct frame_pool *p)
 {
-    struct stat st;
-    return fstat(p->fd, &st) ? 0 : (uint64_t)st.st_blocks * 512;
+    uint64_t entry[PAGEMAP_BATCH], held = 0;
+    pfn_t end = read_count(p, &p->high), pfn = 0;
+    for (size_t n; pfn < end && (n = read_pagemap(p, pfn, end, entry)); pfn += n)
+        for (size_t k = 0; k < n; k++)
+            held += has_memory(entry[k]);
+    return (held + end - pfn) * PAGE_SIZE;
 }

@@ -1,9 +1,10 @@
 /*
- * The frame pool: host physical memory as one memfd, mapped once.
+ * The frame pool: host physical memory as one anonymous mapping.
  *
  * A frame is 4 KiB of real memory at pool->base + pfn * 4096. Freeing one gives its memory back to the operating system
- * (hole punch), so a new frame always reads as zeros. Aligned runs of 512 and of 512 * 512 frames can be had for huge
- * and gigantic host pages. The pool has its own lock, innermost of all (host_mm, MMU, pool).
+ * (MADV_DONTNEED), so a new frame always reads as zeros. The operating system may back frames by huge pages of its own.
+ * Aligned runs of 512 and of 512 * 512 frames can be had for huge and gigantic host pages. The pool has its own lock,
+ * innermost of all (host_mm, MMU, pool).
  */
 #ifndef CORE_HOST_FRAME_POOL_H
 #define CORE_HOST_FRAME_POOL_H
@@ -68,8 +69,9 @@ uint64_t frame_pool_peak(const struct frame_pool *p);
 uint64_t frame_pool_capacity(const struct frame_pool *p);
 /* The shared frame of zeros: read-only memory, outside `used` and `capacity`. get and put on it do nothing. */
 pfn_t frame_pool_zero_frame(const struct frame_pool *p);
-/* The first frame from `pfn` on that may hold other things than zeros: nobody ever touched those before it, and the
- * operating system has no memory for them. Costs a system call; for who would touch a frame only to find that out. */
+/* A frame from `pfn` on before which nobody ever touched any: the operating system has no memory for those, they are
+ * zeros. `pfn` itself: it may hold other things. Costs a system call; for who would touch a frame only to find that
+ * out. */
 pfn_t frame_pool_next_touched(const struct frame_pool *p, pfn_t pfn);
 /* Memory that the operating system holds for the pool's frames now, in bytes. */
 uint64_t frame_pool_resident_bytes(const struct frame_pool *p);

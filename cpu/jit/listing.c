@@ -1,6 +1,7 @@
 /*
  * What people see of compiled code: `-d jit`, guest and host code side by side, and the map that perf reads.
  */
+#include "core/library.h"
 #include "cpu/jit/internal.h"
 
 #include <capstone/capstone.h>
@@ -43,21 +44,33 @@ void jit_perf_map_region(const struct tr *t)
 
 /* ---- side by side ---- */
 
+#define CS_LIBRARY  "libcapstone.so.4"
+#define CS_CALLS(X) X(cs_open) X(cs_close) X(cs_disasm) X(cs_free)
+
+struct cs_calls {
+    CS_CALLS(LIBRARY_POINTER)
+};
+
+#define CS_CALL(f) LIBRARY_CALL(struct cs_calls, f)
+static const struct library_call cs_calls[] = {CS_CALLS(CS_CALL)};
+
 struct listing {
     const struct tr *t;
+    struct cs_calls cs;
     csh handle;
 };
 
 static unsigned disassemble(const struct listing *l, const uint8_t *from, const uint8_t *to, bool print)
 {
     cs_insn *insn = NULL;
-    size_t n =
-        from < to ? cs_disasm(l->handle, from, (size_t)(to - from), (uint64_t)(from - l->t->e.start), 0, &insn) : 0;
+    size_t n = from < to
+                   ? l->cs.cs_disasm(l->handle, from, (size_t)(to - from), (uint64_t)(from - l->t->e.start), 0, &insn)
+                   : 0;
     for (size_t k = 0; print && k < n; k++)
         log_emit(l->t->j->log, LOG_JIT, "      +0x%04" PRIx64 "  %s %s", insn[k].address, insn[k].mnemonic,
                  insn[k].op_str);
     if (n)
-        cs_free(insn, n);
+        l->cs.cs_free(insn, n);
     return (unsigned)n;
 }
 
@@ -91,7 +104,14 @@ static void list_trace(const struct listing *l, const struct tr_trace *r, unsign
 void jit_list_region(const struct tr *t)
 {
     struct listing l = {.t = t};
-    if (!log_is_on(t->j->log, LOG_JIT) || cs_open(CS_ARCH_X86, CS_MODE_64, &l.handle) != CS_ERR_OK)
+    char why[256];
+    if (!log_is_on(t->j->log, LOG_JIT))
+        return;
+    if (!library_load(CS_LIBRARY, cs_calls, ARRAY_LEN(cs_calls), &l.cs, why, sizeof why)) {
+        log_emit(t->j->log, LOG_JIT, "region at gpa 0x%" PRIx64 " cannot be listed: %s", t->blocks[0].b->gpa, why);
+        return;
+    }
+    if (l.cs.cs_open(CS_ARCH_X86, CS_MODE_64, &l.handle) != CS_ERR_OK)
         return;
     log_emit(t->j->log, LOG_JIT,
              "region at gpa 0x%" PRIx64 ", mode 0x%x: %u blocks, %u instructions, %zu bytes, %zu of them cold",
@@ -100,5 +120,5 @@ void jit_list_region(const struct tr *t)
     for (unsigned k = 0; k < t->ntraces; k++)
         list_trace(&l, &t->traces[k], k + 1 < t->ntraces ? t->traces[k + 1].mark : t->nmarks);
     list_part(&l, "cold", t->cold_start, t->e.p);
-    cs_close(&l.handle);
+    l.cs.cs_close(&l.handle);
 }

@@ -6,6 +6,8 @@
  */
 #include "frontends/display/display_internal.h"
 
+#include "core/library.h"
+
 #include <SDL.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +18,25 @@
 #define GROUND        0x202830u
 #define INK           0xd0d8e0u
 
+#define SDL_LIBRARY "libSDL2-2.0.so.0"
+#define SDL_CALLS(X)                                                                                                   \
+    X(SDL_CreateRenderer)                                                                                              \
+    X(SDL_CreateTexture) X(SDL_CreateWindow) X(SDL_DestroyRenderer) X(SDL_DestroyTexture) X(SDL_DestroyWindow)         \
+        X(SDL_GetClipboardText) X(SDL_GetError) X(SDL_InitSubSystem) X(SDL_PollEvent) X(SDL_QuitSubSystem)             \
+            X(SDL_RenderClear) X(SDL_RenderCopy) X(SDL_RenderPresent) X(SDL_RenderSetLogicalSize) X(SDL_SetHint)       \
+                X(SDL_SetRelativeMouseMode) X(SDL_SetWindowFullscreen) X(SDL_SetWindowGrab) X(SDL_SetWindowSize)       \
+                    X(SDL_SetWindowTitle) X(SDL_UpdateTexture) X(SDL_free)
+
+struct sdl_calls {
+    SDL_CALLS(LIBRARY_POINTER)
+};
+
+#define SDL_CALL(f) LIBRARY_CALL(struct sdl_calls, f)
+static const struct library_call sdl_calls[] = {SDL_CALLS(SDL_CALL)};
+
 struct sdl {
     struct display *d;
+    struct sdl_calls sdl;
     SDL_Window *window;
     SDL_Renderer *renderer;
     SDL_Texture *picture, *status;
@@ -154,16 +173,16 @@ static void release_all(struct sdl *s)
 static void set_grab(struct sdl *s, bool on)
 {
     s->grabbed = on;
-    SDL_SetRelativeMouseMode(on ? SDL_TRUE : SDL_FALSE);
-    SDL_SetWindowGrab(s->window, on ? SDL_TRUE : SDL_FALSE);
+    s->sdl.SDL_SetRelativeMouseMode(on ? SDL_TRUE : SDL_FALSE);
+    s->sdl.SDL_SetWindowGrab(s->window, on ? SDL_TRUE : SDL_FALSE);
     s->d->speed.changed = true; /* the title says it */
 }
 
 static void paste(struct sdl *s)
 {
-    char *text = SDL_GetClipboardText();
+    char *text = s->sdl.SDL_GetClipboardText();
     display_paste(s->d, text);
-    SDL_free(text);
+    s->sdl.SDL_free(text);
 }
 
 /* Keys with Ctrl and Alt that are the window's own. */
@@ -175,7 +194,7 @@ static bool own_key(struct sdl *s, SDL_Keycode key)
         return true;
     case SDLK_f:
         s->full_screen = !s->full_screen;
-        SDL_SetWindowFullscreen(s->window, s->full_screen ? SDL_WINDOW_FULLSCREEN_DESKTOP : 0);
+        s->sdl.SDL_SetWindowFullscreen(s->window, s->full_screen ? SDL_WINDOW_FULLSCREEN_DESKTOP : 0);
         return true;
     case SDLK_p:
         display_set_stopped(s->d, !display_is_stopped(s->d));
@@ -270,9 +289,10 @@ static void on_event(struct sdl *s, const SDL_Event *e)
 
 static void sdl_events(void *state)
 {
+    struct sdl *s = state;
     SDL_Event e;
-    while (SDL_PollEvent(&e))
-        on_event(state, &e);
+    while (s->sdl.SDL_PollEvent(&e))
+        on_event(s, &e);
 }
 
 /* ---- drawing ---- */
@@ -282,7 +302,7 @@ static void draw_title(struct sdl *s)
     char status[128], title[256];
     display_status(s->d, status, sizeof status);
     snprintf(title, sizeof title, "Umbra - %s%s", status, s->grabbed ? " - Ctrl-Alt-G releases the mouse" : "");
-    SDL_SetWindowTitle(s->window, title);
+    s->sdl.SDL_SetWindowTitle(s->window, title);
 }
 
 static void draw_status(struct sdl *s)
@@ -300,27 +320,28 @@ static void draw_status(struct sdl *s)
                 if (font[(uint8_t)text[k] * STATUS_FONT + y] >> (7 - x) & 1)
                     pixels[(size_t)(y + 1) * width + 8 * k + x] = INK;
     if (pixels)
-        SDL_UpdateTexture(s->status, NULL, pixels, (int)(width * sizeof *pixels));
+        s->sdl.SDL_UpdateTexture(s->status, NULL, pixels, (int)(width * sizeof *pixels));
     free(pixels);
 }
 
 static SDL_Texture *make_texture(struct sdl *s, unsigned width, unsigned height)
 {
-    return SDL_CreateTexture(s->renderer, SDL_PIXELFORMAT_RGB888, SDL_TEXTUREACCESS_STREAMING, (int)width, (int)height);
+    return s->sdl.SDL_CreateTexture(s->renderer, SDL_PIXELFORMAT_RGB888, SDL_TEXTUREACCESS_STREAMING, (int)width,
+                                    (int)height);
 }
 
 static bool set_size(struct sdl *s, unsigned width, unsigned height)
 {
-    SDL_DestroyTexture(s->picture);
-    SDL_DestroyTexture(s->status);
+    s->sdl.SDL_DestroyTexture(s->picture);
+    s->sdl.SDL_DestroyTexture(s->status);
     s->picture = make_texture(s, width, height);
     s->scale = width <= NARROW ? 2 : 1;
     s->status = make_texture(s, width * s->scale, STATUS_HEIGHT);
     s->width = width;
     s->height = height;
     if (!s->full_screen)
-        SDL_SetWindowSize(s->window, (int)(width * s->scale),
-                          (int)(height * s->scale + (s->shows_status ? STATUS_HEIGHT : 0)));
+        s->sdl.SDL_SetWindowSize(s->window, (int)(width * s->scale),
+                                 (int)(height * s->scale + (s->shows_status ? STATUS_HEIGHT : 0)));
     draw_status(s);
     return s->picture && s->status;
 }
@@ -331,12 +352,12 @@ static void present(struct sdl *s)
     int below = s->shows_status ? (int)STATUS_HEIGHT : 0;
     int width = (int)(s->width * s->scale), height = (int)(s->height * s->scale);
     SDL_Rect picture = {0, 0, width, height}, status = {0, height, width, (int)STATUS_HEIGHT};
-    SDL_RenderSetLogicalSize(s->renderer, width, height + below);
-    SDL_RenderClear(s->renderer);
-    SDL_RenderCopy(s->renderer, s->picture, NULL, &picture);
+    s->sdl.SDL_RenderSetLogicalSize(s->renderer, width, height + below);
+    s->sdl.SDL_RenderClear(s->renderer);
+    s->sdl.SDL_RenderCopy(s->renderer, s->picture, NULL, &picture);
     if (s->shows_status)
-        SDL_RenderCopy(s->renderer, s->status, NULL, &status);
-    SDL_RenderPresent(s->renderer);
+        s->sdl.SDL_RenderCopy(s->renderer, s->status, NULL, &status);
+    s->sdl.SDL_RenderPresent(s->renderer);
     s->exposed = false;
 }
 
@@ -351,8 +372,8 @@ static void sdl_draw(void *state, const struct screen_picture *p, const struct s
     }
     if (all.count) {
         SDL_Rect rows = {0, (int)all.first, (int)p->width, (int)all.count};
-        SDL_UpdateTexture(s->picture, &rows, p->pixels + (size_t)all.first * p->width,
-                          (int)(p->width * sizeof *p->pixels));
+        s->sdl.SDL_UpdateTexture(s->picture, &rows, p->pixels + (size_t)all.first * p->width,
+                                 (int)(p->width * sizeof *p->pixels));
     }
     if (s->d->speed.changed) {
         draw_title(s);
@@ -367,13 +388,13 @@ static void sdl_draw(void *state, const struct screen_picture *p, const struct s
 static void sdl_close(void *state)
 {
     struct sdl *s = state;
-    SDL_DestroyTexture(s->picture);
-    SDL_DestroyTexture(s->status);
+    s->sdl.SDL_DestroyTexture(s->picture);
+    s->sdl.SDL_DestroyTexture(s->status);
     if (s->renderer)
-        SDL_DestroyRenderer(s->renderer);
+        s->sdl.SDL_DestroyRenderer(s->renderer);
     if (s->window)
-        SDL_DestroyWindow(s->window);
-    SDL_QuitSubSystem(SDL_INIT_VIDEO);
+        s->sdl.SDL_DestroyWindow(s->window);
+    s->sdl.SDL_QuitSubSystem(SDL_INIT_VIDEO);
     free(s);
 }
 
@@ -384,21 +405,27 @@ static void *sdl_open(struct display *d, const char *options, struct error *e)
         error_set(e, "-display sdl%s: it takes no options", options);
         return NULL;
     }
+    char why[256];
     s->d = d;
     s->shows_status = true;
-    SDL_SetHint(SDL_HINT_NO_SIGNAL_HANDLERS, "1");
-    SDL_SetHint(SDL_HINT_VIDEO_X11_NET_WM_BYPASS_COMPOSITOR, "0");
-    if (SDL_InitSubSystem(SDL_INIT_VIDEO)) {
-        error_set(e, "-display sdl: %s", SDL_GetError());
+    if (!library_load(SDL_LIBRARY, sdl_calls, ARRAY_LEN(sdl_calls), &s->sdl, why, sizeof why)) {
+        error_set(e, "-display sdl: %s", why);
         free(s);
         return NULL;
     }
-    s->window = SDL_CreateWindow("Umbra", SDL_WINDOWPOS_UNDEFINED, SDL_WINDOWPOS_UNDEFINED, 720, 400 + STATUS_HEIGHT,
-                                 SDL_WINDOW_RESIZABLE);
-    s->renderer = s->window ? SDL_CreateRenderer(s->window, -1, 0) : NULL;
+    s->sdl.SDL_SetHint(SDL_HINT_NO_SIGNAL_HANDLERS, "1");
+    s->sdl.SDL_SetHint(SDL_HINT_VIDEO_X11_NET_WM_BYPASS_COMPOSITOR, "0");
+    if (s->sdl.SDL_InitSubSystem(SDL_INIT_VIDEO)) {
+        error_set(e, "-display sdl: %s", s->sdl.SDL_GetError());
+        free(s);
+        return NULL;
+    }
+    s->window = s->sdl.SDL_CreateWindow("Umbra", SDL_WINDOWPOS_UNDEFINED, SDL_WINDOWPOS_UNDEFINED, 720,
+                                        400 + STATUS_HEIGHT, SDL_WINDOW_RESIZABLE);
+    s->renderer = s->window ? s->sdl.SDL_CreateRenderer(s->window, -1, 0) : NULL;
     if (s->renderer && set_size(s, 720, 400))
         return s;
-    error_set(e, "-display sdl: %s", SDL_GetError());
+    error_set(e, "-display sdl: %s", s->sdl.SDL_GetError());
     sdl_close(s);
     return NULL;
 }

@@ -4,14 +4,30 @@
  */
 #include "frontends/display/display_internal.h"
 
+#include "core/library.h"
+
 #include <rfb/rfb.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define FIRST_PORT 5900
 
+#define RFB_LIBRARY "libvncserver.so.1"
+#define RFB_CALLS(X)                                                                                                   \
+    X(rfbGetScreen)                                                                                                    \
+    X(rfbInitServer) X(rfbLogEnable) X(rfbMarkRectAsModified) X(rfbNewFramebuffer) X(rfbProcessEvents)                 \
+        X(rfbScreenCleanup) X(rfbShutdownServer) X(rfbStringToAddr)
+
+struct rfb_calls {
+    RFB_CALLS(LIBRARY_POINTER)
+};
+
+#define RFB_CALL(f) LIBRARY_CALL(struct rfb_calls, f)
+static const struct library_call rfb_calls[] = {RFB_CALLS(RFB_CALL)};
+
 struct vnc {
     struct display *d;
+    struct rfb_calls rfb;
     rfbScreenInfoPtr server;
     uint32_t *pixels; /* the server's; width x height */
     unsigned width, height;
@@ -51,7 +67,7 @@ static bool place_parse(struct vnc *v, const char *options, int *port, in_addr_t
     memcpy(name, options + 1, (size_t)(colon - options - 1));
     *port = FIRST_PORT + (int)n;
     *host = htonl(INADDR_LOOPBACK);
-    return !*name || !strcmp(name, "localhost") || rfbStringToAddr(name, host) ||
+    return !*name || !strcmp(name, "localhost") || v->rfb.rfbStringToAddr(name, host) ||
            error_set(e, "-display vnc%s: '%s' is not an address", options, name);
 }
 
@@ -61,7 +77,7 @@ static bool set_size(struct vnc *v, unsigned width, unsigned height)
     if (!pixels)
         return false;
     if (v->server->frameBuffer)
-        rfbNewFramebuffer(v->server, (char *)pixels, (int)width, (int)height, 8, 3, 4);
+        v->rfb.rfbNewFramebuffer(v->server, (char *)pixels, (int)width, (int)height, 8, 3, 4);
     v->server->frameBuffer = (char *)pixels;
     v->server->serverFormat.redShift = 16;
     v->server->serverFormat.greenShift = 8;
@@ -73,14 +89,22 @@ static bool set_size(struct vnc *v, unsigned width, unsigned height)
     return true;
 }
 
+static bool server_library(struct vnc *v, struct error *e)
+{
+    char why[256];
+    if (!library_load(RFB_LIBRARY, rfb_calls, ARRAY_LEN(rfb_calls), &v->rfb, why, sizeof why))
+        return error_set(e, "-display vnc: %s", why);
+    v->rfb.rfbLogEnable(0);
+    return true;
+}
+
 static void *vnc_open(struct display *d, const char *options, struct error *e)
 {
     struct vnc *v = calloc(1, sizeof *v);
     int port = 0, argc = 0;
     in_addr_t host = 0;
-    rfbLogEnable(0);
-    if (!v || !place_parse(v, options, &port, &host, e) ||
-        !(v->server = rfbGetScreen(&argc, NULL, 640, 400, 8, 3, 4))) {
+    if (!v || !server_library(v, e) || !place_parse(v, options, &port, &host, e) ||
+        !(v->server = v->rfb.rfbGetScreen(&argc, NULL, 640, 400, 8, 3, 4))) {
         free(v);
         return NULL;
     }
@@ -95,12 +119,12 @@ static void *vnc_open(struct display *d, const char *options, struct error *e)
     v->server->kbdAddEvent = on_key;
     v->server->ptrAddEvent = on_pointer;
     if (set_size(v, 640, 400)) {
-        rfbInitServer(v->server);
+        v->rfb.rfbInitServer(v->server);
         if (v->server->listenSock >= 0)
             return v;
     }
     error_set(e, "-display vnc%s: port %d cannot be had", options, port);
-    rfbScreenCleanup(v->server);
+    v->rfb.rfbScreenCleanup(v->server);
     free(v->pixels);
     free(v);
     return NULL;
@@ -109,8 +133,8 @@ static void *vnc_open(struct display *d, const char *options, struct error *e)
 static void vnc_close(void *state)
 {
     struct vnc *v = state;
-    rfbShutdownServer(v->server, TRUE);
-    rfbScreenCleanup(v->server);
+    v->rfb.rfbShutdownServer(v->server, TRUE);
+    v->rfb.rfbScreenCleanup(v->server);
     free(v->pixels);
     free(v);
 }
@@ -118,7 +142,7 @@ static void vnc_close(void *state)
 static void vnc_events(void *state)
 {
     struct vnc *v = state;
-    rfbProcessEvents(v->server, 0);
+    v->rfb.rfbProcessEvents(v->server, 0);
 }
 
 static void vnc_draw(void *state, const struct screen_picture *p, const struct screen_change *c)
@@ -134,7 +158,7 @@ static void vnc_draw(void *state, const struct screen_picture *p, const struct s
         return;
     size_t from = (size_t)all.first * p->width;
     memcpy(v->pixels + from, p->pixels + from, (size_t)all.count * p->width * sizeof *p->pixels);
-    rfbMarkRectAsModified(v->server, 0, (int)all.first, (int)p->width, (int)(all.first + all.count));
+    v->rfb.rfbMarkRectAsModified(v->server, 0, (int)all.first, (int)p->width, (int)(all.first + all.count));
 }
 
 static unsigned vnc_fds(void *state, struct pollfd *fds, unsigned room)

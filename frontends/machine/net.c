@@ -4,6 +4,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/library.h"
 #include "core/log.h"
 
 #include <libslirp.h>
@@ -12,6 +13,17 @@
 
 #define SOCKETS_MAX 512
 #define NS_PER_MS   1000000ull
+
+#define SLIRP_LIBRARY "libslirp.so.0"
+#define SLIRP_CALLS(X)                                                                                                 \
+    X(slirp_add_hostfwd) X(slirp_cleanup) X(slirp_input) X(slirp_new) X(slirp_pollfds_fill) X(slirp_pollfds_poll)
+
+struct slirp_calls {
+    SLIRP_CALLS(LIBRARY_POINTER)
+};
+
+#define SLIRP_CALL(f) LIBRARY_CALL(struct slirp_calls, f)
+static const struct library_call slirp_calls[] = {SLIRP_CALLS(SLIRP_CALL)};
 
 /* A timer of libslirp: due when virtual time reaches it. */
 struct net_timer {
@@ -31,6 +43,7 @@ struct net_link {
 };
 
 struct net {
+    struct slirp_calls call;
     struct net_config cfg;
     struct net_link link[NETDEVS_MAX];
     unsigned links;
@@ -117,8 +130,8 @@ static struct in_addr address(uint32_t given, uint32_t otherwise)
 
 static bool forward(struct net_link *l, const struct netdev_forward *f, uint32_t first_guest, struct error *e)
 {
-    if (!slirp_add_hostfwd(l->slirp, f->udp, address(f->host_address, INADDR_ANY), f->host_port,
-                           address(f->guest_address, first_guest), f->guest_port))
+    if (!l->net->call.slirp_add_hostfwd(l->slirp, f->udp, address(f->host_address, INADDR_ANY), f->host_port,
+                                        address(f->guest_address, first_guest), f->guest_port))
         return true;
     return error_set(e, "-netdev user,id=%s: port %u of the host cannot be forwarded (in use?)", l->cfg->id,
                      f->host_port);
@@ -146,7 +159,7 @@ static bool link_open(struct net_link *l, struct error *e)
     inet_pton(AF_INET6, "fec0::", &cfg.vprefix_addr6);
     inet_pton(AF_INET6, "fec0::2", &cfg.vhost6);
     inet_pton(AF_INET6, "fec0::3", &cfg.vnameserver6);
-    l->slirp = slirp_new(&cfg, &callbacks, l);
+    l->slirp = l->net->call.slirp_new(&cfg, &callbacks, l);
     if (!l->slirp)
         return error_set(e, "-netdev user,id=%s: libslirp refuses the network", c->id);
     for (unsigned i = 0; i < c->forwards; i++)
@@ -158,7 +171,13 @@ static bool link_open(struct net_link *l, struct error *e)
 struct net *net_open(const struct net_config *cfg, struct error *e)
 {
     struct net *n = alloc_zeroed(1, sizeof *n);
+    char why[256];
     n->cfg = *cfg;
+    if (cfg->count && !library_load(SLIRP_LIBRARY, slirp_calls, ARRAY_LEN(slirp_calls), &n->call, why, sizeof why)) {
+        error_set(e, "-netdev user: %s", why);
+        free(n);
+        return NULL;
+    }
     for (; n->links < cfg->count; n->links++) {
         struct net_link *l = &n->link[n->links];
         *l = (struct net_link){.net = n, .cfg = &cfg->netdev[n->links]};
@@ -176,7 +195,7 @@ static void link_close(struct net_link *l)
     bool connected = l->connected;
     l->connected = false; /* nothing of what it still says reaches the guest */
     if (l->slirp)
-        slirp_cleanup(l->slirp);
+        l->net->call.slirp_cleanup(l->slirp);
     l->slirp = NULL;
     while (l->timers)
         timer_free(l->timers, l);
@@ -209,7 +228,7 @@ static void wire_send(void *ctx, const uint8_t *frame, size_t len)
     struct net_link *l = ctx;
     if (!l->slirp)
         return;
-    slirp_input(l->slirp, frame, (int)len);
+    l->net->call.slirp_input(l->slirp, frame, (int)len);
     if (l->net->cfg.sent)
         l->net->cfg.sent(l->net->cfg.ctx);
 }
@@ -270,9 +289,9 @@ void net_service(struct net *n)
         if (!l->slirp)
             continue;
         n->count = 0;
-        slirp_pollfds_fill(l->slirp, &timeout, add_poll, n);
+        n->call.slirp_pollfds_fill(l->slirp, &timeout, add_poll, n);
         int failed = poll(n->fds, n->count, 0) < 0;
-        slirp_pollfds_poll(l->slirp, failed, get_revents, n);
+        n->call.slirp_pollfds_poll(l->slirp, failed, get_revents, n);
         fire_timers(l);
     }
 }
@@ -293,7 +312,7 @@ unsigned net_pollfds(struct net *n, struct pollfd *fds, unsigned max, uint64_t *
         uint32_t timeout = UINT32_MAX;
         if (!l->slirp)
             continue;
-        slirp_pollfds_fill(l->slirp, &timeout, add_poll, n);
+        n->call.slirp_pollfds_fill(l->slirp, &timeout, add_poll, n);
         if (timeout != UINT32_MAX)
             earlier(ns, timeout);
         uint64_t now = clock_now(n->cfg.clock) / NS_PER_MS;
