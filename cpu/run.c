@@ -238,12 +238,14 @@ static unsigned run_partial(struct vcpu *v, const struct block *b, unsigned n)
     return slot;
 }
 
-/* A successor in the same page, if it is known or can be found without leaving it. Where offsets wrap or end inside a
- * page, the same step can lead elsewhere under another CS: no chains there. */
-static void chain_block(struct block *from, unsigned slot, struct block *to)
+/* A successor `step` bytes of rip away in the same page, if it is known or can be found without leaving it; a page that
+ * is mapped behind itself is followed by another page nevertheless. Where offsets wrap or end inside a page, the same
+ * step can lead elsewhere under another CS: no chains there. */
+static void chain_block(struct block *from, unsigned slot, uint64_t step, struct block *to)
 {
     if (slot < 2 && from->mode & (MODE_CODE64 | MODE_FLAT) && to->page2 == BLOCK_NO_PAGE &&
-        from->page2 == BLOCK_NO_PAGE && from->mode == to->mode && from->gpa >> PAGE_SHIFT == to->gpa >> PAGE_SHIFT)
+        from->page2 == BLOCK_NO_PAGE && from->mode == to->mode && from->gpa >> PAGE_SHIFT == to->gpa >> PAGE_SHIFT &&
+        to->gpa - from->gpa == step)
         from->next[slot] = to;
 }
 
@@ -258,9 +260,10 @@ static inline struct block *next_block(struct vcpu *v, struct block *b, uint64_t
         v->gpr[REG_IP] = v->rip;
         return next;
     }
+    uint64_t start = v->gpr[REG_IP];
     next = find_block(v);
     if (v->mv->fetch_epoch == epoch && !v->uncached && !v->attn)
-        chain_block(b, slot, next);
+        chain_block(b, slot, v->rip - start, next);
     return next;
 }
 

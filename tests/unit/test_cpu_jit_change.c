@@ -64,6 +64,38 @@ START_TEST(second_page_of_a_jump_that_closes_a_loop_is_changed)
 }
 END_TEST
 
+/* Two neighbouring pages have one frame, so one page of code follows itself, and then another does. */
+START_TEST(page_that_follows_itself_goes_on_where_it_is)
+{
+    static const struct {
+        uint8_t bytes[5], n;
+    } ends[] = {{{0x48, 0xff, 0xc0}, 3},              /* inc rax */
+                {{0x48, 0xff, 0xc0, 0xeb, 0}, 5},     /* inc rax; jmp */
+                {{0x48, 0xff, 0xc0, 0x75, 0}, 5},     /* inc rax; jnz */
+                {{0x48, 0xff, 0xc0, 0x0f, 0xa2}, 5}}; /* inc rax; cpuid */
+    enum { FIRST = 0x22000, AFTER = FIRST + 0x2000 };
+    for (unsigned k = 0; k < ARRAY_LEN(ends); k++) {
+        uint64_t end = PAGE_SIZE - ends[k].n;
+        open_rig(_i);
+        rig_poke(r, RIG_PT + 8 * (FIRST >> 12), RIG_CODE | 7, 8);
+        rig_poke(r, RIG_PT + 8 * ((FIRST >> 12) + 1), RIG_CODE | 7, 8);
+        PUT(RIG_CODE, 0x48, 0x83, 0xc3, 0x05, 0x49, 0xff, 0xcf, 0x74, 5, 0xe9, (uint8_t)(end - 14),
+            (uint8_t)((end - 14) >> 8), 0, 0, 0xf4); /* add rbx, 5; dec r15; jz hlt; jmp end; hlt */
+        PUT(AFTER, 0x48, 0x83, 0xc3, 0x01, 0xf4);    /* add rbx, 1; hlt */
+        put(RIG_CODE + end, ends[k].bytes, ends[k].n);
+        for (unsigned turn = 0; turn < 20; turn++) {
+            r->v->gpr[REG_RBX] = 0;
+            run(FIRST + end, 10);
+            ck_assert_uint_eq(r->v->rip, AFTER + 5);
+            ck_assert_uint_eq(r->v->gpr[15], 9);
+            if (ends[k].bytes[3] != 0x0f)
+                ck_assert_uint_eq(r->v->gpr[REG_RBX], 6);
+        }
+        close_rig();
+    }
+}
+END_TEST
+
 static uint64_t counter(const char *name)
 {
     struct stats s;
@@ -275,6 +307,7 @@ static Suite *suite(void)
     Suite *s = suite_create("cpu: code that changes");
     TCase *t = tcase_create("changes");
     tcase_add_loop_test(t, second_page_of_a_jump_that_closes_a_loop_is_changed, 0, 2);
+    tcase_add_loop_test(t, page_that_follows_itself_goes_on_where_it_is, 0, 2);
     tcase_add_loop_test(t, write_takes_away_the_code_that_it_changes_and_no_other, 0, 2);
     tcase_add_loop_test(t, way_into_code_that_is_gone_is_gone_too, 0, 2);
     tcase_add_loop_test(t, function_of_another_page_that_is_changed_is_called_anew, 0, 2);
