@@ -1,9 +1,10 @@
 #include "core/keys.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const struct key_codes keys[KEY_COUNT] = {
-#define X(id, name, set1, set2, extended) [KEY_##id] = {name, set1, set2, extended},
+#define X(id, name, set1, set2, extended, set3, type) [KEY_##id] = {name, set1, set2, extended, set3, type},
 #include "core/keys.def"
 #undef X
 };
@@ -18,6 +19,7 @@ static const struct {
     {"escape", KEY_ESC},   {"sysrq", KEY_PRINT},     {"compose", KEY_MENU},
     {"page_up", KEY_PGUP}, {"page_down", KEY_PGDN},  {"asterisk", KEY_KP_MULTIPLY},
     {"super", KEY_META_L}, {"delete_r", KEY_DELETE}, {"grave", KEY_GRAVE},
+    {"<", KEY_LESS},
 };
 
 const struct key_codes *key_codes(enum key key)
@@ -30,6 +32,25 @@ static bool is_name(const char *name, const char *text, size_t len)
     return strlen(name) == len && !memcmp(name, text, len);
 }
 
+enum key key_of_number(uint64_t number)
+{
+    for (unsigned k = 0; k < KEY_COUNT; k++)
+        if (keys[k].set1 < 0x80 && (keys[k].set1 | (keys[k].extended ? 0x80u : 0)) == number)
+            return (enum key)k;
+    return KEY_COUNT;
+}
+
+/* "0x1c" */
+static enum key find_number(const char *text, size_t len)
+{
+    char copy[8] = "", *end;
+    if (len < 3 || len >= sizeof copy || text[0] != '0' || (text[1] != 'x' && text[1] != 'X'))
+        return KEY_COUNT;
+    memcpy(copy, text, len);
+    unsigned long number = strtoul(copy, &end, 16);
+    return *end ? KEY_COUNT : key_of_number(number);
+}
+
 enum key key_find(const char *name, size_t len)
 {
     for (unsigned k = 0; k < KEY_COUNT; k++)
@@ -38,7 +59,7 @@ enum key key_find(const char *name, size_t len)
     for (unsigned k = 0; k < ARRAY_LEN(second_names); k++)
         if (is_name(second_names[k].name, name, len))
             return second_names[k].key;
-    return KEY_COUNT;
+    return find_number(name, len);
 }
 
 /* Character pairs of keys that are not letters: without and with shift. */
@@ -92,33 +113,41 @@ enum key key_of_char(char c, bool *shift)
     return KEY_COUNT;
 }
 
-static size_t chord(const enum key *list, unsigned n, uint8_t *events)
+static size_t put_moves(const enum key *list, unsigned n, bool down, uint8_t *events)
 {
-    size_t at = 0;
-    for (unsigned k = 0; k < n; k++, at += 2) {
-        events[at] = (uint8_t)list[k];
-        events[at + 1] = 1;
+    for (unsigned k = 0; k < n; k++) {
+        events[2 * k] = (uint8_t)list[down ? k : n - 1 - k];
+        events[2 * k + 1] = down;
     }
-    for (unsigned k = n; k-- > 0; at += 2) {
-        events[at] = (uint8_t)list[k];
-        events[at + 1] = 0;
-    }
-    return at;
+    return 2 * n;
 }
 
-size_t key_chord_events(const char *text, uint8_t events[KEY_CHORD_BYTES], const char **bad, size_t *bad_len)
+size_t key_list_events(const enum key *list, unsigned n, unsigned hold, uint8_t events[KEY_CHORD_BYTES])
+{
+    size_t at = put_moves(list, n, true, events);
+    for (unsigned left = hold / KEY_WAIT_MS; left; at += 2) {
+        unsigned part = left < 255 ? left : 255;
+        events[at] = KEY_WAIT;
+        events[at + 1] = (uint8_t)part;
+        left -= part;
+    }
+    return at + put_moves(list, n, false, events + at);
+}
+
+size_t key_chord_events(const char *text, unsigned hold, uint8_t events[KEY_CHORD_BYTES], const char **bad,
+                        size_t *bad_len)
 {
     enum key list[KEY_CHORD_MAX];
     unsigned n = 0;
     for (;;) {
         size_t len = strcspn(text, "-");
-        *bad = text;
+        *bad = n < KEY_CHORD_MAX ? text : NULL;
         *bad_len = len;
         if (n == KEY_CHORD_MAX || (list[n] = key_find(text, len)) == KEY_COUNT)
             return 0;
         n++;
         if (!text[len])
-            return chord(list, n, events);
+            return key_list_events(list, n, hold, events);
         text += len + 1;
     }
 }
@@ -129,5 +158,5 @@ size_t key_char_events(char c, uint8_t events[KEY_CHORD_BYTES])
     enum key key = key_of_char(c, &shift), list[2] = {KEY_SHIFT, key};
     if (key == KEY_COUNT)
         return 0;
-    return shift ? chord(list, 2, events) : chord(&key, 1, events);
+    return shift ? key_list_events(list, 2, 0, events) : key_list_events(&key, 1, 0, events);
 }

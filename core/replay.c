@@ -76,6 +76,15 @@ void input_post(struct input_queue *q, enum input_source source, uint64_t icount
     insert(q, e);
 }
 
+size_t input_waiting(const struct input_queue *q, enum input_source source)
+{
+    size_t bytes = 0;
+    for (const struct input_event *e = q->head; e; e = e->next)
+        if (e->source == source)
+            bytes += e->len;
+    return bytes;
+}
+
 uint64_t input_next(const struct input_queue *q)
 {
     return q->head ? q->head->icount : UINT64_MAX;

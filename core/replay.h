@@ -45,6 +45,8 @@ void input_fini(struct input_queue *q);
 void input_set_sink(struct input_queue *q, enum input_source source, input_fn *fn, void *opaque);
 /* Copies the bytes; they are delivered at the first boundary with icount >= `icount`. */
 void input_post(struct input_queue *q, enum input_source source, uint64_t icount, const void *bytes, size_t len);
+/* Bytes of a source that are posted and not delivered. */
+size_t input_waiting(const struct input_queue *q, enum input_source source);
 /* icount of the earliest event, or UINT64_MAX. */
 uint64_t input_next(const struct input_queue *q);
 /* Delivers every event with icount <= `icount` that was posted before the call; what a sink posts waits for the next

@@ -25,7 +25,9 @@
 
 #define CMD_READ_RAM   0x20 /* ..0x3f */
 #define CMD_WRITE_RAM  0x60 /* ..0x7f */
-#define CMD_PASSWORD   0xa4
+#define CMD_PASSWORD   0xa4 /* is there one? */
+#define CMD_LOAD_PASS  0xa5
+#define CMD_LOCK       0xa6
 #define CMD_AUX_OFF    0xa7
 #define CMD_AUX_ON     0xa8
 #define CMD_AUX_TEST   0xa9
@@ -34,6 +36,8 @@
 #define CMD_KBD_OFF    0xad
 #define CMD_KBD_ON     0xae
 #define CMD_READ_INPUT 0xc0
+#define CMD_POLL_LOW   0xc1
+#define CMD_POLL_HIGH  0xc2
 #define CMD_READ_OUT   0xd0
 #define CMD_WRITE_OUT  0xd1
 #define CMD_WRITE_KBD  0xd2
@@ -43,6 +47,14 @@
 #define CMD_A20_ON     0xdf
 #define CMD_TEST_LINES 0xe0
 #define CMD_PULSE      0xf0 /* ..0xff: low nibble names the lines not pulsed */
+
+/* Bytes of the RAM that belong to the password: sent when it is turned on and when it was typed (0: nothing), codes
+ * that are not a part of it. */
+#define RAM_LOCKED   0x13
+#define RAM_UNLOCKED 0x14
+#define RAM_IGNORED  0x16 /* and 17H */
+
+#define INPUT_PORT 0x80 /* keyboard not locked */
 
 #define ANSWER_AUX 0x100
 #define BREAK      0xf0
@@ -96,6 +108,25 @@ static bool translate(struct kbc8042 *k, uint8_t *byte)
     return true;
 }
 
+static void answer_as(struct kbc8042 *k, uint16_t a);
+
+/* With the password on: is the byte a part of it? Only make codes count. */
+static void take_password(struct kbc8042 *k, uint8_t code)
+{
+    if (code & 0x80 || code == k->ram[RAM_IGNORED] || code == k->ram[RAM_IGNORED + 1])
+        return;
+    if (code != k->password[k->matched])
+        k->matched = code == k->password[0];
+    else
+        k->matched++;
+    if (k->matched < k->password_len)
+        return;
+    k->locked = false;
+    k->matched = 0;
+    if (k->ram[RAM_UNLOCKED])
+        answer_as(k, k->ram[RAM_UNLOCKED]);
+}
+
 static bool keyboard_sends(const struct kbc8042 *k)
 {
     return k->cfg.keyboard && k->cfg.keyboard->out.count && !(k->ram[0] & BYTE_DISABLED);
@@ -111,10 +142,15 @@ static void send_byte(struct kbc8042 *k)
     bool sent = false;
     while (!sent && keyboard_sends(k)) {
         uint8_t byte = ps2_queue_take(&k->cfg.keyboard->out);
-        sent = translate(k, &byte);
+        bool whole = translate(k, &byte);
+        sent = whole && !k->locked;
         if (sent)
             show(k, byte, false);
+        else if (whole)
+            take_password(k, byte);
         ps2_keyboard_taken(k->cfg.keyboard);
+        if (k->status & STATUS_FULL)
+            return;
     }
     if (!sent && mouse_sends(k)) {
         show(k, ps2_queue_take(&k->cfg.mouse->out), true);
@@ -194,11 +230,36 @@ static void set_command_byte(struct kbc8042 *k, uint8_t v)
     pump(k);
 }
 
+static void lock(struct kbc8042 *k)
+{
+    if (!k->password_len)
+        return;
+    k->locked = true;
+    k->matched = 0;
+    if (k->ram[RAM_LOCKED])
+        kbc_answer(k, k->ram[RAM_LOCKED]);
+}
+
+/* A code of the new password; 0 ends it. */
+static void load_password(struct kbc8042 *k, uint8_t code)
+{
+    if (!code)
+        return;
+    if (k->password_len < KBC_PASSWORD)
+        k->password[k->password_len++] = code;
+    else
+        device_log(k->cfg.log, LOG_GUEST_ERROR, "kbc8042: a password of more than %u codes", KBC_PASSWORD);
+    k->pending = CMD_LOAD_PASS;
+}
+
 static void simple_command(struct kbc8042 *k, uint8_t command)
 {
     switch (command) {
     case CMD_PASSWORD:
-        kbc_answer(k, 0xf1); /* there is none */
+        kbc_answer(k, k->password_len ? 0xfa : 0xf1);
+        break;
+    case CMD_LOCK:
+        lock(k);
         break;
     case CMD_AUX_OFF:
     case CMD_AUX_ON:
@@ -219,7 +280,11 @@ static void simple_command(struct kbc8042 *k, uint8_t command)
         set_command_byte(k, (uint8_t)(command == CMD_KBD_ON ? k->ram[0] & ~BYTE_DISABLED : k->ram[0] | BYTE_DISABLED));
         break;
     case CMD_READ_INPUT:
-        kbc_answer(k, 0x80); /* keyboard not locked */
+        kbc_answer(k, INPUT_PORT);
+        break;
+    case CMD_POLL_LOW:
+    case CMD_POLL_HIGH:
+        k->polled = command == CMD_POLL_LOW ? 1 : 2;
         break;
     case CMD_READ_OUT:
         kbc_answer(k, output_port(k));
@@ -240,14 +305,18 @@ static void simple_command(struct kbc8042 *k, uint8_t command)
 static bool takes_parameter(uint8_t command)
 {
     return (command >= CMD_WRITE_RAM && command < CMD_WRITE_RAM + 32) ||
-           (command >= CMD_WRITE_OUT && command <= CMD_WRITE_AUX);
+           (command >= CMD_WRITE_OUT && command <= CMD_WRITE_AUX) || command == CMD_LOAD_PASS;
 }
 
 static void command_write8(void *dev, uint64_t offset, uint8_t v)
 {
     struct kbc8042 *k = dev;
     k->status |= STATUS_COMMAND;
-    k->pending = 0;
+    k->pending = k->polled = 0;
+    if (v == CMD_LOAD_PASS) {
+        k->password_len = 0;
+        k->locked = false;
+    }
     if (takes_parameter(v))
         k->pending = v;
     else if (v >= CMD_READ_RAM && v < CMD_READ_RAM + 32)
@@ -262,6 +331,8 @@ static void command_write8(void *dev, uint64_t offset, uint8_t v)
 static uint8_t command_read8(void *dev, uint64_t offset)
 {
     struct kbc8042 *k = dev;
+    if (k->polled)
+        return (k->status & 0x0f) | (k->polled == 1 ? (uint8_t)(INPUT_PORT << 4) : INPUT_PORT & 0xf0);
     return k->status | STATUS_UNLOCK;
 }
 
@@ -290,9 +361,11 @@ static void data_write8(void *dev, uint64_t offset, uint8_t v)
     struct kbc8042 *k = dev;
     uint8_t command = k->pending;
     k->status &= (uint8_t)~STATUS_COMMAND;
-    k->pending = 0;
+    k->pending = k->polled = 0;
     if (!command)
         keyboard_write(k, v);
+    else if (command == CMD_LOAD_PASS)
+        load_password(k, v);
     else if (command == CMD_WRITE_OUT)
         write_output_port(k, v);
     else if (command == CMD_WRITE_KBD) /* as if the keyboard had sent it */
@@ -333,8 +406,9 @@ void kbc8042_reset(struct kbc8042 *k)
     memset(k->ram, 0, sizeof(k->ram));
     k->ram[0] = BYTE_SYSTEM | BYTE_AUX_OFF | BYTE_XLATE | BYTE_IRQ; /* as firmware leaves it */
     k->status = STATUS_SYSTEM;
-    k->output = k->pending = k->answers = 0;
-    k->breaks = false;
+    k->output = k->pending = k->answers = k->polled = 0;
+    k->breaks = k->locked = false;
+    k->password_len = k->matched = 0;
     k->next_byte = 0;
     if (k->cfg.clock)
         timer_cancel(k->cfg.clock, &k->timer);
@@ -343,12 +417,17 @@ void kbc8042_reset(struct kbc8042 *k)
 
 void kbc8042_save(const struct kbc8042 *k, struct snap_writer *w)
 {
-    snap_begin(w, "kbc8042", 2);
+    snap_begin(w, "kbc8042", 3);
     snap_put_bytes(w, k->ram, sizeof(k->ram));
     snap_put_u8(w, k->status);
     snap_put_u8(w, k->output);
     snap_put_u8(w, k->pending);
     snap_put_u8(w, k->breaks);
+    snap_put_u8(w, k->polled);
+    snap_put_u8(w, k->password_len);
+    snap_put_bytes(w, k->password, k->password_len);
+    snap_put_u8(w, k->matched);
+    snap_put_u8(w, k->locked);
     snap_put_u8(w, k->irq_level);
     snap_put_u8(w, k->aux_level);
     snap_put_u8(w, k->answers);
@@ -360,9 +439,23 @@ void kbc8042_save(const struct kbc8042 *k, struct snap_writer *w)
     snap_end(w);
 }
 
+static void load_password_state(struct kbc8042 *k, struct snap_reader *r)
+{
+    k->password_len = snap_get_u8(r);
+    if (k->password_len > KBC_PASSWORD) {
+        k->password_len = 0;
+        snap_fail(r, "kbc8042: a password of more than %u codes", KBC_PASSWORD);
+    }
+    snap_get_bytes(r, k->password, k->password_len);
+    k->matched = snap_get_u8(r);
+    k->locked = snap_get_u8(r) != 0 && k->password_len;
+    if (k->matched >= k->password_len)
+        k->matched = 0;
+}
+
 void kbc8042_load(struct kbc8042 *k, struct snap_reader *r)
 {
-    if (!snap_expect(r, "kbc8042", 2))
+    if (!snap_expect(r, "kbc8042", 3))
         return;
     snap_get_bytes(r, k->ram, sizeof(k->ram));
     if (!k->cfg.mouse)
@@ -371,6 +464,8 @@ void kbc8042_load(struct kbc8042 *k, struct snap_reader *r)
     k->output = snap_get_u8(r);
     k->pending = snap_get_u8(r);
     k->breaks = snap_get_u8(r) != 0;
+    k->polled = snap_get_u8(r) % 3;
+    load_password_state(k, r);
     k->irq_level = snap_get_u8(r) != 0;
     k->aux_level = snap_get_u8(r) != 0;
     k->answers = snap_get_u8(r);

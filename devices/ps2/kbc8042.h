@@ -3,7 +3,8 @@
  * two PS/2 ports, the keyboard's with translation from scan code set 2 to set 1.
  *
  * What a device sends comes a byte at a time, KBC_BYTE_TIME apart; answers of the controller itself go before. Without
- * a device on a port, bytes for it find nobody; without a mouse there is no auxiliary port.
+ * a device on a port, bytes for it find nobody; without a mouse there is no auxiliary port. A password, once loaded
+ * and turned on, keeps what is typed from the system until it has been typed itself (codes of set 1, make codes alone).
  *
  * Source: IBM PC/AT and PS/2 technical references, keyboard controller; commands as Linux's i8042 driver uses them.
  */
@@ -18,6 +19,7 @@
 
 #define KBC_BYTE_TIME 100000u /* ns */
 #define KBC_ANSWERS   8
+#define KBC_PASSWORD  8 /* codes, at most */
 
 struct kbc8042_config {
     struct irq_line irq, aux_irq;  /* ISA IRQ 1 and 12 */
@@ -36,6 +38,10 @@ struct kbc8042 {
     uint8_t output;  /* data for port 0x60 */
     uint8_t pending; /* command that awaits its parameter, or 0 */
     bool breaks;     /* the prefix of a break code is being translated */
+    uint8_t polled;  /* half of the input port that status bits 4 to 7 show: 1 low, 2 high, 0 none */
+    uint8_t password[KBC_PASSWORD], password_len;
+    uint8_t matched; /* of its codes, typed so far */
+    bool locked;     /* it has to be typed */
     bool irq_level, aux_level;
     uint16_t answer[KBC_ANSWERS]; /* that wait for the output buffer; bit 8: as the mouse's */
     uint8_t answers;

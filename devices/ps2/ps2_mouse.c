@@ -17,6 +17,8 @@
 #define CMD_RESEND     0xfe
 #define CMD_RESET      0xff
 
+#define MOUSE_ERROR 0xfc
+
 #define ID_WHEEL   3
 #define ID_BUTTONS 4
 #define FAR        100000 /* movements that nobody fetches do not add up for ever */
@@ -37,14 +39,33 @@ static int32_t scaled(int32_t v)
     return clamp(v < 0 ? -size : size, -256, 255);
 }
 
+/* Sends something that "resend" sends again. False: no room. */
+static bool put_again(struct ps2_mouse *m, const uint8_t *bytes, uint8_t n)
+{
+    if (!ps2_queue_put(&m->out, bytes, n))
+        return false;
+    memcpy(m->last, bytes, n);
+    m->last_len = n;
+    return true;
+}
+
+/* The fourth byte: the wheel; with five buttons a nibble of it, and buttons. */
+static uint8_t wheel_byte(const struct ps2_mouse *m, int32_t dz)
+{
+    if (m->id != ID_BUTTONS)
+        return (uint8_t)dz;
+    return (uint8_t)((dz & 15) | (m->buttons & MOUSE_SIDE ? 0x10 : 0) | (m->buttons & MOUSE_EXTRA ? 0x20 : 0));
+}
+
 /* The movement so far, as far as a packet takes it. */
 static bool put_packet(struct ps2_mouse *m, bool may_scale)
 {
     int32_t dx = clamp(m->dx, -256, 255), dy = clamp(m->dy, -256, 255), dz = clamp(m->dz, -8, 7);
     int32_t sx = may_scale && m->doubled ? scaled(dx) : dx, sy = may_scale && m->doubled ? scaled(dy) : dy;
-    uint8_t bytes[4] = {(uint8_t)(8 | m->buttons | (sx < 0 ? 0x10 : 0) | (sy < 0 ? 0x20 : 0)), (uint8_t)sx, (uint8_t)sy,
-                        m->id == ID_BUTTONS ? (uint8_t)(dz & 15) : (uint8_t)dz};
-    if (!ps2_queue_put(&m->out, bytes, m->id ? 4 : 3))
+    const uint8_t bytes[4] = {(uint8_t)(8 | (m->buttons & (MOUSE_LEFT | MOUSE_RIGHT | MOUSE_MIDDLE)) |
+                                        (sx < 0 ? 0x10 : 0) | (sy < 0 ? 0x20 : 0)),
+                              (uint8_t)sx, (uint8_t)sy, wheel_byte(m, dz)};
+    if (!put_again(m, bytes, m->id ? 4 : 3))
         return false;
     m->dx -= dx;
     m->dy -= dy;
@@ -77,10 +98,10 @@ void ps2_mouse_input(void *mouse, const uint8_t *bytes, size_t len)
         m->dx = clamp(m->dx + get16(e), -FAR, FAR);
         m->dy = clamp(m->dy - get16(e + 2), -FAR, FAR); /* up is positive on the wire */
         m->dz = clamp(m->dz + (int8_t)e[4], -FAR, FAR);
-        bool click = m->buttons != (e[5] & 7);
+        bool click = m->buttons != (e[5] & MOUSE_ALL);
         if (click && m->out.count <= PS2_QUEUE_BYTES / 2 && m->moved && m->reporting && !m->remote && !m->wrap)
             put_packet(m, true); /* where the button was still as before */
-        m->buttons = e[5] & 7;
+        m->buttons = e[5] & MOUSE_ALL;
         m->moved = m->moved || click || m->dx || m->dy || m->dz;
         report(m);
         if (click && m->moved && m->out.count <= PS2_QUEUE_BYTES / 2 && m->reporting && !m->remote && !m->wrap)
@@ -90,23 +111,41 @@ void ps2_mouse_input(void *mouse, const uint8_t *bytes, size_t len)
 
 /* ---- commands ---- */
 
+static void forget_movement(struct ps2_mouse *m)
+{
+    m->dx = m->dy = m->dz = 0;
+    m->moved = false;
+}
+
 static void defaults(struct ps2_mouse *m)
 {
     m->rate = 100;
     m->resolution = 2;
     m->doubled = m->remote = m->wrap = m->reporting = false;
-    m->dx = m->dy = m->dz = 0;
-    m->moved = false;
+    forget_movement(m);
     m->out.count = 0;
+}
+
+/* The first time it asks for it again, the second time it gives up. */
+static void refuse(struct ps2_mouse *m)
+{
+    ps2_queue_put1(&m->out, m->invalid ? MOUSE_ERROR : PS2_RESEND);
+    m->invalid = !m->invalid;
+}
+
+static void acknowledge(struct ps2_mouse *m)
+{
+    ps2_queue_put1(&m->out, PS2_ACK);
 }
 
 static void put_status(struct ps2_mouse *m)
 {
     uint8_t buttons =
         (m->buttons & MOUSE_LEFT ? 4 : 0) | (m->buttons & MOUSE_MIDDLE ? 2 : 0) | (m->buttons & MOUSE_RIGHT ? 1 : 0);
-    uint8_t bytes[] = {PS2_ACK, (uint8_t)(buttons | m->doubled << 4 | m->reporting << 5 | m->remote << 6),
-                       m->resolution, m->rate};
-    ps2_queue_put(&m->out, bytes, sizeof(bytes));
+    const uint8_t bytes[] = {(uint8_t)(buttons | m->doubled << 4 | m->reporting << 5 | m->remote << 6), m->resolution,
+                             m->rate};
+    acknowledge(m);
+    put_again(m, bytes, sizeof(bytes));
 }
 
 /* Rates 200, 100, 80 turn the wheel on; then 200, 200, 80 the buttons. */
@@ -132,74 +171,101 @@ static void mode_command(struct ps2_mouse *m, uint8_t command)
     case CMD_STREAM:
     case CMD_REMOTE:
         m->remote = command == CMD_REMOTE;
+        forget_movement(m);
         break;
     case CMD_WRAP:
     case CMD_UNWRAP:
         m->wrap = command == CMD_WRAP;
+        forget_movement(m);
         break;
     case CMD_ENABLE:
     case CMD_DISABLE:
         m->reporting = command == CMD_ENABLE;
+        forget_movement(m);
         break;
     case CMD_DEFAULTS:
         defaults(m);
         break;
     default:
         device_log(m->cfg.log, LOG_UNIMP, "mouse: command 0x%02x", command);
-        ps2_queue_put1(&m->out, PS2_RESEND);
+        refuse(m);
         return;
     }
-    ps2_queue_put1(&m->out, PS2_ACK);
+    m->invalid = false;
+    acknowledge(m);
+}
+
+static bool is_rate(uint8_t value)
+{
+    return value == 10 || value == 20 || value == 40 || value == 60 || value == 80 || value == 100 || value == 200;
+}
+
+static void parameter(struct ps2_mouse *m, uint8_t command, uint8_t value)
+{
+    if (command == CMD_RATE ? !is_rate(value) : value > 3) {
+        device_log(m->cfg.log, LOG_GUEST_ERROR, "mouse: %s %u", command == CMD_RATE ? "rate" : "resolution", value);
+        refuse(m);
+        m->pending = m->invalid ? command : 0; /* once more */
+        return;
+    }
+    if (command == CMD_RATE)
+        set_rate(m, value);
+    else
+        m->resolution = value;
+    m->invalid = false;
+    forget_movement(m);
+    acknowledge(m);
 }
 
 static void simple_command(struct ps2_mouse *m, uint8_t command)
 {
-    static const uint8_t passed[] = {PS2_ACK, PS2_PASSED, 0};
-    const uint8_t identity[] = {PS2_ACK, m->id};
+    static const uint8_t passed[] = {PS2_PASSED, 0};
     switch (command) {
     case CMD_RESOLUTION:
     case CMD_RATE:
         m->pending = command;
-        ps2_queue_put1(&m->out, PS2_ACK);
+        acknowledge(m);
         break;
     case CMD_STATUS:
         put_status(m);
+        forget_movement(m);
         break;
     case CMD_READ:
-        ps2_queue_put1(&m->out, PS2_ACK);
+        acknowledge(m);
         put_packet(m, false);
         break;
     case CMD_IDENTIFY:
-        ps2_queue_put(&m->out, identity, sizeof(identity));
+        acknowledge(m);
+        put_again(m, &m->id, 1);
+        forget_movement(m);
         break;
     case CMD_RESEND:
-        ps2_queue_put1(&m->out, m->out.last);
+        if (!m->last_len)
+            ps2_queue_put1(&m->out, m->out.last);
+        put_again(m, m->last, m->last_len);
         break;
     case CMD_RESET:
         ps2_mouse_reset(m);
-        ps2_queue_put(&m->out, passed, sizeof(passed));
+        acknowledge(m);
+        put_again(m, passed, sizeof(passed));
         break;
     default:
         mode_command(m, command);
-        break;
+        return;
     }
+    m->invalid = false;
 }
 
 void ps2_mouse_command(struct ps2_mouse *m, uint8_t byte)
 {
     uint8_t command = m->pending;
     m->pending = 0;
-    if (m->wrap && byte != CMD_RESET && byte != CMD_UNWRAP) {
+    if (m->wrap && byte != CMD_RESET && byte != CMD_UNWRAP)
         ps2_queue_put1(&m->out, byte);
-    } else if (command) {
-        if (command == CMD_RATE)
-            set_rate(m, byte);
-        else
-            m->resolution = byte & 3;
-        ps2_queue_put1(&m->out, PS2_ACK);
-    } else {
+    else if (command)
+        parameter(m, command, byte);
+    else
         simple_command(m, byte);
-    }
 }
 
 /* ---- life ---- */
@@ -216,7 +282,8 @@ void ps2_mouse_reset(struct ps2_mouse *m)
 {
     defaults(m);
     m->id = m->pending = m->buttons = 0;
-    m->out.last = 0;
+    m->out.last = m->last_len = 0;
+    m->invalid = false;
     memset(m->rates, 0, sizeof(m->rates));
 }
 
@@ -224,8 +291,11 @@ void ps2_mouse_save(const struct ps2_mouse *m, struct snap_writer *w)
 {
     const uint8_t bytes[] = {m->id,   m->rate,      m->resolution, m->rates[0], m->rates[1], m->remote,
                              m->wrap, m->reporting, m->doubled,    m->pending,  m->buttons,  m->moved};
-    snap_begin(w, "ps2_mouse", 1);
+    snap_begin(w, "ps2_mouse", 2);
     ps2_queue_save(&m->out, w);
+    snap_put_u8(w, m->invalid);
+    snap_put_u8(w, m->last_len);
+    snap_put_bytes(w, m->last, m->last_len);
     snap_put_bytes(w, bytes, sizeof(bytes));
     snap_put_u32(w, (uint32_t)m->dx);
     snap_put_u32(w, (uint32_t)m->dy);
@@ -241,9 +311,16 @@ static int32_t load_way(struct snap_reader *r)
 void ps2_mouse_load(struct ps2_mouse *m, struct snap_reader *r)
 {
     uint8_t bytes[12];
-    if (!snap_expect(r, "ps2_mouse", 1))
+    if (!snap_expect(r, "ps2_mouse", 2))
         return;
     ps2_queue_load(&m->out, r);
+    m->invalid = snap_get_u8(r) != 0;
+    m->last_len = snap_get_u8(r);
+    if (m->last_len > sizeof(m->last)) {
+        m->last_len = 0;
+        snap_fail(r, "mouse: a packet of more than %zu bytes", sizeof(m->last));
+    }
+    snap_get_bytes(r, m->last, m->last_len);
     snap_get_bytes(r, bytes, sizeof(bytes));
     m->id = bytes[0] == ID_WHEEL || bytes[0] == ID_BUTTONS ? bytes[0] : 0;
     m->rate = bytes[1];
@@ -254,7 +331,7 @@ void ps2_mouse_load(struct ps2_mouse *m, struct snap_reader *r)
     m->reporting = bytes[7] != 0;
     m->doubled = bytes[8] != 0;
     m->pending = bytes[9];
-    m->buttons = bytes[10] & 7;
+    m->buttons = bytes[10] & MOUSE_ALL;
     m->moved = bytes[11] != 0;
     m->dx = load_way(r);
     m->dy = load_way(r);

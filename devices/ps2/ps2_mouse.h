@@ -1,8 +1,10 @@
 /*
- * A PS/2 mouse: standard, and IntelliMouse with a wheel (ID 3) and with five buttons (ID 4, of which three exist).
+ * A PS/2 mouse: standard, and IntelliMouse with a wheel (ID 3) and with five buttons (ID 4).
  *
- * Movements come as input events (core/keys.h) and add up until the controller has taken the packet before. Source: IBM
- * PS/2 hardware reference, mouse; Microsoft's IntelliMouse note on the sample rates that turn the wheel on.
+ * Movements come as input events (core/keys.h) and add up until the controller has taken the packet before; commands
+ * that change the mouse's mode forget them. Resolution and sample rate are kept and change nothing: a movement of the
+ * host is as many counts, and packets come as fast as they are taken. Source: IBM PS/2 hardware reference, mouse;
+ * Microsoft's IntelliMouse note on the sample rates that turn the wheel on.
  */
 #ifndef DEVICES_PS2_PS2_MOUSE_H
 #define DEVICES_PS2_PS2_MOUSE_H
@@ -22,8 +24,11 @@ struct ps2_mouse {
     uint8_t rates[2]; /* the two before `rate` */
     bool remote, wrap, reporting, doubled;
     uint8_t pending; /* command that waits for its parameter, or 0 */
-    uint8_t buttons;
-    bool moved; /* something is to be reported */
+    bool invalid;    /* what came last was no command */
+    uint8_t last[4]; /* packet or answer, for "resend" */
+    uint8_t last_len;
+    uint8_t buttons; /* MOUSE_* */
+    bool moved;      /* something is to be reported */
     int32_t dx, dy, dz;
 };
 

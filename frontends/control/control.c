@@ -89,6 +89,14 @@ void control_powerdown(struct control *c)
     c->powered_down = true;
 }
 
+bool control_press(struct control *c, const uint8_t *events, size_t len)
+{
+    if (machine_key_room(c->m) < len / 2)
+        return false;
+    machine_key_input(c->m, events, len);
+    return true;
+}
+
 void control_quit(struct control *c)
 {
     c->quit = true;

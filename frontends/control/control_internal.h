@@ -12,6 +12,9 @@
 #define INPUT_MAX  (1u << 20) /* of one line or message */
 #define OUTPUT_MAX (8u << 20) /* that may wait for a client */
 
+#define CONTROL_KEY_HOLD  100 /* ms of virtual time that keys are held, unless told otherwise */
+#define CONTROL_KEYS_WAIT "the guest has not read the keys before these yet"
+
 /* Bytes that grow. */
 struct bytes {
     char *data;
@@ -67,6 +70,9 @@ const char *control_status(const struct control *c);
 void control_quit(struct control *c);
 /* Presses the power button; QMP clients hear of it behind the answer. */
 void control_powerdown(struct control *c);
+
+/* Gives the keyboard events (core/keys.h). False: it has no room for them all, and gets none. */
+bool control_press(struct control *c, const uint8_t *events, size_t len);
 
 /* ---- monitor.c ---- */
 

@@ -74,23 +74,51 @@ static void run_screentext(struct control *c, int argc, char **argv, const struc
 static void run_sendkey(struct control *c, int argc, char **argv, const struct inspect_out *out)
 {
     uint8_t events[KEY_CHORD_BYTES];
+    uint64_t hold = CONTROL_KEY_HOLD;
     const char *bad;
-    size_t bad_len, n = key_chord_events(argv[1], events, &bad, &bad_len);
+    size_t bad_len;
+    if (argc > 2 && (!monitor_number(argv[2], &hold) || hold > KEY_HOLD_MAX)) {
+        inspect_say(out, "error: '%s': keys are held for 0 to %d ms", argv[2], KEY_HOLD_MAX);
+        return;
+    }
+    size_t n = key_chord_events(argv[1], (unsigned)hold, events, &bad, &bad_len);
+    if (n && control_press(c, events, n))
+        return;
     if (n)
-        machine_key_input(c->m, events, n);
+        inspect_say(out, "error: %s", CONTROL_KEYS_WAIT);
+    else if (bad)
+        inspect_say(out, "error: '%.*s' is not the name of a key", (int)bad_len, bad);
     else
-        inspect_say(out, "error: '%.*s' is not the name of a key (or there are too many)", (int)bad_len, bad);
+        inspect_say(out, "error: more than %d keys", KEY_CHORD_MAX);
+}
+
+/* A movement, -32768 to 32767. */
+static bool way_parse(const char *text, int *way, const struct inspect_out *out)
+{
+    char *end;
+    long n = strtol(text, &end, 0);
+    *way = (int)n;
+    if (*text && !*end && n >= INT16_MIN && n <= INT16_MAX)
+        return true;
+    inspect_say(out, "error: '%s' is not a number from %d to %d", text, INT16_MIN, INT16_MAX);
+    return false;
 }
 
 static void run_mouse_move(struct control *c, int argc, char **argv, const struct inspect_out *out)
 {
-    machine_mouse_input(c->m, atoi(argv[1]), atoi(argv[2]), argc > 3 ? atoi(argv[3]) : 0, c->buttons);
+    int dx, dy, dz = 0;
+    if (way_parse(argv[1], &dx, out) && way_parse(argv[2], &dy, out) && (argc < 4 || way_parse(argv[3], &dz, out)))
+        machine_mouse_input(c->m, dx, dy, dz, c->buttons);
 }
 
 /* QEMU's numbers: 1 left, 2 middle, 4 right. */
 static void run_mouse_button(struct control *c, int argc, char **argv, const struct inspect_out *out)
 {
-    unsigned b = (unsigned)atoi(argv[1]);
+    uint64_t b;
+    if (!monitor_number(argv[1], &b) || b > 7) {
+        inspect_say(out, "error: '%s': buttons are 1 (left), 2 (middle), 4 (right) and their sums", argv[1]);
+        return;
+    }
     c->buttons = (b & 1 ? MOUSE_LEFT : 0) | (b & 2 ? MOUSE_MIDDLE : 0) | (b & 4 ? MOUSE_RIGHT : 0);
     machine_mouse_input(c->m, 0, 0, 0, c->buttons);
 }
@@ -143,7 +171,8 @@ static const struct monitor_row rows[] = {
     {"system_powerdown", NULL, "", "press the power button (ACPI)", 0, 0, run_powerdown},
     {"screendump", NULL, "FILE", "write the screen as a PNG file", 1, 1, run_screendump},
     {"screentext", NULL, "[FILE]", "show, or write, the text on the screen", 0, 1, run_screentext},
-    {"sendkey", NULL, "KEY[-KEY]...", "press keys together, such as ctrl-alt-delete", 1, 2, run_sendkey},
+    {"sendkey", NULL, "KEY[-KEY]... [MS]", "press keys together, such as ctrl-alt-delete; held for 100 ms, or MS", 1, 2,
+     run_sendkey},
     {"mouse_move", NULL, "DX DY [DZ]", "move the mouse", 2, 3, run_mouse_move},
     {"mouse_button", NULL, "STATE", "buttons that are down: 1 left, 2 middle, 4 right, added", 1, 1, run_mouse_button},
     {"cpu", NULL, "N", "the processor that the following is about", 1, 1, run_cpu},

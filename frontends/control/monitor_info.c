@@ -67,6 +67,21 @@ static void info_block(struct control *c, int argc, char **argv, const struct in
     machine_print_drives(c->m, out);
 }
 
+static void info_keyboard(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    machine_print_keyboard(c->m, out);
+}
+
+static void say_mouse(void *ctx, const struct inspect_mouse *mouse)
+{
+    inspect_say(ctx, "%c Mouse #%u: %s", mouse->current ? '*' : ' ', mouse->index, mouse->name);
+}
+
+static void info_mice(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    machine_each_mouse(c->m, say_mouse, (void *)(uintptr_t)out);
+}
+
 static void info_mmu(struct control *c, int argc, char **argv, const struct inspect_out *out)
 {
     uint64_t gva;
@@ -107,6 +122,8 @@ static const struct {
     {"mtree", "memory slots; ports and devices' memory", info_mtree},
     {"pci", "functions of the PCI bus with their BARs", info_pci},
     {"block", "drives and their images", info_block},
+    {"keyboard", "its LEDs, scan codes, repetition", info_keyboard},
+    {"mice", "and which one moves", info_mice},
     {"mmu", "roots and counters; with an ADDRESS: its walks", info_mmu},
     {"vmcoreinfo", "where the kernel's VMCOREINFO note is", info_vmcoreinfo},
     {"stats", "counters that begin with a PREFIX, or all", info_stats},

@@ -105,33 +105,56 @@ static json_t *qmp_screendump(struct control *c, json_t *arguments, struct qmp_e
     return machine_screendump(c->m, file, &bad) ? json_object() : fail(e, "%s", bad.text);
 }
 
-/* {"type": "qcode", "data": "a"} */
+/* {"type": "qcode", "data": "a"} or {"type": "number", "data": 30} */
 static enum key key_value(json_t *v, struct qmp_error *e)
 {
-    const char *type = json_string_value(json_object_get(v, "type")),
-               *data = json_string_value(json_object_get(v, "data"));
-    enum key key = type && data && !strcmp(type, "qcode") ? key_find(data, strlen(data)) : KEY_COUNT;
-    if (key == KEY_COUNT)
-        fail(e, "Invalid parameter '%s': expected a key of type qcode", data ? data : "keys");
+    const char *type = json_string_value(json_object_get(v, "type"));
+    json_t *data = json_object_get(v, "data");
+    const char *name = json_string_value(data);
+    enum key key = KEY_COUNT;
+    if (type && name && !strcmp(type, "qcode")) {
+        key = key_find(name, strlen(name));
+        if (key == KEY_COUNT)
+            fail(e, "Invalid parameter '%.80s': there is no key of that name", name);
+    } else if (type && json_is_integer(data) && !strcmp(type, "number")) {
+        key = key_of_number((uint64_t)json_integer_value(data));
+        if (key == KEY_COUNT)
+            fail(e, "Invalid parameter '%" JSON_INTEGER_FORMAT "': there is no key of that number",
+                 json_integer_value(data));
+    } else {
+        fail(e, "a key is {\"type\": \"qcode\", \"data\": NAME} or {\"type\": \"number\", \"data\": CODE}");
+    }
     return key;
+}
+
+/* The optional "hold-time". */
+static bool hold_time(json_t *arguments, unsigned *ms, struct qmp_error *e)
+{
+    json_t *v = json_object_get(arguments, "hold-time");
+    json_int_t hold = v ? json_integer_value(v) : CONTROL_KEY_HOLD;
+    *ms = (unsigned)hold;
+    if (!v || (json_is_integer(v) && hold >= 0 && hold <= KEY_HOLD_MAX))
+        return true;
+    fail(e, "Parameter 'hold-time' is a number of milliseconds from 0 to %d", KEY_HOLD_MAX);
+    return false;
 }
 
 static json_t *qmp_send_key(struct control *c, json_t *arguments, struct qmp_error *e)
 {
     json_t *keys = json_object_get(arguments, "keys");
     uint8_t events[KEY_CHORD_BYTES];
+    enum key list[KEY_CHORD_MAX];
     size_t n = json_array_size(keys);
+    unsigned hold;
     if (!n || n > KEY_CHORD_MAX)
         return fail(e, "Parameter 'keys' is an array of 1 to %d keys", KEY_CHORD_MAX);
-    for (size_t k = 0; k < n; k++) {
-        enum key key = key_value(json_array_get(keys, k), e);
-        if (key == KEY_COUNT)
+    if (!hold_time(arguments, &hold, e))
+        return NULL;
+    for (size_t k = 0; k < n; k++)
+        if ((list[k] = key_value(json_array_get(keys, k), e)) == KEY_COUNT)
             return NULL;
-        events[2 * k] = events[2 * (2 * n - 1 - k)] = (uint8_t)key;
-        events[2 * k + 1] = 1;
-        events[2 * (2 * n - 1 - k) + 1] = 0;
-    }
-    machine_key_input(c->m, events, 4 * n);
+    if (!control_press(c, events, key_list_events(list, (unsigned)n, hold, events)))
+        return fail(e, CONTROL_KEYS_WAIT);
     return json_object();
 }
 
@@ -148,10 +171,8 @@ static bool gather_button(struct gathered *g, json_t *data, bool down)
         const char *name;
         unsigned bit;
         int wheel;
-    } buttons[] = {{"left", MOUSE_LEFT, 0},
-                   {"right", MOUSE_RIGHT, 0},
-                   {"middle", MOUSE_MIDDLE, 0},
-                   {"wheel-up", 0, -1},
+    } buttons[] = {{"left", MOUSE_LEFT, 0}, {"right", MOUSE_RIGHT, 0}, {"middle", MOUSE_MIDDLE, 0},
+                   {"side", MOUSE_SIDE, 0}, {"extra", MOUSE_EXTRA, 0}, {"wheel-up", 0, -1},
                    {"wheel-down", 0, 1}};
     const char *name = json_string_value(json_object_get(data, "button"));
     for (size_t k = 0; name && k < ARRAY_LEN(buttons); k++) {
@@ -193,7 +214,8 @@ static bool input_event(struct control *c, struct gathered *g, json_t *event, st
     if (type &&
         ((!strcmp(type, "rel") && gather_axis(g, data)) || (!strcmp(type, "btn") && gather_button(g, data, down))))
         return true;
-    fail(e, "an event is of type key, rel (axis x or y) or btn (left, middle, right, wheel-up, wheel-down)");
+    fail(e, "an event is of type key, rel (axis x or y) or btn (left, middle, right, side, extra, wheel-up, "
+            "wheel-down)");
     return false;
 }
 
@@ -280,6 +302,19 @@ static void add_drive(void *ctx, const struct inspect_drive *d)
     json_array_append_new(ctx, drive);
 }
 
+static void add_mouse(void *ctx, const struct inspect_mouse *mouse)
+{
+    json_array_append_new(ctx, json_pack("{sssisbsb}", "name", mouse->name, "index", (int)mouse->index, "current",
+                                         mouse->current, "absolute", 0));
+}
+
+static json_t *qmp_query_mice(struct control *c, json_t *arguments, struct qmp_error *e)
+{
+    json_t *mice = json_array();
+    machine_each_mouse(c->m, add_mouse, mice);
+    return mice;
+}
+
 static json_t *qmp_query_block(struct control *c, json_t *arguments, struct qmp_error *e)
 {
     json_t *drives = json_array();
@@ -301,6 +336,7 @@ static const struct {
     {"query-cpus-fast", qmp_query_cpus},
     {"query-pci", qmp_query_pci},
     {"query-block", qmp_query_block},
+    {"query-mice", qmp_query_mice},
     {"stop", qmp_stop},
     {"cont", qmp_cont},
     {"quit", qmp_quit},

@@ -139,7 +139,7 @@ void display_paste(struct display *d, const char *text)
 static void paste_feed(struct display *d)
 {
     unsigned room = d->paste && !display_is_stopped(d) ? machine_key_room(d->m) : 0;
-    for (; d->paste && room > KEYBOARD_ROOM; room -= KEY_CHORD_BYTES / 2) {
+    for (; d->paste && room > KEYBOARD_ROOM; room -= KEY_CHAR_EVENTS) {
         char c = d->paste[d->pasted++];
         if (c == '\r' && d->paste[d->pasted] == '\n')
             continue; /* a line's end is one key */

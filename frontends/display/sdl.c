@@ -236,6 +236,8 @@ static unsigned button_bit(uint8_t button)
     return button == SDL_BUTTON_LEFT     ? MOUSE_LEFT
            : button == SDL_BUTTON_RIGHT  ? MOUSE_RIGHT
            : button == SDL_BUTTON_MIDDLE ? MOUSE_MIDDLE
+           : button == SDL_BUTTON_X1     ? MOUSE_SIDE
+           : button == SDL_BUTTON_X2     ? MOUSE_EXTRA
                                          : 0;
 }
 

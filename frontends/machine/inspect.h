@@ -112,6 +112,16 @@ struct inspect_drive {
     uint64_t size; /* bytes */
 };
 void machine_each_drive(const struct machine *m, void (*fn)(void *ctx, const struct inspect_drive *d), void *ctx);
+/* The keyboard as the guest has set it: a line. */
+void machine_print_keyboard(const struct machine *m, const struct inspect_out *out);
+
+struct inspect_mouse {
+    const char *name;
+    unsigned index;
+    bool current; /* has the host's movements now */
+};
+
+void machine_each_mouse(const struct machine *m, void (*fn)(void *ctx, const struct inspect_mouse *mouse), void *ctx);
 void machine_print_drives(const struct machine *m, const struct inspect_out *out);
 
 /* ---- the host under the machine (inspect_host.c) ---- */

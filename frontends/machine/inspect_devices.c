@@ -118,3 +118,26 @@ void machine_print_drives(const struct machine *m, const struct inspect_out *out
 {
     machine_each_drive(m, print_drive, (void *)(uintptr_t)out);
 }
+
+void machine_print_keyboard(const struct machine *m, const struct inspect_out *out)
+{
+    const struct ps2_keyboard *k = &m->board.keyboard;
+    uint64_t delay, period;
+    ps2_keyboard_repetition(k, &delay, &period);
+    inspect_say(out, "LEDs:%s%s%s%s; scan code set %u%s; repeats after %u ms, every %u ms; %u events wait",
+                k->leds & PS2_LED_SCROLL ? " scroll" : "", k->leds & PS2_LED_NUM ? " num" : "",
+                k->leds & PS2_LED_CAPS ? " caps" : "", k->leds ? "" : " none", k->set,
+                k->scanning ? "" : " (turned off)", (unsigned)(delay / 1000000), (unsigned)(period / 1000000),
+                k->count);
+}
+
+void machine_each_mouse(const struct machine *m, void (*fn)(void *ctx, const struct inspect_mouse *mouse), void *ctx)
+{
+    const struct board *b = &m->board;
+    bool serial = b->cfg.mouse_port && b->serial_mouse.powered;
+    char name[32];
+    fn(ctx, &(struct inspect_mouse){"PS/2 mouse", 1, !serial});
+    snprintf(name, sizeof name, "serial mouse on COM%u", b->cfg.mouse_port);
+    if (b->cfg.mouse_port)
+        fn(ctx, &(struct inspect_mouse){name, 2, serial});
+}

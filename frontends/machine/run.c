@@ -454,7 +454,8 @@ void machine_key_input(struct machine *m, const uint8_t *events, size_t len)
 
 unsigned machine_key_room(const struct machine *m)
 {
-    return input_next(&m->input) == UINT64_MAX ? KEYBOARD_KEYS - m->board.keyboard.count : 0;
+    size_t taken = m->board.keyboard.count + input_waiting(&m->input, INPUT_KEYBOARD) / 2;
+    return taken < KEYBOARD_KEYS ? KEYBOARD_KEYS - (unsigned)taken : 0;
 }
 
 static int16_t clamp16(int v)

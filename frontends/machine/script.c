@@ -95,7 +95,7 @@ static bool keys_are_known(const struct script_line *l)
     uint8_t events[KEY_CHORD_BYTES];
     const char *bad;
     size_t bad_len;
-    return l->verb != SCRIPT_SENDKEY || key_chord_events(l->text, events, &bad, &bad_len);
+    return l->verb != SCRIPT_SENDKEY || key_chord_events(l->text, 0, events, &bad, &bad_len);
 }
 
 static bool text_read(struct script_line *l, const char **p)
@@ -211,7 +211,7 @@ static void press(struct script *s, const char *keys)
 {
     uint8_t events[KEY_CHORD_BYTES];
     const char *bad;
-    size_t bad_len, n = key_chord_events(keys, events, &bad, &bad_len);
+    size_t bad_len, n = key_chord_events(keys, 0, events, &bad, &bad_len);
     input_post(s->queue, INPUT_KEYBOARD, s->clock->icount, events, n);
 }
 

@@ -186,7 +186,7 @@ void machine_serial_input(struct machine *m, unsigned port, const void *bytes, s
 void machine_console_input(struct machine *m, const char *chardev, const void *bytes, size_t len);
 /* Keys, as pairs of bytes, and movements of the mouse, as core/keys.h says; at the present position. */
 void machine_key_input(struct machine *m, const uint8_t *events, size_t len);
-/* Events (pairs) that the keyboard takes before it loses some; 0 while posted ones are on their way. */
+/* Events (pairs) that the keyboard takes before it loses some. */
 unsigned machine_key_room(const struct machine *m);
 void machine_mouse_input(struct machine *m, int dx, int dy, int wheel, unsigned buttons);
 /* What a person does to the machine as a whole: its buttons. */

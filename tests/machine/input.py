@@ -81,6 +81,42 @@ def test_a_serial_mouse_is_moved_by_the_monitor_and_by_qmp():
         m.wait("packet 40 1 1\nfourth 20\npacket 40 0 0\nfourth 0\n")
 
 
+def test_keys_are_held_for_their_time_and_unknown_ones_are_named():
+    with Machine("keys") as m:
+        m.monitor("stop")
+        at = len(m.text())
+        check(m.monitor("sendkey shift-a 1500") == "", "hold")
+        check(m.monitor("sendkey alt-sysrq") == "", "default")
+        m.monitor("cont")
+        at = m.wait("key 2a\nkey 1e\n", at)
+        at = m.wait("key 9e\nkey aa\nkey 38\nkey 54\nkey d4\nkey b8\n", at)
+        repeated = m.text().count("key 1e\n")
+        check(8 <= repeated <= 14, "%d: after 500 ms, 10.9 a second, for 1500 ms" % repeated)
+        for line, error in (("sendkey ctrl-teapot", "'teapot' is not the name of a key"), ("sendkey a 60001", "held for 0 to 60000 ms"), ("sendkey a x", "held for"),
+                            ("sendkey " + "-".join("a" * 17), "more than 16 keys"), ("sendkey ctrl-", "'' is not the name"), ("mouse_button 8", "buttons are"),
+                            ("mouse_move a 1", "'a' is not a number"), ("mouse_move 1 40000", "'40000' is not")):
+            check(error in m.monitor(line), "%s: %s" % (line, m.monitor(line)))
+        key = {"type": "number", "data": 0xc8}
+        check(m.qmp.run("send-key", keys=[{"type": "qcode", "data": "ctrl"}, key], **{"hold-time": 20}) == {"return": {}}, "send-key")
+        m.wait("key 1d\nkey e0\nkey 48\nkey e0\nkey c8\nkey 9d\n", at)
+        for keys, hold, error in (([{"type": "qcode", "data": "teapot"}], 1, "teapot"), ([{"type": "number", "data": 1000}], 1, "1000"), ([key], -1, "hold-time"),
+                                  ([key], "x", "hold-time"), ([7], 1, "qcode"), ([], 1, "keys")):
+            got = m.qmp.run("send-key", keys=keys, **{"hold-time": hold})
+            check(error in got["error"]["desc"], got)
+        m.monitor("stop")
+        answers = [m.monitor("sendkey a") for _ in range(400)]
+        check(answers[0] == "" and "has not read" in answers[-1], "a keyboard takes keys without end")
+
+
+def test_the_keyboard_and_the_mice_tell_how_they_are():
+    with Machine("keys", "-serial", "msmouse") as m:
+        text = m.monitor("info keyboard")
+        check("LEDs: none" in text and "set 2" in text and "500 ms" in text, text)
+        check("* Mouse #1: PS/2 mouse" in m.monitor("info mice") and "  Mouse #2: serial mouse on COM2" in m.monitor("info mice"), m.monitor("info mice"))
+        mice = m.qmp.run("query-mice")["return"]
+        check([mouse["current"] for mouse in mice] == [True, False], mice)
+
+
 def test_the_ps_2_mouse_has_the_movements_while_nobody_turns_the_serial_one_on():
     with Machine("keys", "-serial", "msmouse") as m:
         m.monitor("mouse_move 3 -5")

@@ -73,7 +73,7 @@ static void press(struct rig *g, const char *keys)
 {
     uint8_t events[KEY_CHORD_BYTES];
     const char *bad;
-    size_t bad_len, n = key_chord_events(keys, events, &bad, &bad_len);
+    size_t bad_len, n = key_chord_events(keys, 0, events, &bad, &bad_len);
     ck_assert(n > 0);
     ps2_keyboard_input(&g->keyboard, events, n);
 }
@@ -120,7 +120,7 @@ START_TEST(every_key_translates_to_its_code_of_set_1)
     for (unsigned k = 0; k < KEY_COUNT; k++) {
         const struct key_codes *c = key_codes((enum key)k);
         const uint8_t events[4] = {(uint8_t)k, 1, (uint8_t)k, 0};
-        if (k == KEY_PAUSE || k == KEY_PRINT)
+        if (k == KEY_PAUSE || k == KEY_PRINT || k == KEY_LANG1 || k == KEY_LANG2)
             continue;
         ps2_keyboard_input(&g.keyboard, events, 4);
         for (unsigned up = 0; up < 2; up++) {
@@ -152,6 +152,197 @@ START_TEST(sets_1_and_2_come_as_they_are_without_translation)
     EXPECT(&g, "\xfa");
     data(&g, 0);
     EXPECT(&g, "\xfa\x01");
+}
+END_TEST
+
+/* Raw bytes of the keyboard, in the set that it has been told to use. */
+static void use_set(struct rig *g, uint8_t set)
+{
+    set_command_byte(g, 0x25);
+    data(g, 0xf0);
+    EXPECT(g, "\xfa");
+    data(g, set);
+    EXPECT(g, "\xfa");
+}
+
+static void key(struct rig *g, enum key k, bool down)
+{
+    const uint8_t event[2] = {(uint8_t)k, down};
+    ps2_keyboard_input(&g->keyboard, event, 2);
+}
+
+START_TEST(set_3_has_one_code_a_key_and_each_key_its_type)
+{
+    struct rig g;
+    rig_init(&g);
+    use_set(&g, 3);
+    data(&g, 0xf0);
+    EXPECT(&g, "\xfa");
+    data(&g, 0);
+    EXPECT(&g, "\xfa\x03");
+    press(&g, "a-f1-ctrl-kp_subtract-right");
+    EXPECT(&g, "\x1c\x07\x11\x84\x6a\xf0\x11"); /* control alone has a break code */
+    press(&g, "print-pause");
+    EXPECT(&g, "\x57\x62");
+    ck_assert_int_eq(next(&g, NULL), -1);
+    data(&g, 0xfa); /* all repeat and break */
+    EXPECT(&g, "\xfa");
+    press(&g, "a-pause");
+    EXPECT(&g, "\x1c\x62\xf0\x62\xf0\x1c");
+    data(&g, 0xf9); /* all make alone */
+    EXPECT(&g, "\xfa");
+    press(&g, "a-ctrl");
+    EXPECT(&g, "\x1c\x11");
+    ck_assert_int_eq(next(&g, NULL), -1);
+    data(&g, 0xf8); /* all make and break */
+    EXPECT(&g, "\xfa");
+    press(&g, "a");
+    EXPECT(&g, "\x1c\xf0\x1c");
+    ck_assert_int_eq(next(&g, NULL), -1);
+    data(&g, 0xf6); /* defaults: set 2 */
+    EXPECT(&g, "\xfa");
+    press(&g, "a");
+    EXPECT(&g, "\x1c\xf0\x1c");
+    use_set(&g, 3);
+    press(&g, "a");
+    EXPECT(&g, "\x1c");
+    ck_assert_int_eq(next(&g, NULL), -1);
+}
+END_TEST
+
+START_TEST(single_keys_of_set_3_get_their_type_by_a_list)
+{
+    struct rig g;
+    rig_init(&g);
+    use_set(&g, 3);
+    data(&g, 0xfc); /* make and break: A and keypad minus */
+    EXPECT(&g, "\xfa");
+    press(&g, "b"); /* is not scanned meanwhile */
+    ck_assert_int_eq(next(&g, NULL), -1);
+    data(&g, 0x1c);
+    EXPECT(&g, "\xfa");
+    data(&g, 0x84);
+    EXPECT(&g, "\xfa");
+    data(&g, 0xee); /* no key: ends the list, and is a command */
+    EXPECT(&g, "\xee");
+    press(&g, "a-b");
+    EXPECT(&g, "\x1c\x32\xf0\x1c");
+    press(&g, "kp_subtract");
+    EXPECT(&g, "\x84\xf0\x84");
+    data(&g, 0xfd); /* make */
+    EXPECT(&g, "\xfa");
+    data(&g, 0x1c);
+    EXPECT(&g, "\xfa");
+    data(&g, 0xfb); /* repeat */
+    EXPECT(&g, "\xfa");
+    data(&g, 0x08);
+    EXPECT(&g, "\xfa");
+    data(&g, 0xf4);
+    EXPECT(&g, "\xfa");
+    key(&g, KEY_A, true);
+    key(&g, KEY_ESC, true);
+    EXPECT(&g, "\x1c\x08");
+    run_for(&g.clock, 600000000);
+    EXPECT(&g, "\x08"); /* the one that was pressed last, and may */
+    key(&g, KEY_A, true);
+    key(&g, KEY_ESC, false);
+    while (next(&g, NULL) == 0x08)
+        ;
+    run_for(&g.clock, 1000000000);
+    ck_assert_int_eq(next(&g, NULL), -1);
+    data(&g, 0xfc); /* a list that ends in no command at all */
+    EXPECT(&g, "\xfa");
+    data(&g, 0x02);
+    EXPECT(&g, "\xfe");
+    press(&g, "c");
+    EXPECT(&g, "\x21");
+}
+END_TEST
+
+START_TEST(print_and_pause_depend_on_the_keys_that_are_held)
+{
+    struct rig g;
+    rig_init(&g);
+    press(&g, "alt-sysrq");
+    EXPECT(&g, "\x38\x54\xd4\xb8");
+    press(&g, "shift-print");
+    EXPECT(&g, "\x2a\xe0\x37\xe0\xb7\xaa");
+    press(&g, "ctrl_r-pause");
+    EXPECT(&g, "\xe0\x1d\xe0\x46\xe0\xc6\xe0\x9d");
+    key(&g, KEY_ALT, true);
+    key(&g, KEY_PRINT, true);
+    key(&g, KEY_ALT, false);
+    key(&g, KEY_PRINT, false); /* breaks as it was made */
+    EXPECT(&g, "\x38\x54\xb8\xd4");
+    set_command_byte(&g, 0x25);
+    press(&g, "alt-print");
+    EXPECT(&g, "\x11\x84\xf0\x84\xf0\x11");
+    press(&g, "ctrl-pause");
+    EXPECT(&g, "\x14\xe0\x7e\xe0\xf0\x7e\xf0\x14");
+    press(&g, "ctrl-print");
+    EXPECT(&g, "\x14\xe0\x7c\xe0\xf0\x7c\xf0\x14");
+    press(&g, "lang1-lang2");
+    EXPECT(&g, "\xf2\xf1");
+    ck_assert_int_eq(next(&g, NULL), -1);
+}
+END_TEST
+
+START_TEST(defaults_and_enabling_leave_what_they_should)
+{
+    struct rig g;
+    rig_init(&g);
+    data(&g, 0xf5);
+    EXPECT(&g, "\xfa");
+    data(&g, 0xf6); /* does not scan again */
+    EXPECT(&g, "\xfa");
+    press(&g, "a");
+    ck_assert_int_eq(next(&g, NULL), -1);
+    data(&g, 0xf4);
+    EXPECT(&g, "\xfa");
+    data(&g, 0xf0);
+    EXPECT(&g, "\xfa");
+    data(&g, 4); /* there is no set 4 */
+    EXPECT(&g, "\xfe");
+    data(&g, 0xed);
+    EXPECT(&g, "\xfa");
+    data(&g, 0xee); /* a command instead of the LEDs */
+    EXPECT(&g, "\xee");
+    ck_assert_uint_eq(g.keyboard.leds, 0);
+    data(&g, 0xef);
+    EXPECT(&g, "\xfe");
+}
+END_TEST
+
+START_TEST(held_combination_comes_up_after_its_time)
+{
+    struct rig g;
+    uint8_t events[KEY_CHORD_BYTES];
+    const char *bad;
+    size_t len, n = key_chord_events("shift-a", 3000, events, &bad, &len);
+    rig_init(&g);
+    data(&g, 0xf3);
+    EXPECT(&g, "\xfa");
+    data(&g, 0x7f); /* after 1 s, twice a second */
+    EXPECT(&g, "\xfa");
+    ps2_keyboard_input(&g.keyboard, events, n);
+    uint64_t start = clock_now(&g.clock);
+    EXPECT(&g, "\x2a\x1e");
+    unsigned repeated = 0;
+    int byte;
+    for (;;) {
+        while (!(status(&g) & 1))
+            run_for(&g.clock, 100000);
+        if ((byte = next(&g, NULL)) != 0x1e)
+            break;
+        repeated++;
+    }
+    ck_assert_uint_eq(repeated, 5); /* at 1, 1.5, 2, 2.5, 3 s */
+    ck_assert_int_eq(byte, 0x9e);
+    ck_assert_uint_ge(clock_now(&g.clock) - start, 3000000000ull);
+    ck_assert_uint_le(clock_now(&g.clock) - start, 3020000000ull);
+    EXPECT(&g, "\xaa");
+    ck_assert_uint_eq(key_chord_events("a-b-c-d-e-f-g-h-i-j-k-l-m-n-o-p", KEY_HOLD_MAX, events, &bad, &len),
+                      KEY_CHORD_BYTES);
 }
 END_TEST
 
@@ -297,6 +488,227 @@ START_TEST(mouse_modes_remote_and_wrap)
 }
 END_TEST
 
+static void rates(struct rig *g, const uint8_t *rate, unsigned n)
+{
+    for (unsigned k = 0; k < n; k++) {
+        to_mouse(g, 0xf3);
+        EXPECT_MOUSE(g, "\xfa");
+        to_mouse(g, rate[k]);
+        EXPECT_MOUSE(g, "\xfa");
+    }
+}
+
+START_TEST(explorer_mouse_has_five_buttons)
+{
+    static const uint8_t knock[] = {200, 100, 80, 200, 200, 80};
+    struct rig g;
+    rig_init(&g);
+    set_command_byte(&g, 0x47);
+    rates(&g, knock + 3, 3); /* not without the wheel before */
+    to_mouse(&g, 0xf2);
+    EXPECT_MOUSE(&g, "\xfa\x00");
+    rates(&g, knock, 6);
+    to_mouse(&g, 0xf2);
+    EXPECT_MOUSE(&g, "\xfa\x04");
+    to_mouse(&g, 0xf4);
+    EXPECT_MOUSE(&g, "\xfa");
+    move(&g, 1, 0, 0, MOUSE_SIDE);
+    EXPECT_MOUSE(&g, "\x08\x01\x00\x10");
+    move(&g, 0, 0, -3, MOUSE_SIDE | MOUSE_EXTRA | MOUSE_RIGHT);
+    EXPECT_MOUSE(&g, "\x0a\x00\x00\x3d");
+    move(&g, 0, 0, 9, 0); /* seven at a time */
+    EXPECT_MOUSE(&g, "\x08\x00\x00\x07\x08\x00\x00\x02");
+    ck_assert_int_eq(next(&g, NULL), -1);
+    to_mouse(&g, 0xff);
+    EXPECT_MOUSE(&g, "\xfa\xaa\x00");
+    to_mouse(&g, 0xf2);
+    EXPECT_MOUSE(&g, "\xfa\x00");
+}
+END_TEST
+
+START_TEST(scaling_doubles_what_is_streamed_and_not_what_is_read)
+{
+    static const uint8_t expected[] = {0, 1, 1, 3, 6, 9, 12, 14};
+    struct rig g;
+    rig_init(&g);
+    set_command_byte(&g, 0x47);
+    to_mouse(&g, 0xe7);
+    EXPECT_MOUSE(&g, "\xfa");
+    to_mouse(&g, 0xf4);
+    EXPECT_MOUSE(&g, "\xfa");
+    to_mouse(&g, 0xe9);
+    EXPECT_MOUSE(&g, "\xfa\x30\x02\x64");
+    for (int n = 1; n < (int)ARRAY_LEN(expected); n++) {
+        move(&g, n, n, 0, 0);
+        const char packet[3] = {0x28, (char)expected[n], (char)-expected[n]};
+        expect(&g, packet, 3, true);
+    }
+    move(&g, -200, 0, 0, 0); /* no more than a packet can say */
+    EXPECT_MOUSE(&g, "\x18\x00\x00");
+    to_mouse(&g, 0xf0);
+    EXPECT_MOUSE(&g, "\xfa");
+    move(&g, 5, 0, 0, 0);
+    to_mouse(&g, 0xeb);
+    EXPECT_MOUSE(&g, "\xfa\x08\x05\x00");
+    to_mouse(&g, 0xea);
+    EXPECT_MOUSE(&g, "\xfa");
+    to_mouse(&g, 0xe6);
+    EXPECT_MOUSE(&g, "\xfa");
+    move(&g, 5, 0, 0, 0);
+    EXPECT_MOUSE(&g, "\x08\x05\x00");
+}
+END_TEST
+
+START_TEST(commands_that_change_the_mode_forget_the_movement)
+{
+    static const char commands[] = "\xea\xf0\xf4\xf5\xf6\xf2\xe9";
+    struct rig g;
+    rig_init(&g);
+    set_command_byte(&g, 0x47);
+    for (const char *c = commands; *c; c++) {
+        to_mouse(&g, 0xf0);
+        EXPECT_MOUSE(&g, "\xfa");
+        move(&g, 20, 0, 0, 0);
+        to_mouse(&g, (uint8_t)*c);
+        while (next(&g, NULL) >= 0)
+            ;
+        to_mouse(&g, 0xeb);
+        EXPECT_MOUSE(&g, "\xfa\x08\x00\x00");
+    }
+}
+END_TEST
+
+START_TEST(invalid_bytes_are_asked_for_again_and_then_refused)
+{
+    struct rig g;
+    rig_init(&g);
+    set_command_byte(&g, 0x47);
+    to_mouse(&g, 0xe1);
+    EXPECT_MOUSE(&g, "\xfe");
+    to_mouse(&g, 0xe1);
+    EXPECT_MOUSE(&g, "\xfc");
+    to_mouse(&g, 0xe8);
+    EXPECT_MOUSE(&g, "\xfa");
+    to_mouse(&g, 4);
+    EXPECT_MOUSE(&g, "\xfe");
+    to_mouse(&g, 3); /* the second try */
+    EXPECT_MOUSE(&g, "\xfa");
+    to_mouse(&g, 0xf3);
+    EXPECT_MOUSE(&g, "\xfa");
+    to_mouse(&g, 99);
+    EXPECT_MOUSE(&g, "\xfe");
+    to_mouse(&g, 99);
+    EXPECT_MOUSE(&g, "\xfc");
+    to_mouse(&g, 0xe9);
+    EXPECT_MOUSE(&g, "\xfa\x00\x03\x64");
+}
+END_TEST
+
+START_TEST(mouse_sends_its_last_packet_again)
+{
+    struct rig g;
+    rig_init(&g);
+    set_command_byte(&g, 0x47);
+    to_mouse(&g, 0xff);
+    EXPECT_MOUSE(&g, "\xfa\xaa\x00");
+    to_mouse(&g, 0xfe);
+    EXPECT_MOUSE(&g, "\xaa\x00");
+    to_mouse(&g, 0xf4);
+    EXPECT_MOUSE(&g, "\xfa");
+    move(&g, 4, 0, 0, MOUSE_LEFT);
+    EXPECT_MOUSE(&g, "\x09\x04\x00");
+    to_mouse(&g, 0xfe);
+    EXPECT_MOUSE(&g, "\x09\x04\x00");
+}
+END_TEST
+
+START_TEST(wrap_mode_returns_what_it_was_before)
+{
+    struct rig g;
+    rig_init(&g);
+    set_command_byte(&g, 0x47);
+    to_mouse(&g, 0xf4);
+    EXPECT_MOUSE(&g, "\xfa");
+    to_mouse(&g, 0xee);
+    EXPECT_MOUSE(&g, "\xfa");
+    move(&g, 3, 0, 0, 0);
+    ck_assert_int_eq(next(&g, NULL), -1);
+    for (unsigned byte = 0; byte < 256; byte++)
+        if (byte != 0xec && byte != 0xff) {
+            to_mouse(&g, (uint8_t)byte);
+            ck_assert_int_eq(next(&g, NULL), (int)byte);
+        }
+    to_mouse(&g, 0xec);
+    EXPECT_MOUSE(&g, "\xfa");
+    move(&g, 3, 0, 0, 0);
+    EXPECT_MOUSE(&g, "\x08\x03\x00"); /* it streams */
+}
+END_TEST
+
+START_TEST(password_keeps_what_is_typed_until_it_was_typed_itself)
+{
+    struct rig g;
+    rig_init(&g);
+    command(&g, 0xa4);
+    EXPECT(&g, "\xf1");
+    command(&g, 0xa6); /* nothing to turn on */
+    press(&g, "x");
+    EXPECT(&g, "\x2d\xad");
+    command(&g, 0xa5);
+    data(&g, 0x1e); /* a, b */
+    data(&g, 0x30);
+    data(&g, 0);
+    command(&g, 0xa4);
+    EXPECT(&g, "\xfa");
+    command(&g, 0x73); /* sent when it is turned on */
+    data(&g, 0x77);
+    command(&g, 0x74); /* sent when it was typed */
+    data(&g, 0x88);
+    command(&g, 0x76); /* shift is ignored */
+    data(&g, 0x2a);
+    press(&g, "x");
+    EXPECT(&g, "\x2d\xad");
+    command(&g, 0xa6);
+    EXPECT(&g, "\x77");
+    press(&g, "a");
+    press(&g, "c");
+    press(&g, "b");
+    ck_assert_int_eq(next(&g, NULL), -1);
+    press(&g, "a");
+    press(&g, "shift");
+    press(&g, "b");
+    run_for(&g.clock, 100000000);
+    EXPECT(&g, "\x88\xb0");
+    press(&g, "x");
+    EXPECT(&g, "\x2d\xad");
+}
+END_TEST
+
+START_TEST(input_port_is_read_and_polled)
+{
+    struct rig g;
+    rig_init(&g);
+    command(&g, 0xc0);
+    EXPECT(&g, "\x80");
+    command(&g, 0xc2);
+    ck_assert_uint_eq(status(&g) & 0xf0, 0x80);
+    command(&g, 0xc1);
+    ck_assert_uint_eq(status(&g) & 0xf0, 0x00);
+    command(&g, 0xaa);
+    ck_assert_uint_eq(status(&g) & 0xf0, 0x10);
+    EXPECT(&g, "\x55");
+    command(&g, 0xd0);
+    ck_assert_int_eq(next(&g, NULL) & 0xcf, 0xcf);
+    command(&g, 0xd2);
+    data(&g, 0x1c); /* as it is, though port 1 is translated */
+    EXPECT(&g, "\x1c");
+    command(&g, 0x65);
+    data(&g, 0xa7);
+    command(&g, 0x25);
+    EXPECT(&g, "\xa7");
+}
+END_TEST
+
 START_TEST(controller_commands_of_the_auxiliary_port)
 {
     struct rig g;
@@ -340,6 +752,33 @@ START_TEST(what_waits_survives_save_and_load)
 }
 END_TEST
 
+START_TEST(every_name_of_qemu_s_keys_is_known)
+{
+    static const char names[] =
+        "shift shift_r alt alt_r ctrl ctrl_r menu esc 1 2 3 4 5 6 7 8 9 0 minus equal backspace tab q w e r t y u i o "
+        "p bracket_left bracket_right ret a s d f g h j k l semicolon apostrophe grave_accent backslash z x c v b n m "
+        "comma dot slash asterisk spc caps_lock f1 f2 f3 f4 f5 f6 f7 f8 f9 f10 num_lock scroll_lock kp_divide "
+        "kp_multiply kp_subtract kp_add kp_enter kp_decimal sysrq kp_0 kp_1 kp_2 kp_3 kp_4 kp_5 kp_6 kp_7 kp_8 kp_9 "
+        "less f11 f12 print home pgup pgdn end left up down right insert delete stop again props undo front copy open "
+        "paste find cut lf help meta_l meta_r compose pause ro hiragana henkan yen muhenkan katakanahiragana kp_comma "
+        "kp_equals power sleep wake audionext audioprev audiostop audioplay audiomute volumeup volumedown mediaselect "
+        "mail calculator computer ac_home ac_back ac_forward ac_refresh ac_bookmarks lang1 lang2 f13 f14 f15 f16 f17 "
+        "f18 f19 f20 f21 f22 f23 f24";
+    for (const char *p = names; *p; p += strspn(p, " ")) {
+        size_t len = strcspn(p, " ");
+        ck_assert_msg(key_find(p, len) < KEY_COUNT, "%.*s", (int)len, p);
+        p += len;
+    }
+    ck_assert_uint_eq(key_find("unmapped", 8), KEY_COUNT);
+    ck_assert_uint_eq(key_find("0x1c", 4), KEY_RET);
+    ck_assert_uint_eq(key_find("0x9c", 4), KEY_KP_ENTER);
+    ck_assert_uint_eq(key_find("0x", 2), KEY_COUNT);
+    ck_assert_uint_eq(key_find("0xz", 3), KEY_COUNT);
+    ck_assert_uint_eq(key_find("0x1cc", 5), KEY_COUNT);
+    ck_assert_uint_eq(key_of_number(1ull << 32), KEY_COUNT);
+}
+END_TEST
+
 START_TEST(names_of_keys_are_found_and_unknown_ones_are_pointed_out)
 {
     uint8_t events[KEY_CHORD_BYTES];
@@ -348,9 +787,9 @@ START_TEST(names_of_keys_are_found_and_unknown_ones_are_pointed_out)
     ck_assert_uint_eq(key_find("ret", 3), KEY_RET);
     ck_assert_uint_eq(key_find("enter", 5), KEY_RET);
     ck_assert_uint_eq(key_find("re", 2), KEY_COUNT);
-    ck_assert_uint_eq(key_chord_events("ctrl-nothing-x", events, &bad, &len), 0);
+    ck_assert_uint_eq(key_chord_events("ctrl-nothing-x", 0, events, &bad, &len), 0);
     ck_assert_int_eq(strncmp(bad, "nothing", len), 0);
-    ck_assert_uint_eq(key_chord_events("a-a-a-a-a-a-a-a-a-a-a-a-a-a-a-a-a", events, &bad, &len), 0);
+    ck_assert_uint_eq(key_chord_events("a-a-a-a-a-a-a-a-a-a-a-a-a-a-a-a-a", 0, events, &bad, &len), 0);
     ck_assert_uint_eq(key_char_events('\x80', events), 0);
     for (char c = ' '; c < 127; c++)
         ck_assert_msg(key_char_events(c, events) > 0, "'%c' cannot be typed", c);
@@ -372,6 +811,20 @@ static Suite *suite(void)
     tcase_add_test(t, mouse_modes_remote_and_wrap);
     tcase_add_test(t, controller_commands_of_the_auxiliary_port);
     tcase_add_test(t, what_waits_survives_save_and_load);
+    tcase_add_test(t, set_3_has_one_code_a_key_and_each_key_its_type);
+    tcase_add_test(t, single_keys_of_set_3_get_their_type_by_a_list);
+    tcase_add_test(t, print_and_pause_depend_on_the_keys_that_are_held);
+    tcase_add_test(t, defaults_and_enabling_leave_what_they_should);
+    tcase_add_test(t, held_combination_comes_up_after_its_time);
+    tcase_add_test(t, explorer_mouse_has_five_buttons);
+    tcase_add_test(t, scaling_doubles_what_is_streamed_and_not_what_is_read);
+    tcase_add_test(t, commands_that_change_the_mode_forget_the_movement);
+    tcase_add_test(t, invalid_bytes_are_asked_for_again_and_then_refused);
+    tcase_add_test(t, mouse_sends_its_last_packet_again);
+    tcase_add_test(t, wrap_mode_returns_what_it_was_before);
+    tcase_add_test(t, password_keeps_what_is_typed_until_it_was_typed_itself);
+    tcase_add_test(t, input_port_is_read_and_polled);
+    tcase_add_test(t, every_name_of_qemu_s_keys_is_known);
     tcase_add_test(t, names_of_keys_are_found_and_unknown_ones_are_pointed_out);
     suite_add_tcase(s, t);
     return s;
