@@ -53,4 +53,8 @@ static inline enum mem_result guest_mem_write(const struct guest_memory *m, gpa_
     return m->access(m->ctx, 0, gpa, (void *)(uintptr_t)buf, len, kind, true);
 }
 
+/* A device's access to memory alone, of any length: it reaches no register of another device. False: a part of it is no
+ * memory (to be written); what came before it is done. */
+bool guest_mem_dma(const struct guest_memory *m, gpa_t gpa, void *buf, size_t len, bool write);
+
 #endif

@@ -66,7 +66,8 @@ struct ata_host_ops {
     /* buf[pos, len) is there to be read (ATA_PHASE_IN) or wanted (ATA_PHASE_OUT, ATA_PHASE_PACKET): the host moves it
      * and pos along, and calls ata_block_done(), now or later. */
     void (*offered)(void *host, bool interrupt);
-    /* The command has ended: see status, error and registers of the drive. */
+    /* The command has ended: see status, error and registers of the drive. The host may give the next one in the call.
+     */
     void (*ended)(void *host);
     /* The drive is ready for DMA: the host calls ata_dma_start(), now or later. */
     void (*dma_wanted)(void *host);
@@ -193,6 +194,8 @@ bool ata_takes_command(struct ata_link *link, uint8_t command);
 void ata_command(struct ata_link *link, uint8_t command);
 /* See struct ata_host_ops. */
 void ata_block_done(struct ata_link *link);
+/* The host cannot move the block: the command ends, aborted. */
+void ata_abort(struct ata_link *link);
 void ata_dma_start(struct ata_link *link);
 /* The host takes ata_dma_start() back. */
 void ata_dma_stop(struct ata_link *link);

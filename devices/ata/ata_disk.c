@@ -17,11 +17,6 @@ uint64_t ata_disk_sectors(const struct ata_drive *d)
     return d->block->size / BLOCK_SECTOR;
 }
 
-static void abort_command(struct ata_link *link)
-{
-    ata_finish(link, ATA_ERROR_ABRT);
-}
-
 /* ---- where and how much ---- */
 
 static uint64_t address28(const struct ata_drive *d)
@@ -124,7 +119,7 @@ static void begin_multiple(struct ata_link *link, bool wide, bool is_write)
 {
     uint32_t block = ata_selected(link)->multiple;
     if (!block)
-        abort_command(link);
+        ata_abort(link);
     else if (is_write)
         begin_write(link, wide, block);
     else
@@ -138,7 +133,7 @@ static void begin_trim(struct ata_link *link)
     uint32_t blocks = d->reg.count | (uint32_t)d->previous.count << 8;
     link->is_write = true;
     if (!(d->reg.feature & 1) || !blocks || blocks > DMA_PIECE) {
-        abort_command(link);
+        ata_abort(link);
         return;
     }
     if (is_protected(link))
@@ -263,7 +258,7 @@ static enum block_result trim_ranges(struct ata_drive *d, const uint8_t *p, uint
 
 static void job_trim(struct ata_link *link)
 {
-    uint32_t len = link->left * BLOCK_SECTOR;
+    uint32_t len = (link->left < DMA_PIECE ? link->left : DMA_PIECE) * BLOCK_SECTOR;
     link->cfg.ops->dma_mark(link->cfg.host);
     if (ata_dma_move(link, link->buf, len, false)) {
         dma_end(link, ATA_TRANSFER_MEMORY);
@@ -404,7 +399,7 @@ static void verify(struct ata_link *link, bool wide)
 static void identify_packet(struct ata_link *link)
 {
     ata_set_signature(ata_selected(link));
-    abort_command(link);
+    ata_abort(link);
 }
 
 static bool data_command(struct ata_link *link, uint8_t command)
@@ -502,7 +497,7 @@ static void plain_command(struct ata_link *link, uint8_t command)
         }
         device_log(link->cfg.log, LOG_UNIMP, "%s: disk command 0x%02x (feature 0x%02x)", link->cfg.name, command,
                    ata_selected(link)->reg.feature);
-        abort_command(link);
+        ata_abort(link);
     }
 }
 

@@ -69,7 +69,7 @@ static void fire(void *opaque)
     struct ata_link *link = opaque;
     if (ata_selected(link)->kind == ATA_CDROM)
         ata_cdrom_job(link);
-    else
+    else if (ata_selected(link)->kind == ATA_DISK)
         ata_disk_job(link);
 }
 
@@ -79,6 +79,11 @@ void ata_block_done(struct ata_link *link)
         ata_cdrom_block_done(link);
     else
         ata_disk_block_done(link);
+}
+
+void ata_abort(struct ata_link *link)
+{
+    ata_finish(link, ATA_ERROR_ABRT);
 }
 
 /* ---- DMA ---- */

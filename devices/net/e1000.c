@@ -20,20 +20,11 @@
 
 bool e1000_dma(struct e1000 *n, gpa_t gpa, void *buf, size_t len, bool write)
 {
-    const struct guest_memory *m = &n->cfg.memory;
-    struct guest_place place;
-    uint8_t *at = buf;
-    for (size_t part; len; gpa += part, at += part, len -= part) {
-        part = (size_t)(PAGE_SIZE - (gpa & PAGE_MASK));
-        part = part < len ? part : len;
-        if ((!m->locate || m->locate(m->ctx, 0, gpa, part, write, &place)) &&
-            m->access(m->ctx, 0, gpa, at, part, MEM_DMA, write) == MEM_OK)
-            continue;
-        device_log(n->cfg.log, LOG_GUEST_ERROR, "e1000: no memory to %s at 0x%llx", write ? "write" : "read",
-                   (unsigned long long)gpa);
-        return false;
-    }
-    return true;
+    if (guest_mem_dma(&n->cfg.memory, gpa, buf, len, write))
+        return true;
+    device_log(n->cfg.log, LOG_GUEST_ERROR, "e1000: no memory to %s at 0x%llx", write ? "write" : "read",
+               (unsigned long long)gpa);
+    return false;
 }
 
 static void update_interrupt(struct e1000 *n)

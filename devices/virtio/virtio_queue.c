@@ -14,27 +14,12 @@
 
 /* ---- memory ---- */
 
-/* [gpa, gpa + len), inside one page, is memory that may be read (written). */
-static bool is_memory(const struct virtio *v, gpa_t gpa, size_t len, bool write)
-{
-    const struct guest_memory *m = &v->cfg.memory;
-    struct guest_place place;
-    return !m->locate || m->locate(m->ctx, 0, gpa, len, write, &place);
-}
-
 static bool copy(struct virtio *v, gpa_t gpa, void *buf, size_t len, bool write)
 {
-    const struct guest_memory *m = &v->cfg.memory;
-    uint8_t *at = buf;
-    for (size_t part; len; gpa += part, at += part, len -= part) {
-        part = (size_t)(PAGE_SIZE - (gpa & PAGE_MASK));
-        part = part < len ? part : len;
-        if (is_memory(v, gpa, part, write) && m->access(m->ctx, 0, gpa, at, part, MEM_DMA, write) == MEM_OK)
-            continue;
-        virtio_fail(v, "no memory to %s at 0x%llx", write ? "write" : "read", (unsigned long long)gpa);
-        return false;
-    }
-    return true;
+    if (guest_mem_dma(&v->cfg.memory, gpa, buf, len, write))
+        return true;
+    virtio_fail(v, "no memory to %s at 0x%llx", write ? "write" : "read", (unsigned long long)gpa);
+    return false;
 }
 
 static bool read16(struct virtio *v, gpa_t gpa, uint16_t *value)

@@ -25,6 +25,8 @@ static const struct {
     {"virtio-rng", DEVICE_VIRTIO_RNG},
     {"e1000", DEVICE_E1000},
     {"e1000-82540em", DEVICE_E1000},
+    {"ich9-ahci", DEVICE_AHCI},
+    {"ahci", DEVICE_AHCI},
 };
 
 static bool kind_parse(const char *name, size_t len, enum device_kind *out)
@@ -45,7 +47,7 @@ bool device_option_knows(const char *text)
 
 const char *device_option_list(void)
 {
-    return "e1000, floppy, ide-cd, ide-hd, virtio-blk-pci, virtio-net-pci, virtio-rng-pci, virtio-serial-pci, "
+    return "ahci, e1000, floppy, ide-cd, ide-hd, virtio-blk-pci, virtio-net-pci, virtio-rng-pci, virtio-serial-pci, "
            "virtconsole";
 }
 
@@ -229,7 +231,7 @@ static struct device_config *device_new(struct machine_config *m, struct error *
 /* What QEMU's users give and what makes no difference here. */
 static bool is_harmless(const char *key)
 {
-    static const char *const keys[] = {"id", "romfile", "bus", "rombar", "vectors", "disable-modern", "max_ports"};
+    static const char *const keys[] = {"romfile", "bus", "rombar", "vectors", "disable-modern", "max_ports"};
     for (size_t k = 0; k < ARRAY_LEN(keys); k++)
         if (!strcmp(key, keys[k]))
             return true;
@@ -239,8 +241,11 @@ static bool is_harmless(const char *key)
 static bool device_property(struct device_config *d, const char *key, char *value, struct error *e)
 {
     bool ok = true, on_board = d->kind >= DEVICE_CARDS, is_disk = d->kind == DEVICE_VIRTIO_BLK || on_board;
+    bool is_virtio = !on_board && d->kind != DEVICE_E1000 && d->kind != DEVICE_AHCI;
     bool is_net = d->kind == DEVICE_VIRTIO_NET || d->kind == DEVICE_E1000;
-    if (is_disk && !strcmp(key, "drive"))
+    if (!strcmp(key, "id"))
+        d->id = value;
+    else if (is_disk && !strcmp(key, "drive"))
         d->drive = value;
     else if ((is_disk || is_net) && !strcmp(key, "bootindex"))
         ok = bootindex_parse(value, &d->bootindex);
@@ -256,7 +261,7 @@ static bool device_property(struct device_config *d, const char *key, char *valu
         ok = d->has_mac = mac_parse(value, d->mac);
     else if (!on_board && !strcmp(key, "addr"))
         ok = slot_parse(value, &d->slot);
-    else if (!on_board && d->kind != DEVICE_E1000 && !strcmp(key, "disable-legacy"))
+    else if (is_virtio && !strcmp(key, "disable-legacy"))
         ok = on_off(value, &d->modern_only);
     else if (!is_harmless(key))
         return error_set(e, "-device: %s= is unknown for this device", key);

@@ -15,7 +15,7 @@ static bool is_on_off(const char *value, bool *on)
 static bool interface_parse(const char *value, enum drive_interface *out)
 {
     for (enum drive_interface i = 0; i < DRIVE_INTERFACES; i++)
-        if (!strcmp(value, drive_interface_name(i))) {
+        if (i != DRIVE_SATA && !strcmp(value, drive_interface_name(i))) {
             *out = i;
             return true;
         }
@@ -118,8 +118,8 @@ static bool property(struct drive_config *d, struct ide_place *place, const char
 
 static bool drive_check(const struct drive_config *d, struct error *e)
 {
-    if (d->is_cdrom && d->interface != DRIVE_IDE && d->interface != DRIVE_NONE)
-        return error_set(e, "-drive if=%s,media=cdrom: CD drives are on the IDE bus (if=ide)",
+    if (d->is_cdrom && d->interface != DRIVE_IDE && d->interface != DRIVE_NONE && d->interface != DRIVE_SATA)
+        return error_set(e, "-drive if=%s,media=cdrom: CD drives are on the IDE bus (if=ide) or behind -device ahci",
                          drive_interface_name(d->interface));
     if (d->on_read == BLOCK_ON_ERROR_STOP && (d->is_cdrom || d->interface == DRIVE_FLOPPY))
         return error_set(e, "-drive rerror=stop: for disks; what a CD or floppy drive cannot read is reported");
@@ -235,15 +235,46 @@ static struct drive_config *drive_named(struct machine_config *m, const char *id
     return NULL;
 }
 
-/* bus=ide.N and unit=N. */
-static bool place_parse(const struct device_config *d, uint32_t *index)
+/* The bus's number, if it is one of those that NAME.0, NAME.1 and so on name. */
+static bool bus_number(const char *bus, const char *name, uint32_t *number)
+{
+    size_t len = strlen(name);
+    return !strncmp(bus, name, len) && bus[len] == '.' && index_parse(bus + len + 1, number);
+}
+
+/* A port of an AHCI controller: ID.N, or, counted behind the board's two IDE buses, ide.N of those without an id. */
+static bool is_sata_port(const struct machine_config *m, const char *bus, uint32_t *index)
+{
+    uint32_t first = 0, first_unnamed = 2, n;
+    for (unsigned k = 0; bus && k < m->device_count; k++) {
+        const struct device_config *d = &m->device[k];
+        if (d->kind != DEVICE_AHCI)
+            continue;
+        uint32_t base = d->id ? 0 : first_unnamed;
+        if (bus_number(bus, d->id ? d->id : "ide", &n) && n >= base && n - base < DRIVE_SATA_PORTS) {
+            *index = first + n - base;
+            return true;
+        }
+        first += DRIVE_SATA_PORTS;
+        first_unnamed += d->id ? 0 : DRIVE_SATA_PORTS;
+    }
+    return false;
+}
+
+/* bus=ide.N and unit=N; where the bus has one place, the unit is 0. */
+static bool place_parse(const struct device_config *d, bool is_sata, uint32_t *index)
 {
     const char *dot = d->bus ? strrchr(d->bus, '.') : NULL;
     uint32_t bus = 0, unit = 0;
     if (!d->bus && !d->unit)
         return true;
-    if ((d->unit && !index_parse(d->unit, &unit)) || (d->bus && (!dot || !index_parse(dot + 1, &bus))) || unit > 1 ||
-        bus > (d->kind != DEVICE_FLOPPY))
+    if (d->unit && (!index_parse(d->unit, &unit) || unit > !is_sata))
+        return false;
+    if (is_sata)
+        return true;
+    if (d->bus && (!dot || !index_parse(dot + 1, &bus) || bus > (d->kind != DEVICE_FLOPPY)))
+        return false;
+    if (d->bus && d->kind != DEVICE_FLOPPY && !bus_number(d->bus, "ide", &bus))
         return false;
     *index = 2 * bus + unit;
     return true;
@@ -256,26 +287,29 @@ static bool drive_plug(struct machine_config *m, const struct device_config *d, 
     if (!v || v->interface != DRIVE_NONE)
         return error_set(e, "-device ide-hd, ide-cd, floppy: drive=%s: there is no -drive if=none with that id%s",
                          d->drive ? d->drive : "ID", v ? " (or another -device has it)" : "");
-    v->interface = d->kind == DEVICE_FLOPPY ? DRIVE_FLOPPY : DRIVE_IDE;
-    v->is_cdrom = d->kind == DEVICE_IDE_CD;
     v->index = DRIVE_INDEX_NONE;
+    bool is_floppy = d->kind == DEVICE_FLOPPY, is_sata = !is_floppy && is_sata_port(m, d->bus, &v->index);
+    v->interface = is_floppy ? DRIVE_FLOPPY : is_sata ? DRIVE_SATA : DRIVE_IDE;
+    v->is_cdrom = d->kind == DEVICE_IDE_CD;
     v->bootindex = d->bootindex;
     v->serial = d->serial ? d->serial : v->serial;
-    if (!place_parse(d, &v->index))
-        return error_set(e, "-device drive=%s: there is no place bus=%s,unit=%s", d->drive, d->bus ? d->bus : "ide.0",
-                         d->unit ? d->unit : "0");
+    if (!place_parse(d, is_sata, &v->index))
+        return error_set(e,
+                         "-device drive=%s: there is no place bus=%s,unit=%s (the board's are ide.0 and ide.1, units 0 "
+                         "and 1; those of -device ahci,id=ID are ID.0 to ID.5)",
+                         d->drive, d->bus ? d->bus : "ide.0", d->unit ? d->unit : "0");
     return drive_check(v, e);
 }
 
 static bool drives_plug(struct machine_config *m, struct error *e)
 {
     unsigned kept = 0;
-    for (unsigned k = 0; k < m->device_count; k++) {
+    for (unsigned k = 0; k < m->device_count; k++)
+        if (m->device[k].kind >= DEVICE_CARDS && !drive_plug(m, &m->device[k], e))
+            return false;
+    for (unsigned k = 0; k < m->device_count; k++)
         if (m->device[k].kind < DEVICE_CARDS)
             m->device[kept++] = m->device[k];
-        else if (!drive_plug(m, &m->device[k], e))
-            return false;
-    }
     m->device_count = kept;
     return true;
 }

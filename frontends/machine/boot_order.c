@@ -45,6 +45,17 @@ static void add_drives(struct list *l, struct drives *d)
     }
 }
 
+/* OVMF knows an AHCI controller by the IDs of the ICH9's. */
+static void add_ports(struct list *l, struct drives *d, unsigned first, const char *at)
+{
+    for (unsigned n = 0; d && n < DRIVE_SATA_PORTS; n++) {
+        const struct drive *v = drives_find(d, DRIVE_SATA, first + n);
+        if (v)
+            snprintf(add(l, v->cfg.bootindex, v->cfg.is_cdrom ? 'd' : 'c')->path, PATH_LEN,
+                     "/pci@i0cf8/pci8086,2922@%s/drive@%x/disk@0", at, n);
+    }
+}
+
 static void add_cards(struct list *l, const struct cards *c)
 {
     for (unsigned i = 0; i < c->count; i++) {
@@ -56,6 +67,8 @@ static void add_cards(struct list *l, const struct cards *c)
             snprintf(add(l, k->bootindex, 'c')->path, PATH_LEN, "/pci@i0cf8/scsi@%s/disk@0,0", at);
         else if (is_net)
             snprintf(add(l, k->bootindex, 'n')->path, PATH_LEN, "/pci@i0cf8/ethernet@%s/ethernet-phy@0", at);
+        else if (k->kind == DEVICE_AHCI)
+            add_ports(l, c->cfg.drives, k->first_drive, at);
     }
 }
 

@@ -1,6 +1,7 @@
 #include "frontends/machine/cards.h"
 
 #include "core/snapshot.h"
+#include "devices/ahci/ahci.h"
 #include "devices/net/e1000.h"
 #include "devices/virtio/virtio_blk.h"
 #include "devices/virtio/virtio_console.h"
@@ -10,7 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLOTS 32
+#define SLOTS        32
+#define FIRST_SERIAL 4 /* number of the first drive behind the IDE drives */
+
+_Static_assert(DRIVE_SATA_PORTS == AHCI_PORTS, "places of drives are ports");
 
 /* ---- what each kind of card is made of ---- */
 
@@ -164,6 +168,45 @@ static bool make_e1000(struct making *k)
     return true;
 }
 
+static void ahci_card_reset(void *card)
+{
+    ahci_reset(card);
+}
+
+static void ahci_card_save(const void *card, struct snap_writer *w)
+{
+    ahci_save(card, w);
+}
+
+static void ahci_card_load(void *card, struct snap_reader *r)
+{
+    ahci_load(card, r);
+}
+
+static const struct card_ops ahci_card_ops = {ahci_card_reset, ahci_card_save, ahci_card_load, NULL, NULL};
+
+/* Drives are numbered through all controllers, in the order of the command line. */
+static bool make_ahci(struct making *k)
+{
+    struct ahci *a = card_alloc(k, sizeof *a, &ahci_card_ops);
+    struct ahci_config cfg = {.memory = k->virtio.memory, .clock = k->virtio.clock, .log = k->virtio.log};
+    if (!a)
+        return false;
+    for (const struct device_config *d = k->cards->cfg.device; d < k->cfg; d++)
+        k->card->first_drive += d->kind == DEVICE_AHCI ? DRIVE_SATA_PORTS : 0;
+    for (unsigned n = 0; n < AHCI_PORTS && k->cards->cfg.drives; n++) {
+        const struct drive *d = drives_find(k->cards->cfg.drives, DRIVE_SATA, k->card->first_drive + n);
+        if (d)
+            cfg.drive[n] = (struct ata_drive_config){.kind = d->cfg.is_cdrom ? ATA_CDROM : ATA_DISK,
+                                                     .block = d->block,
+                                                     .serial = d->cfg.serial,
+                                                     .number = FIRST_SERIAL + k->card->first_drive + n};
+    }
+    ahci_init(a, &cfg);
+    k->card->pci = &a->pci;
+    return true;
+}
+
 static const struct {
     const char *name;
     bool (*make)(struct making *k);
@@ -172,6 +215,7 @@ static const struct {
     [DEVICE_VIRTIO_BLK] = {"virtio-blk-pci", make_blk, true, false},
     [DEVICE_VIRTIO_NET] = {"virtio-net-pci", make_net, false, true},
     [DEVICE_E1000] = {"e1000", make_e1000, false, true},
+    [DEVICE_AHCI] = {"ich9-ahci", make_ahci, false, false},
     [DEVICE_VIRTIO_RNG] = {"virtio-rng-pci", make_rng, false, false},
     [DEVICE_VIRTIO_SERIAL] = {"virtio-serial-pci", make_console, false, false},
 };

@@ -39,7 +39,8 @@ struct card {
     const char *name; /* as -device has it */
     enum device_kind kind;
     int bootindex;
-    const char *chardev; /* of a console, or NULL; borrowed */
+    const char *chardev;  /* of a console, or NULL; borrowed */
+    unsigned first_drive; /* of an AHCI controller: index of the drive on its port 0 */
     struct cards *cards;
     const struct card_ops *ops;
     void *dev; /* owned */

@@ -18,8 +18,10 @@ enum device_kind {
     DEVICE_VIRTIO_RNG,
     DEVICE_VIRTIO_SERIAL,
     DEVICE_E1000,
+    DEVICE_AHCI,
     DEVICE_CARDS,
-    /* Not cards, but drives on the board's own controllers: drive_options_finish() makes of each the -drive's place. */
+    /* Not cards, but drives on the board's own controllers or on an AHCI card: drive_options_finish() makes of each the
+     * -drive's place. */
     DEVICE_IDE_HD = DEVICE_CARDS,
     DEVICE_IDE_CD,
     DEVICE_FLOPPY
@@ -30,6 +32,7 @@ struct device_config {
     enum device_kind kind;
     unsigned slot; /* 1..31, or SLOT_ANY */
     const char *drive, *netdev, *serial, *port;
+    const char *id;         /* its name, or NULL: an AHCI controller's, for the buses of its drives */
     const char *bus, *unit; /* of a drive's place, or NULL */
     int bootindex;          /* place in the boot order, from 1 on (that is, one more than the user says); 0: none */
     bool has_mac, modern_only;

@@ -2,6 +2,7 @@
 
 #include "core/snapshot.h"
 #include "core/stats.h"
+#include "frontends/machine/device_config.h"
 
 #include <string.h>
 
@@ -15,7 +16,8 @@ static const struct {
                                   [DRIVE_VIRTIO] = {"virtio", DRIVES_MAX},
                                   [DRIVE_FLOPPY] = {"floppy", 2},
                                   [DRIVE_PFLASH] = {"pflash", 2},
-                                  [DRIVE_NONE] = {"none", DRIVES_MAX}};
+                                  [DRIVE_NONE] = {"none", DRIVES_MAX},
+                                  [DRIVE_SATA] = {"sata", DEVICES_MAX *DRIVE_SATA_PORTS}};
 
 const char *drive_interface_name(enum drive_interface i)
 {
@@ -40,9 +42,12 @@ static bool place_named(const struct drive_config *cfg, unsigned k, struct error
     if (c->index >= interfaces[c->interface].places)
         return error_set(e, "drive '%s': if=%s has no index %u", c->file ? c->file : "", interfaces[c->interface].name,
                          c->index);
-    return !is_taken(cfg, k, c->interface, c->index) ||
-           error_set(e, "drive '%s': if=%s,index=%u is already taken", c->file ? c->file : "",
-                     interfaces[c->interface].name, c->index);
+    if (!is_taken(cfg, k, c->interface, c->index))
+        return true;
+    return c->interface == DRIVE_SATA ? error_set(e, "drive '%s': another drive is on that port of the AHCI controller",
+                                                  c->file ? c->file : "")
+                                      : error_set(e, "drive '%s': if=%s,index=%u is already taken",
+                                                  c->file ? c->file : "", interfaces[c->interface].name, c->index);
 }
 
 static bool place_next(struct drive_config *cfg, unsigned count, unsigned k, struct error *e)

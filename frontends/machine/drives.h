@@ -4,7 +4,8 @@
  *
  * A drive's place is its interface and index: `ide` 0 and 1 are master and slave of the first channel, 2 and 3 of the
  * second; `floppy` 0 and 1; `pflash` 0 is the code, 1 the variables; `virtio` gets a device of its own in order;
- * `none` is only there for `-device ...,drive=ID`. In a forked machine each drive goes on from the parent's content.
+ * `none` is only there for `-device ...,drive=ID`; `sata` is a port of an AHCI controller, counted through all of
+ * them, where only a -device puts a drive. In a forked machine each drive goes on from the parent's content.
  */
 #ifndef FRONTENDS_MACHINE_DRIVES_H
 #define FRONTENDS_MACHINE_DRIVES_H
@@ -17,7 +18,9 @@ struct stats;
 #define DRIVES_MAX       16
 #define DRIVE_INDEX_NONE UINT32_MAX /* drives_place() gives it the first free one */
 
-enum drive_interface { DRIVE_IDE, DRIVE_VIRTIO, DRIVE_FLOPPY, DRIVE_PFLASH, DRIVE_NONE, DRIVE_INTERFACES };
+enum drive_interface { DRIVE_IDE, DRIVE_VIRTIO, DRIVE_FLOPPY, DRIVE_PFLASH, DRIVE_NONE, DRIVE_SATA, DRIVE_INTERFACES };
+
+#define DRIVE_SATA_PORTS 6 /* places of an AHCI controller */
 
 struct drive_config {
     const char *file;   /* as in struct block_open_config; NULL: an empty drive (CD or floppy); borrowed */
