@@ -60,8 +60,9 @@ def test_linux_in_the_middle_of_virtio_transfers():
     check(len(re.findall(r"^\w{32}  -", done.out, re.M)) == 3, "three sums were expected:\n" + done.out[-1500:])
 
 
-def test_linux_in_the_middle_of_ide_transfers():
-    disk = tmp("ide.img")
+def same_transfers(name, *device):
+    """A disk's transfers in the middle; `device`: what the drive hangs on."""
+    disk = tmp(name + ".img")
     with open(disk, "wb") as f:
         for k in range(24 << 20 >> 12):
             f.write(bytes([k & 255, k >> 8 & 255]) * 2048)
@@ -70,12 +71,21 @@ def test_linux_in_the_middle_of_ide_transfers():
             "dd if=/dev/sda bs=1M count=16 | md5sum) 2>/dev/null; echo all done")
     script = ('wait "umbra# "\nsend "%s\\n"\nwait "\\nnow"\ndelay 37\nsavevm "SNAPSHOT"\nwait "\\nall done"\nsend "poweroff -f\\n"\n'
               % work)
-    options = modules_image("amd64") + ["-drive", f"if=ide,format=raw,snapshot=on,file={disk}"]
-    done = same_end("ide", options, script, (0,))
+    interface = "none,id=d" if device else "ide"
+    options = modules_image("amd64") + ["-drive", f"if={interface},format=raw,snapshot=on,file={disk}", *device]
+    done = same_end(name, options, script, (0,))
     with open(disk, "rb") as f:
         content = f.read()
     for part in (content, content[:8 << 20] * 2):
         check(hashlib.md5(part).hexdigest() in done.out, "a wrong sum:\n" + done.out[-1500:])
+
+
+def test_linux_in_the_middle_of_ide_transfers():
+    same_transfers("ide")
+
+
+def test_linux_in_the_middle_of_queued_sata_transfers():
+    same_transfers("ahci", "-device", "ahci,id=a", "-device", "ide-hd,drive=d,bus=a.2")
 
 
 def test_memtest():
