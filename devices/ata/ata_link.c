@@ -336,7 +336,6 @@ void ata_link_load(struct ata_link *link, struct snap_reader *r)
 {
     drive_load(&link->drive[0], r);
     drive_load(&link->drive[1], r);
-    link->drive[1].select = link->drive[0].select;
     queue_error_load(&link->queue_error, r);
     transfer_load(link, r);
     timer_load(link->cfg.clock, &link->timer, r);
