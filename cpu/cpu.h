@@ -397,6 +397,9 @@ void code_cache_reset(struct code_cache *c);
 void vcpu_cpuid(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 /* NULL if the name or a switch is unknown; then *bad points to what (within `spec`). "base" is the default. Owned by
  * the caller (free). */
+/* The n-th model's name; NULL behind the last. The n-th feature that can be switched on, likewise. */
+const char *cpu_model_name(unsigned n);
+const char *cpu_feature_offered(unsigned n);
 struct cpu_model *cpu_model_parse(const char *spec, const char **bad);
 
 #endif

@@ -268,10 +268,13 @@ static const struct model_row models[] = {
      0xb2},
 };
 
-static const char *const model_aliases[][2] = {
-    {"core2duo", "core2"},     {"conroe", "core2"},       {"skylake-client", "skylake"},   {"i486", "486"},
-    {"486-v1", "486"},         {"pentium-v1", "pentium"}, {"pentium3-v1", "pentium3"},     {"core2duo-v1", "core2"},
-    {"nehalem-v1", "nehalem"}, {"haswell-v1", "haswell"}, {"skylake-client-v1", "skylake"}};
+static const char *const model_aliases[][2] = {{"host", "max"},           {"qemu64", "base"},
+                                               {"kvm64", "base"},         {"core2duo", "core2"},
+                                               {"conroe", "core2"},       {"skylake-client", "skylake"},
+                                               {"i486", "486"},           {"486-v1", "486"},
+                                               {"pentium-v1", "pentium"}, {"pentium3-v1", "pentium3"},
+                                               {"core2duo-v1", "core2"},  {"nehalem-v1", "nehalem"},
+                                               {"haswell-v1", "haswell"}, {"skylake-client-v1", "skylake"}};
 
 static const struct model_row *find_model(const char *given, size_t len)
 {
@@ -284,6 +287,19 @@ static const struct model_row *find_model(const char *given, size_t len)
     for (unsigned k = 0; k < ARRAY_LEN(models); k++)
         if (same_name(models[k].name, given, len))
             return &models[k];
+    return NULL;
+}
+
+const char *cpu_model_name(unsigned n)
+{
+    return n < ARRAY_LEN(models) ? models[n].name : NULL;
+}
+
+const char *cpu_feature_offered(unsigned n)
+{
+    for (unsigned f = 0; f < CPU_FEATURE_COUNT; f++)
+        if (features[f].offered && !n--)
+            return features[f].name;
     return NULL;
 }
 
@@ -373,9 +389,11 @@ static bool take_setting(struct cpu_model *m, const char *p, size_t len)
     return true;
 }
 
-/* One switch. A feature that is not implemented cannot be switched on. */
+/* One switch. A feature that is not implemented cannot be switched on, which is what "check" and "enforce" ask for. */
 static bool take_switch(struct cpu_model *m, const char *p, size_t len)
 {
+    if (same_name("check", p, len) || same_name("enforce", p, len))
+        return true;
     if (memchr(p, '=', len))
         return take_setting(m, p, len);
     int f = len > 1 && (*p == '+' || *p == '-') ? find_feature(p + 1, len - 1) : -1;
@@ -432,6 +450,9 @@ struct cpu_model *cpu_model_parse(const char *spec, const char **bad)
             return NULL;
         }
     }
+    if (!same_name(row->name, spec, strcspn(spec, ",")) && (row == &models[0] || row == &models[1]))
+        add_note(m, "it is '%s' here%s", row->name,
+                 row == &models[1] ? ", with every feature that there is; nothing of the host's processor shows" : "");
     drop_dependants(m);
     m->xcr0 = xcr0_of(m);
     m->gates = gates_of(m);

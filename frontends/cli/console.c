@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define CTRL_A   1
+#define CTRL_U   21
 #define WAIT_FDS 256
 #define WAIT_NS  100000000ull /* a wait is never longer: signals and the time-out are looked at */
 
@@ -42,14 +43,24 @@ static void put(FILE *out, uint8_t byte)
         fflush(out);
 }
 
+static void send(struct console *c, FILE *out, const char *chardev, uint8_t byte)
+{
+    if (chardev && c->chardevs)
+        chardevs_write(c->chardevs, chardev, &byte, 1);
+    else
+        put(out, byte);
+}
+
 static void serial_tx(void *ctx, unsigned port, uint8_t byte)
 {
-    put(((struct console *)ctx)->serial[port], byte);
+    struct console *c = ctx;
+    send(c, c->serial[port], c->serial_id[port], byte);
 }
 
 static void debug_tx(void *ctx, uint8_t byte)
 {
-    put(((struct console *)ctx)->debugcon, byte);
+    struct console *c = ctx;
+    send(c, c->debugcon, c->debugcon_id, byte);
 }
 
 static void console_tx(void *ctx, const char *chardev, const uint8_t *bytes, size_t len)
@@ -61,29 +72,85 @@ static void console_tx(void *ctx, const char *chardev, const uint8_t *bytes, siz
 
 /* ---- input ---- */
 
-/* Takes Ctrl-A sequences out of what was typed; returns how many bytes are left. */
-static size_t escapes_filter(struct console *c, uint8_t *bytes, size_t len)
+static void escapes_help(const struct console *c)
 {
-    size_t n = 0;
-    for (size_t k = 0; k < len; k++) {
-        if (c->escape) {
-            c->escape = false;
-            if (bytes[k] == 'x')
-                c->quit = true;
-            else if (bytes[k] == 'c' && c->typed)
-                c->to_serial = !c->to_serial;
-            else if (bytes[k] == CTRL_A)
-                bytes[n++] = CTRL_A;
-            else
-                fprintf(stderr, "\r\nCtrl-A x: leave the emulator, Ctrl-A Ctrl-A: send Ctrl-A%s\r\n",
-                        c->typed ? ", Ctrl-A c: monitor or serial port" : "");
-        } else if (bytes[k] == CTRL_A) {
-            c->escape = true;
-        } else {
-            bytes[n++] = bytes[k];
-        }
+    char key[8];
+    snprintf(key, sizeof key, "Ctrl-%c", c->escape_key + '@');
+    fprintf(stderr, "\r\n%s x: leave the emulator, %s %s: send %s%s%s%s\r\n", key, key, key, key, c->typed ? ", " : "",
+            c->typed ? key : "", c->typed ? " c: monitor or serial port" : "");
+}
+
+/* A terminal in raw mode leaves a monitor's lines to us: echo, the end of a line, taking back. */
+static void line_type(struct console *c, uint8_t byte)
+{
+    if (byte == '\r' || byte == '\n') {
+        fputs("\r\n", stdout);
+        c->line[c->line_len++] = '\n';
+        c->typed(c->typed_ctx, c->line, c->line_len);
+        c->line_len = 0;
+    } else if ((byte == 8 || byte == 127) && c->line_len) {
+        c->line_len--;
+        fputs("\b \b", stdout);
+    } else if (byte == CTRL_U) {
+        for (; c->line_len; c->line_len--)
+            fputs("\b \b", stdout);
+    } else if (byte >= ' ' && byte != 127 && c->line_len < sizeof c->line - 1) {
+        c->line[c->line_len++] = (char)byte;
+        putchar(byte);
     }
-    return n;
+    fflush(stdout);
+}
+
+static void deliver(struct console *c, const uint8_t *bytes, size_t len)
+{
+    if (!len)
+        return;
+    if (!c->typed || c->to_serial)
+        machine_serial_input(c->machine, c->typed_port, bytes, len);
+    else if (!c->by_lines || !c->is_raw)
+        c->typed(c->typed_ctx, bytes, len);
+    else
+        for (size_t k = 0; k < len; k++)
+            line_type(c, bytes[k]);
+}
+
+/* An empty line makes the monitor show its prompt. */
+static void change_over(struct console *c)
+{
+    c->to_serial = !c->to_serial;
+    if (c->by_lines && !c->to_serial)
+        line_type(c, '\n');
+}
+
+static void escape_take(struct console *c, uint8_t byte)
+{
+    c->escape = false;
+    if (byte == 'x')
+        c->quit = true;
+    else if (byte == 'c' && c->typed)
+        change_over(c);
+    else if (byte == c->escape_key)
+        deliver(c, &byte, 1);
+    else
+        escapes_help(c);
+}
+
+/* What was typed at a raw terminal: the escape key and what follows it is for us. */
+static void escapes_filter(struct console *c, const uint8_t *bytes, size_t len)
+{
+    size_t from = 0;
+    for (size_t k = 0; k < len; k++) {
+        bool escaped = c->escape;
+        if (!escaped && bytes[k] != c->escape_key)
+            continue;
+        deliver(c, bytes + from, k - from);
+        from = k + 1;
+        if (escaped)
+            escape_take(c, bytes[k]);
+        else
+            c->escape = true;
+    }
+    deliver(c, bytes + from, len - from);
 }
 
 static bool stdin_ready(int timeout_ms)
@@ -103,11 +170,10 @@ static void stdin_pump(struct console *c)
             c->reads_stdin = false;
             return;
         }
-        size_t left = c->is_raw ? escapes_filter(c, bytes, (size_t)n) : (size_t)n;
-        if (left && c->typed && !c->to_serial)
-            c->typed(c->typed_ctx, bytes, left);
-        else if (left)
-            machine_serial_input(c->machine, c->typed_port, bytes, left);
+        if (c->is_raw)
+            escapes_filter(c, bytes, (size_t)n);
+        else
+            deliver(c, bytes, (size_t)n);
     }
 }
 
@@ -256,19 +322,20 @@ static void terminal_raw(struct console *c)
 
 bool console_open(struct console *c, const struct options *o, struct error *e)
 {
-    *c = (struct console){0};
+    *c = (struct console){.escape_key = o->escape_key ? o->escape_key : CTRL_A};
+    c->debugcon_id = o->debugcon.kind == SINK_CHARDEV ? o->debugcon.path : NULL;
     if (!sink_open(&o->debugcon, &c->debugcon, &c->owns_debugcon, e))
         return false;
-    bool typed_at = false;
+    bool typed_at = chardev_has_terminal(o);
     for (unsigned k = 0; k < SERIALS_MAX; k++) {
+        c->serial_id[k] = o->serial[k].kind == SINK_CHARDEV ? o->serial[k].path : NULL;
         if (!sink_open(&o->serial[k], &c->serial[k], &c->owns_serial[k], e))
             return false;
-        if (o->serial[k].kind == SINK_STDIO && !typed_at)
-            c->typed_port = k;
-        typed_at |= o->serial[k].kind == SINK_STDIO;
     }
-    for (unsigned k = 0; k < o->chardevs; k++)
-        typed_at |= o->chardev[k].kind == CHARDEV_STDIO;
+    if (options_terminal_port(o)) {
+        c->typed_port = options_terminal_port(o) - 1;
+        typed_at = true;
+    }
     c->reads_stdin = typed_at && !o->machine.input_script && !o->debug;
     if (o->timeout > 0)
         c->deadline = monotonic_seconds() + o->timeout;
@@ -280,12 +347,19 @@ bool console_open(struct console *c, const struct options *o, struct error *e)
     return true;
 }
 
-void console_read_for(struct console *c, void (*typed)(void *ctx, const void *bytes, size_t len), void *ctx)
+void console_read_for(struct console *c, void (*typed)(void *ctx, const void *bytes, size_t len), void *ctx,
+                      bool by_lines)
 {
     c->to_serial = c->reads_stdin;
     c->reads_stdin = true;
     c->typed = typed;
     c->typed_ctx = ctx;
+    c->by_lines = by_lines;
+}
+
+bool console_is_shared(const struct console *c)
+{
+    return c->is_raw && c->serial[c->typed_port] == stdout;
 }
 
 static bool stream_close(FILE *f, bool owns)

@@ -231,7 +231,7 @@ static struct device_config *device_new(struct machine_config *m, struct error *
 /* What QEMU's users give and what makes no difference here. */
 static bool is_harmless(const char *key)
 {
-    static const char *const keys[] = {"romfile", "bus", "rombar", "vectors", "disable-modern", "max_ports"};
+    static const char *const keys[] = {"romfile", "bus", "rombar", "vectors", "disable-modern", "max_ports", "rng"};
     for (size_t k = 0; k < ARRAY_LEN(keys); k++)
         if (!strcmp(key, keys[k]))
             return true;

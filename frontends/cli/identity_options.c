@@ -53,3 +53,31 @@ bool smbios_option_parse(struct machine_config *m, char *text, struct error *e)
     }
     return true;
 }
+
+bool fw_cfg_option_parse(struct machine_config *m, char *text, struct error *e)
+{
+    struct fw_cfg_text t = {0};
+    for (char *p; (p = property_next(&text));) {
+        char *value = property_value(p);
+        if (!t.name && (!value || !strcmp(p, "name")))
+            t.name = value ? value : p;
+        else if (value && !strcmp(p, "file"))
+            t.path = value;
+        else if (value && !strcmp(p, "string"))
+            t.text = value;
+        else
+            return error_set(e, "-fw_cfg: '%s': expected name=NAME and file=PATH or string=TEXT", p);
+    }
+    if (!t.name || strlen(t.name) > FW_CFG_TEXT_NAME_MAX || strncmp(t.name, "opt/", 4) != 0)
+        return error_set(e, "-fw_cfg: name=%s: expected at most %d characters that begin with opt/",
+                         t.name ? t.name : "", FW_CFG_TEXT_NAME_MAX);
+    if (!t.path == !t.text)
+        return error_set(e, "-fw_cfg name=%s: expected either file=PATH or string=TEXT", t.name);
+    for (unsigned k = 0; k < m->fw_cfg_count; k++)
+        if (!strcmp(m->fw_cfg[k].name, t.name))
+            return error_set(e, "-fw_cfg name=%s: that name is taken", t.name);
+    if (m->fw_cfg_count == FW_CFG_TEXTS_MAX)
+        return error_set(e, "-fw_cfg: more than %d", FW_CFG_TEXTS_MAX);
+    m->fw_cfg[m->fw_cfg_count++] = t;
+    return true;
+}

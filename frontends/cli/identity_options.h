@@ -1,5 +1,5 @@
 /*
- * The options that say who the machine is, in QEMU's spelling: -smbios, -uuid.
+ * The options that say who the machine is, in QEMU's spelling: -smbios, -uuid, -fw_cfg.
  */
 #ifndef FRONTENDS_CLI_IDENTITY_OPTIONS_H
 #define FRONTENDS_CLI_IDENTITY_OPTIONS_H
@@ -10,5 +10,7 @@
 bool smbios_option_parse(struct machine_config *m, char *text, struct error *e);
 /* xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx */
 bool uuid_option_parse(struct machine_config *m, const char *text, struct error *e);
+/* [name=]NAME,file=PATH or [name=]NAME,string=TEXT; cut likewise. */
+bool fw_cfg_option_parse(struct machine_config *m, char *text, struct error *e);
 
 #endif

@@ -130,10 +130,10 @@ static bool open_control(const struct options *o, struct console *c, struct cont
         return false;
     const struct console_part part = {
         .ctx = *out, .serve = part_serve, .holds = part_holds, .wants_end = part_wants_end, .fds = part_fds};
-    control_attach(*out, c->machine);
+    control_attach(*out, c->machine, console_is_shared(c));
     console_add_part(c, &part);
     if (control_has_stdio(*out))
-        console_read_for(c, part_typed, *out);
+        console_read_for(c, part_typed, *out, true);
     return true;
 }
 
@@ -197,6 +197,12 @@ static enum machine_exit run_lockstep(struct machine *m, const struct options *o
     return why;
 }
 
+/* -no-shutdown */
+static bool stands_still(const struct options *o, enum machine_exit why)
+{
+    return o->no_shutdown && (why == MACHINE_POWER_OFF || why == MACHINE_RESET || why == MACHINE_TRIPLE_FAULT);
+}
+
 /* With a monitor a machine that waits for the host stands still until its user says that it may go on. */
 static enum machine_exit run_and_hold(struct machine *m, const struct options *o, struct console *c,
                                       struct control *control)
@@ -206,6 +212,10 @@ static enum machine_exit run_and_hold(struct machine *m, const struct options *o
         control_pause(control);
         if (console_hold(c))
             return MACHINE_STOPPED;
+    }
+    if (control && stands_still(o, why)) {
+        control_hold_end(control);
+        console_hold(c);
     }
     return why;
 }
@@ -329,6 +339,15 @@ static bool log_close(const struct options *o)
     return !(fclose(o->machine.log_out) || bad);
 }
 
+static bool pid_write(const struct options *o, struct error *e)
+{
+    FILE *f = o->pid_file ? fopen(o->pid_file, "w") : NULL;
+    if (!o->pid_file)
+        return true;
+    bool ok = f && fprintf(f, "%ld\n", (long)getpid()) > 0;
+    return ((!f || !fclose(f)) && ok) || error_set(e, "cannot write '%s': %s", o->pid_file, strerror(errno));
+}
+
 /* Dies of the signal that stopped the run, so that the caller sees it. */
 static void signal_pass_on(const struct console *c)
 {
@@ -353,9 +372,10 @@ int main(int argc, char **argv)
         options_print_help(stdout);
     else if (o.version)
         printf("umbra %s\n", UMBRA_VERSION);
-    if (o.help || o.version)
+    if (o.help || o.version || o.answered)
         return 0;
-    if (!perf_map_open(&o, &symbols, &e) || !prepare_forks(&o, &forks, &e) || !console_open(&c, &o, &e)) {
+    if (!pid_write(&o, &e) || !perf_map_open(&o, &symbols, &e) || !prepare_forks(&o, &forks, &e) ||
+        !console_open(&c, &o, &e)) {
         log_error("%s", e.text);
         fork_list_free(&forks);
         return EXIT_BAD_INPUT;
@@ -363,6 +383,8 @@ int main(int argc, char **argv)
     int status = run(&o, &forks, &c, &e);
     fork_list_free(&forks);
     perf_map_close(&o, &symbols);
+    if (o.pid_file)
+        unlink(o.pid_file);
     if (!console_close(&c)) {
         log_error("output could not be written: %s", strerror(errno));
         status = EXIT_INTERNAL;

@@ -1,69 +1,20 @@
 #include "frontends/cli/options.h"
 
 #include "core/log.h"
+#include "core/trace.h"
 #include "frontends/cli/chardev.h"
 #include "frontends/cli/device_options.h"
 #include "frontends/cli/drive_options.h"
 #include "frontends/cli/identity_options.h"
+#include "frontends/cli/option_row.h"
+#include "frontends/cli/properties.h"
 #include "frontends/cli/smp.h"
 
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-typedef bool option_fn(struct options *o, const char *name, const char *arg, struct error *e);
-
-struct option_row {
-    const char *name, *arg; /* arg: NULL if none is taken */
-    option_fn *fn;
-    const char *help; /* NULL: accepted, but not advertised */
-};
-
-/* ---- values ---- */
-
-static bool number_parse(const char *s, uint64_t *out)
-{
-    char *end;
-    if (!isdigit((unsigned char)*s))
-        return false;
-    *out = strtoull(s, &end, 0);
-    return !*end;
-}
-
-static bool seconds_parse(const char *s, double *out)
-{
-    char *end;
-    if (!isdigit((unsigned char)*s))
-        return false;
-    *out = strtod(s, &end);
-    return !*end && *out > 0 && *out < 1e9;
-}
-
-/* "512", "512M", "2G": bytes; a plain number is in MiB, as with QEMU. */
-static bool size_parse(const char *s, uint64_t *out)
-{
-    char *end;
-    if (!isdigit((unsigned char)*s))
-        return false;
-    uint64_t n = strtoull(s, &end, 10);
-    unsigned shift = 20;
-    if (*end) {
-        const char *units = "KMGkmg", *u = strchr(units, *end);
-        if (!u || end[1])
-            return false;
-        shift = 10 + 10 * (unsigned)((u - units) % 3);
-    }
-    if (n > UINT64_MAX >> shift)
-        return false;
-    *out = n << shift;
-    return true;
-}
-
-static bool bad_value(const char *name, const char *arg, const char *want, struct error *e)
-{
-    return error_set(e, "-%s %s: expected %s", name, arg, want);
-}
+#include <unistd.h>
 
 /* ---- options ---- */
 
@@ -95,24 +46,10 @@ static bool opt_memory(struct options *o, const char *name, const char *arg, str
 {
     if (!strncmp(arg, "size=", 5))
         arg += 5;
-    if (!size_parse(arg, &o->machine.ram_bytes))
-        return bad_value(name, arg, "a size such as 512M or 2G", e);
+    if (!option_size(arg, &o->machine.ram_bytes))
+        return option_bad_value(name, arg, "a size such as 512M or 2G", e);
     if (o->machine.ram_bytes & ((1 << 20) - 1) || o->machine.ram_bytes < 2 << 20 || o->machine.ram_bytes > 64ull << 30)
-        return bad_value(name, arg, "whole megabytes, from 2M to 64G", e);
-    return true;
-}
-
-static bool opt_mmu(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    o->machine.mmu_unsync = !strcmp(arg, "shadow,unsync=on");
-    if (!strcmp(arg, "shadow") || !strcmp(arg, "shadow,unsync=off") || o->machine.mmu_unsync)
-        o->machine.mmu = MACHINE_MMU_SHADOW;
-    else if (!strcmp(arg, "walk"))
-        o->machine.mmu = MACHINE_MMU_WALK;
-    else if (!strcmp(arg, "ept"))
-        o->machine.mmu = MACHINE_MMU_EPT;
-    else
-        return bad_value(name, arg, "shadow, shadow,unsync=on, ept or walk", e);
+        return option_bad_value(name, arg, "whole megabytes, from 2M to 64G", e);
     return true;
 }
 
@@ -124,8 +61,14 @@ static bool sink_parse(struct sink_spec *s, const char *name, const char *arg, s
         s->kind = SINK_NULL;
     else if (!strncmp(arg, "file:", 5) && arg[5])
         *s = (struct sink_spec){SINK_FILE, arg + 5};
+    else if (!strncmp(arg, "chardev:", 8) && arg[8])
+        *s = (struct sink_spec){SINK_CHARDEV, arg + 8};
     else
-        return bad_value(name, arg, "stdio, file:PATH or null", e);
+        return option_bad_value(name, arg,
+                                !strcmp(name, "serial")
+                                    ? "stdio, file:PATH, unix:PATH,server, tcp:[HOST]:PORT,server, chardev:ID or null"
+                                    : "stdio, file:PATH, chardev:ID or null",
+                                e);
     return true;
 }
 
@@ -134,6 +77,9 @@ static bool opt_serial(struct options *o, const char *name, const char *arg, str
     if (o->serials == SERIALS_MAX)
         return error_set(e, "-serial %s: there are %d serial ports, and all are assigned", arg, SERIALS_MAX);
     struct sink_spec *s = &o->serial[o->serials++];
+    o->terminal_monitor |= !strcmp(arg, "mon:stdio");
+    if (listener_knows(arg))
+        return chardev_of_serial(o, o->serials - 1, arg, e);
     if (strcmp(arg, "msmouse"))
         return sink_parse(s, name, arg, e);
     if (o->machine.mouse_port)
@@ -153,6 +99,7 @@ static bool opt_nographic(struct options *o, const char *name, const char *arg, 
 {
     if (!o->serials)
         o->serial[0].kind = SINK_STDIO;
+    o->terminal_monitor = true;
     o->machine.serial_console = true;
     return true;
 }
@@ -165,7 +112,7 @@ static bool debug_exit_parse(struct options *o, char *props, struct error *e)
     for (char *p = strtok_r(props, ",", &save); p; p = strtok_r(NULL, ",", &save)) {
         uint64_t n = 0;
         char *value = strchr(p, '=');
-        if (!value || !number_parse(value + 1, &n))
+        if (!value || !option_number(value + 1, &n))
             return error_set(e, "-device isa-debug-exit: '%s': expected iobase=PORT or iosize=BYTES", p);
         if (!strncmp(p, "iobase=", 7) && n <= 0xfffc)
             o->machine.debug_exit_base = (uint16_t)n;
@@ -177,6 +124,27 @@ static bool debug_exit_parse(struct options *o, char *props, struct error *e)
     return true;
 }
 
+/* isa-debugcon,iobase=0x402,chardev=ID */
+static bool debugcon_parse(struct options *o, char *text, struct error *e)
+{
+    const char *id = NULL;
+    uint64_t n = 0xe9;
+    property_next(&text);
+    for (char *p; (p = property_next(&text));) {
+        char *value = property_value(p);
+        if (value && !strcmp(p, "chardev"))
+            id = value;
+        else if (!value || strcmp(p, "iobase") != 0 || !option_number(value, &n) || !n || n > 0xffff)
+            return error_set(e, "-device isa-debugcon: '%s': expected iobase=PORT or chardev=ID", p);
+    }
+    if (!id)
+        return error_set(e, "-device isa-debugcon: chardev=ID is missing");
+    o->machine.debug_console = true;
+    o->machine.debug_console_port = (uint16_t)n;
+    o->debugcon = (struct sink_spec){SINK_CHARDEV, id};
+    return true;
+}
+
 static bool opt_device(struct options *o, const char *name, const char *arg, struct error *e)
 {
     static const char exit_name[] = "isa-debug-exit";
@@ -185,6 +153,8 @@ static bool opt_device(struct options *o, const char *name, const char *arg, str
     size_t n = strcspn(copy, ",");
     if (n == sizeof exit_name - 1 && !strncmp(copy, exit_name, n))
         return debug_exit_parse(o, copy + n + (copy[n] == ','), e);
+    if (!strncmp(arg, "isa-debugcon,", 13))
+        return debugcon_parse(o, (char *)(uintptr_t)arg, e);
     if (!strcmp(arg, "pc-testdev"))
         return o->machine.testdev = true;
     if (!strcmp(arg, "vmcoreinfo"))
@@ -245,6 +215,31 @@ static bool opt_no_reboot(struct options *o, const char *name, const char *arg, 
     return true;
 }
 
+static bool opt_no_shutdown(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->no_shutdown = true;
+    return true;
+}
+
+static bool opt_pid_file(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    o->pid_file = arg;
+    return true;
+}
+
+/* [guest=]NAME[,debug-threads=on] */
+static bool opt_name(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    char *text = (char *)(uintptr_t)arg, *first = property_next(&text), *value = first ? property_value(first) : NULL;
+    o->machine.name = value && !strcmp(first, "guest") ? value : first;
+    return o->machine.name && *o->machine.name ? true : option_bad_value(name, arg, "a name", e);
+}
+
+static bool opt_fw_cfg(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    return fw_cfg_option_parse(&o->machine, (char *)(uintptr_t)arg, e);
+}
+
 static bool opt_log(struct options *o, const char *name, const char *arg, struct error *e)
 {
     o->machine.log_list = arg;
@@ -278,11 +273,11 @@ static bool opt_smp(struct options *o, const char *name, const char *arg, struct
 static bool jit_property(struct options *o, const char *p)
 {
     uint64_t n;
-    if (!strncmp(p, "heat=", 5) && number_parse(p + 5, &n) && n >= 1 && n <= 1u << 30) {
+    if (!strncmp(p, "heat=", 5) && option_number(p + 5, &n) && n >= 1 && n <= 1u << 30) {
         o->machine.jit_heat = (unsigned)n;
         return true;
     }
-    return !strncmp(p, "cache=", 6) && size_parse(p + 6, &o->machine.jit_cache) &&
+    return !strncmp(p, "cache=", 6) && option_size(p + 6, &o->machine.jit_cache) &&
            !(o->machine.jit_cache & PAGE_MASK) && o->machine.jit_cache >= MACHINE_JIT_CACHE_MIN &&
            o->machine.jit_cache <= MACHINE_JIT_CACHE_MAX;
 }
@@ -292,13 +287,17 @@ static bool opt_accel(struct options *o, const char *name, const char *arg, stru
     char copy[64], *save = NULL;
     snprintf(copy, sizeof copy, "%s", arg);
     const char *engine = strtok_r(copy, ",", &save);
+    if (qemu_accel_is_known(arg)) {
+        log_warn("-accel %s has no effect here (there are jit and interp)", arg);
+        return true;
+    }
     o->machine.jit = engine && !strcmp(engine, "jit");
     o->machine.jit_if_it_can = false;
     if (!engine || (!o->machine.jit && strcmp(engine, "interp")))
-        return bad_value(name, arg, "interp or jit", e);
+        return option_bad_value(name, arg, "interp or jit", e);
     for (const char *p = strtok_r(NULL, ",", &save); p; p = strtok_r(NULL, ",", &save))
         if (!o->machine.jit || !jit_property(o, p))
-            return bad_value(name, arg, "jit with heat=RUNS (from 1) or cache=SIZE (from 256K to 512M)", e);
+            return option_bad_value(name, arg, "jit with heat=RUNS (from 1) or cache=SIZE (from 256K to 512M)", e);
     return true;
 }
 
@@ -318,7 +317,7 @@ static bool opt_curses(struct options *o, const char *name, const char *arg, str
 static bool opt_vnc(struct options *o, const char *name, const char *arg, struct error *e)
 {
     if ((size_t)snprintf(o->vnc, sizeof o->vnc, "vnc=%s", arg) >= sizeof o->vnc)
-        return bad_value(name, arg, "[HOST]:NUMBER", e);
+        return option_bad_value(name, arg, "[HOST]:NUMBER", e);
     o->display = strcmp(arg, "none") ? o->vnc : NULL;
     return true;
 }
@@ -333,6 +332,7 @@ static bool add_control(struct options *o, enum control_kind kind, const char *n
 
 static bool opt_monitor(struct options *o, const char *name, const char *arg, struct error *e)
 {
+    o->monitor_given = true;
     if (!strcmp(arg, "none") || !strcmp(arg, "null"))
         return true;
     return add_control(o, CONTROL_MONITOR, name, arg, e);
@@ -343,6 +343,27 @@ static bool opt_qmp(struct options *o, const char *name, const char *arg, struct
     return add_control(o, CONTROL_QMP, name, arg, e);
 }
 
+/* [chardev=]ID[,mode=readline|control] */
+static bool opt_mon(struct options *o, const char *name, const char *arg, struct error *e)
+{
+    char *text = (char *)(uintptr_t)arg, *where = o->mon[o->controls % CONTROL_CHANNELS];
+    const char *id = NULL;
+    enum control_kind kind = CONTROL_MONITOR;
+    for (char *p; (p = property_next(&text));) {
+        char *value = property_value(p);
+        if (!id && (!value || !strcmp(p, "chardev")))
+            id = value ? value : p;
+        else if (value && !strcmp(p, "mode") && (!strcmp(value, "control") || !strcmp(value, "readline")))
+            kind = *value == 'c' ? CONTROL_QMP : CONTROL_MONITOR;
+        else if (!value || (strcmp(p, "id") != 0 && strcmp(p, "pretty") != 0))
+            return option_bad_value(name, p, "chardev=ID and mode=readline or mode=control", e);
+    }
+    o->monitor_given |= kind == CONTROL_MONITOR;
+    if (!id || (size_t)snprintf(where, sizeof o->mon[0], CHARDEV_WHERE "%s", id) >= sizeof o->mon[0])
+        return option_bad_value(name, arg, "chardev=ID", e);
+    return add_control(o, kind, name, where, e);
+}
+
 /* -rtc base=2020-01-01[T00:00:00] or seconds since 1970 */
 static bool opt_rtc(struct options *o, const char *name, const char *arg, struct error *e)
 {
@@ -350,9 +371,12 @@ static bool opt_rtc(struct options *o, const char *name, const char *arg, struct
     uint64_t seconds;
     int used = 0;
     const char *v = arg + 5;
+    if (!strcmp(arg, "clock=vm"))
+        return true;
     if (strncmp(arg, "base=", 5))
-        return bad_value(name, arg, "base=YYYY-MM-DD[THH:MM:SS] or base=SECONDS", e);
-    if (number_parse(v, &seconds) && seconds < 1ull << 40) {
+        return option_bad_value(name, arg, "base=YYYY-MM-DD[THH:MM:SS] or base=SECONDS; its clock is the virtual one",
+                                e);
+    if (option_number(v, &seconds) && seconds < 1ull << 40) {
         o->machine.rtc_base = (int64_t)seconds;
         return true;
     }
@@ -365,7 +389,7 @@ static bool opt_rtc(struct options *o, const char *name, const char *arg, struct
     }
     if ((n != 3 && n != 6) || v[used] || tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_year < 1970 || tm.tm_mday < 1 ||
         tm.tm_mday > 31)
-        return bad_value(
+        return option_bad_value(
             name, arg, "base=YYYY-MM-DD[THH:MM:SS] or base=SECONDS (a clock of the host would break repeatability)", e);
     tm.tm_year -= 1900;
     tm.tm_mon -= 1;
@@ -387,22 +411,22 @@ static bool opt_loadvm(struct options *o, const char *name, const char *arg, str
 
 static bool opt_timeout(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    return seconds_parse(arg, &o->timeout) || bad_value(name, arg, "seconds", e);
+    return option_seconds(arg, &o->timeout) || option_bad_value(name, arg, "seconds", e);
 }
 
 static bool opt_vtimeout(struct options *o, const char *name, const char *arg, struct error *e)
 {
     double s;
-    if (!seconds_parse(arg, &s))
-        return bad_value(name, arg, "seconds of virtual time", e);
+    if (!option_seconds(arg, &s))
+        return option_bad_value(name, arg, "seconds of virtual time", e);
     o->machine.vtime_limit = (uint64_t)(s * 1e9);
     return true;
 }
 
 static bool opt_icount_limit(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    if (!number_parse(arg, &o->machine.icount_limit) || !o->machine.icount_limit)
-        return bad_value(name, arg, "a number of instructions", e);
+    if (!option_number(arg, &o->machine.icount_limit) || !o->machine.icount_limit)
+        return option_bad_value(name, arg, "a number of instructions", e);
     return true;
 }
 
@@ -412,8 +436,8 @@ static bool opt_audit(struct options *o, const char *name, const char *arg, stru
         o->machine.audit_events = true;
         return true;
     }
-    if (!number_parse(arg, &o->machine.audit_every) || !o->machine.audit_every)
-        return bad_value(name, arg, "events, or a number of instructions", e);
+    if (!option_number(arg, &o->machine.audit_every) || !o->machine.audit_every)
+        return option_bad_value(name, arg, "events, or a number of instructions", e);
     return true;
 }
 
@@ -422,112 +446,16 @@ static bool opt_lockstep(struct options *o, const char *name, const char *arg, s
 {
     char *end;
     if (!isdigit((unsigned char)*arg))
-        return bad_value(name, arg, "a number of instructions, and perhaps ,from=POSITION", e);
+        return option_bad_value(name, arg, "a number of instructions, and perhaps ,from=POSITION", e);
     o->lockstep = strtoull(arg, &end, 0);
-    bool ok = o->lockstep && (!*end || (!strncmp(end, ",from=", 6) && number_parse(end + 6, &o->lockstep_from)));
-    return ok || bad_value(name, arg, "a number of instructions, and perhaps ,from=POSITION", e);
+    bool ok = o->lockstep && (!*end || (!strncmp(end, ",from=", 6) && option_number(end + 6, &o->lockstep_from)));
+    return ok || option_bad_value(name, arg, "a number of instructions, and perhaps ,from=POSITION", e);
 }
 
 static bool opt_audit_mirror(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    if (!number_parse(arg, &o->machine.mirror_every) || !o->machine.mirror_every)
-        return bad_value(name, arg, "a number of instructions", e);
-    return true;
-}
-
-static bool opt_shadow_pages(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    if (!number_parse(arg, &o->machine.max_shadow_pages) || o->machine.max_shadow_pages < 64)
-        return bad_value(name, arg, "a number of shadow pages, at least 64", e);
-    return true;
-}
-
-/* Whole pages that the host may be asked for. */
-static bool host_size(const char *name, const char *arg, uint64_t least, uint64_t *out, struct error *e)
-{
-    char want[96];
-    snprintf(want, sizeof want, "a size such as 96M, of whole pages, at least %lluK", (unsigned long long)least >> 10);
-    if (!size_parse(arg, out) || *out & PAGE_MASK || *out < least || *out > 1ull << 40)
-        return bad_value(name, arg, want, e);
-    return true;
-}
-
-static bool opt_memlimit(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    return host_size(name, arg, MACHINE_LIMIT_MIN, &o->machine.mem_limit, e);
-}
-
-static bool opt_swapsize(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    return host_size(name, arg, MACHINE_SWAP_MIN, &o->machine.swap_bytes, e);
-}
-
-static bool opt_swapfile(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    o->machine.swap_file = arg;
-    return true;
-}
-
-static bool opt_pause_save(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    o->pause_save = arg;
-    return true;
-}
-
-static bool opt_hugepages(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    static const char *const sizes[] = {"", "off", "2M", "1G"};
-    for (int level = 1; level < (int)ARRAY_LEN(sizes); level++) {
-        if (!strcmp(arg, sizes[level])) {
-            o->machine.host_pages = level;
-            return true;
-        }
-    }
-    return bad_value(name, arg, "off, 2M or 1G", e);
-}
-
-static bool opt_ksm(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    o->machine.ksm = !strcmp(arg, "on");
-    return o->machine.ksm || !strcmp(arg, "off") || bad_value(name, arg, "on or off", e);
-}
-
-static bool opt_postcopy(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    o->machine.postcopy = !strcmp(arg, "on");
-    return o->machine.postcopy || !strcmp(arg, "off") || bad_value(name, arg, "on or off", e);
-}
-
-static bool opt_host_chaos(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    o->machine.host_chaos = arg;
-    return true;
-}
-
-static bool opt_fork_at(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    o->fork_at = arg;
-    return *arg || bad_value(name, arg, "a text that the serial port will send", e);
-}
-
-static bool opt_fork_run(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    o->fork_run = arg;
-    return true;
-}
-
-static bool opt_fork_out(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    o->fork_out = arg;
-    return true;
-}
-
-static bool opt_fork_jobs(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    uint64_t n;
-    if (!number_parse(arg, &n) || n < 1 || n > MACHINE_FORKS_MAX)
-        return bad_value(name, arg, "a number of machines, from 1 to 1024", e);
-    o->fork_jobs = (unsigned)n;
+    if (!option_number(arg, &o->machine.mirror_every) || !o->machine.mirror_every)
+        return option_bad_value(name, arg, "a number of instructions", e);
     return true;
 }
 
@@ -591,44 +519,10 @@ static bool opt_version(struct options *o, const char *name, const char *arg, st
     return true;
 }
 
-/* QEMU options that change nothing here. */
-static bool opt_ignored(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    log_warn("-%s%s%s has no effect here", name, arg ? " " : "", arg ? arg : "");
-    return true;
-}
-
-/* ... if they have one particular argument. */
-static bool ignored_if(const char *name, const char *arg, const char *const *harmless, struct error *e)
-{
-    for (; *harmless; harmless++)
-        if (!strcmp(arg, *harmless)) {
-            log_warn("-%s %s has no effect here", name, arg);
-            return true;
-        }
-    return error_set(e, "-%s %s is not supported", name, arg);
-}
-
-static bool opt_machine(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    static const char *const ok[] = {"pc", "pc,accel=tcg", "type=pc", NULL};
-    const char *hpet = strstr(arg, "hpet=");
-    if (!hpet || (hpet != arg && (hpet - arg != 3 || strncmp(arg, "pc,", 3))))
-        return ignored_if(name, arg, ok, e);
-    o->machine.no_hpet = !strcmp(hpet + 5, "off");
-    return o->machine.no_hpet || !strcmp(hpet + 5, "on") || bad_value(name, arg, "pc, hpet=on or hpet=off", e);
-}
-
-static bool opt_no_hpet(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    o->machine.no_hpet = true;
-    return true;
-}
-
 static bool opt_vga(struct options *o, const char *name, const char *arg, struct error *e)
 {
     o->machine.no_vga = !strcmp(arg, "none");
-    return o->machine.no_vga || !strcmp(arg, "std") || bad_value(name, arg, "std or none", e);
+    return o->machine.no_vga || !strcmp(arg, "std") || option_bad_value(name, arg, "std or none", e);
 }
 
 static bool opt_screendump(struct options *o, const char *name, const char *arg, struct error *e)
@@ -641,12 +535,6 @@ static bool opt_screentext(struct options *o, const char *name, const char *arg,
 {
     o->screentext = arg;
     return true;
-}
-
-static bool opt_net(struct options *o, const char *name, const char *arg, struct error *e)
-{
-    static const char *const ok[] = {"none", NULL};
-    return ignored_if(name, arg, ok, e);
 }
 
 static const struct option_row rows[] = {
@@ -668,33 +556,25 @@ static const struct option_row rows[] = {
      "devices and drives bootindex=N"},
     {"smbios", "type=N,KEY=VALUE...", opt_smbios, "texts of the SMBIOS tables 0, 1, 2, 3, 4 and 11"},
     {"uuid", "UUID", opt_uuid, "the machine's own"},
+    {"name", "NAME", opt_name, "of the machine: in the window's title, and for monitors"},
+    {"fw_cfg", "name=N,file=F|string=TEXT", opt_fw_cfg,
+     "an item of fw_cfg for firmware and kernels (names begin with opt/)"},
+    {"pidfile", "FILE", opt_pid_file, "holds the process's number while it runs"},
     {"snapshot", NULL, opt_snapshot, "drives write to temporary overlays, images stay as they are"},
     {"initrd", "FILE", opt_initrd, "initial RAM disk; or modules: FILE ARGS,FILE ARGS"},
     {"append", "TEXT", opt_append, "kernel command line"},
     {"m", "SIZE", opt_memory, "guest RAM: 512, 512M, 2G (default 128M)"},
     {"cpu", "MODEL[,+F][,-F]", opt_cpu, "processor model and feature switches (default base)"},
     {"smp", "N[,sockets=S][,cores=C][,threads=T]", opt_smp, "processors (default 1, at most 16)"},
-    {"mmu", "shadow[,unsync=on]|ept|walk", opt_mmu,
-     "shadow paging (default; unsync: leaf tables as old as the last flush), EPT, or walks (the reference)"},
-    {"shadow-pages", "N", opt_shadow_pages, "limit of shadow pages"},
-    {"memlimit", "SIZE", opt_memlimit, "guest memory that may be resident at a time; the rest is swapped out"},
-    {"swapfile", "FILE", opt_swapfile, "where swapped memory goes (default: compressed, in memory)"},
-    {"swapsize", "SIZE", opt_swapsize, "room for swapped memory (default: enough)"},
-    {"pause-save", "FILE", opt_pause_save, "save the machine there when it pauses for lack of host memory"},
-    {"ksm", "on|off", opt_ksm, "let pages with equal content share a frame (default off)"},
-    {"hugepages", "off|2M|1G", opt_hugepages, "largest host pages that guest memory is made of (default off: 4 KiB)"},
-    {"host-chaos", "seed=S,rate=R,ops=LIST", opt_host_chaos,
-     "host events from a seed: all, or swap+ksm+cow+migrate+mprotect+huge+age+dontneed"},
-    {"fork-at", "TEXT", opt_fork_at, "when COM1 has sent TEXT, fork a machine for each line of -fork-run"},
-    {"fork-run", "FILE", opt_fork_run, "the lines: each is typed into a forked machine of its own"},
-    {"fork-out", "DIR", opt_fork_out, "where the forked machines' output goes: child-1.serial, ..."},
-    {"fork-jobs", "N", opt_fork_jobs, "forked machines that exist at a time (default all, at most 64)"},
     {"accel", "interp|jit[,heat=N][,cache=SIZE]", opt_accel,
      "execution engine; the JIT compiles what has run N times (40) into SIZE of memory (32M)"},
-    {"serial", "stdio|file:F|null|msmouse", opt_serial,
-     "where COM1 goes; given again: COM2 to COM4. msmouse: a mouse is there"},
-    {"debugcon", "stdio|file:F|null", opt_debugcon, "where port 0xe9 goes"},
-    {"nographic", NULL, opt_nographic, "no screen; COM1 on the terminal (Ctrl-A x leaves)"},
+    {"serial", "stdio|mon:stdio|file:F|unix:P,server|...", opt_serial,
+     "where COM1 goes; given again: COM2 to COM4; also tcp:[HOST]:PORT,server[,nowait], chardev:ID, null; msmouse: a "
+     "mouse "
+     "is there"},
+    {"debugcon", "stdio|file:F|null", opt_debugcon,
+     "where port 0xe9 goes (-global isa-debugcon.iobase=: another port)"},
+    {"nographic", NULL, opt_nographic, "no screen; COM1 on the terminal (Ctrl-A x leaves, Ctrl-A c: monitor)"},
     {"display", "none|sdl|curses|vnc=[HOST]:N", opt_display,
      "a window, text in the terminal, VNC on port 5900 + N (default none)"},
     {"vnc", "[HOST]:N", opt_vnc, "-display vnc=[HOST]:N"},
@@ -703,27 +583,31 @@ static const struct option_row rows[] = {
     {"screendump", "FILE", opt_screendump, "write the screen as a PNG file at the end"},
     {"screentext", "FILE", opt_screentext, "write the text on the screen at the end"},
     {"monitor", "stdio|unix:PATH|tcp:[HOST]:PORT", opt_monitor, "commands for people (help lists them); none"},
+    {"mon", "chardev=ID[,mode=control]", opt_mon, "a monitor, or QMP, at a -chardev (a socket, or the terminal)"},
     {"qmp", "unix:PATH,server[,nowait]", opt_qmp, "JSON control as of QEMU's protocol; also stdio, tcp:[HOST]:PORT"},
     {"device", "KIND[,KEY=VALUE]...", opt_device,
-     "isa-debug-exit,iobase=P,iosize=N (exit port: status (2 * value + 1) & 255), pc-testdev (of KVM's unit tests), "
+     "isa-debug-exit,iobase=P,iosize=N (exit port: status (2 * value + 1) & 255), isa-debugcon,iobase=P,chardev=ID, "
+     "pc-testdev (of KVM's unit tests), "
      "vmcoreinfo, ide-hd|ide-cd|floppy,drive=ID[,bus=B][,unit=U], or a PCI card: "
      "virtio-blk-pci,drive=ID; virtio-net-pci,netdev=ID; e1000,netdev=ID; virtio-rng-pci; virtio-serial-pci and behind "
      "it "
      "virtconsole,chardev=ID"},
     {"chardev", "stdio|file|socket|null,id=ID[,...]", opt_chardev,
-     "for virtconsole: file has path=, socket path=,server=on[,wait=off] (a unix socket)"},
+     "for virtconsole, isa-debugcon, -serial and -mon: file has path=, socket path= or host=,port=, then "
+     "server=on[,wait=off]"},
     {"netdev", "user,id=ID[,hostfwd=F][,...]", opt_netdev,
      "a user-mode network; hostfwd=tcp:[ADDR]:PORT-[ADDR]:PORT, net=, host=, dns=, dhcpstart=, restrict=on, tftp=, "
      "bootfile="},
     {"nic", "none|user[,model=KIND][,mac=M][,...]", opt_nic, "a network card with a network of its own (default none)"},
     {"no-reboot", NULL, opt_no_reboot, "exit instead of resetting"},
+    {"no-shutdown", NULL, opt_no_shutdown,
+     "with a monitor: a machine that ends stands still, to be looked at, until quit"},
     {"rtc", "base=T", opt_rtc, "clock at power-on (default 2020-01-01)"},
     {"input-script", "FILE", opt_input_script,
      "type by script: wait \"TEXT\", send \"TEXT\", delay MS, sendkey KEYS, type \"TEXT\", waitscreen \"TEXT\", "
      "screendump "
      "\"FILE\", screentext \"FILE\", savevm \"FILE\", quit"},
     {"loadvm", "FILE", opt_loadvm, "go on from a saved machine"},
-    {"postcopy", "on|off", opt_postcopy, "leave memory in the -loadvm file until it is touched (default off)"},
     {"timeout", "S", opt_timeout, "stop after S seconds of real time (exit code 6)"},
     {"vtimeout", "S", opt_vtimeout, "stop after S seconds of virtual time (exit code 8)"},
     {"icount-limit", "N", opt_icount_limit, "stop after N instructions (exit code 8)"},
@@ -737,7 +621,7 @@ static const struct option_row rows[] = {
      "mirror the guest's memory into a second address space, and compare the two every N instructions"},
     {"audit", "events|N", opt_audit, "check the MMU's invariants after every MMU event, or every N instructions"},
     {"s", NULL, opt_gdb_default, "gdb stub on port 1234 of the loopback interface"},
-    {"gdb", "tcp:[ADDRESS]:PORT", opt_gdb, "gdb stub there (port 0: a free one)"},
+    {"gdb", "tcp:[ADDRESS]:PORT|unix:PATH", opt_gdb, "gdb stub there (port 0: a free one)"},
     {"S", NULL, opt_stopped, "do not run before gdb says so"},
     {"x", "FILE", opt_debug_script, "umbra debug: commands to run first"},
     {"symbols", "ELF", opt_symbols, "umbra debug, -perfmap: names for addresses"},
@@ -747,25 +631,40 @@ static const struct option_row rows[] = {
     {"help", NULL, opt_help, "this text"},
     {"version", NULL, opt_version, "version"},
     {"h", NULL, opt_help, NULL},
-    {"enable-kvm", NULL, opt_ignored, NULL},
-    {"nodefaults", NULL, opt_ignored, NULL},
-    {"no-user-config", NULL, opt_ignored, NULL},
-    {"machine", "[pc,]hpet=on|off", opt_machine, "with (default) or without an HPET (-no-hpet)"},
-    {"no-hpet", NULL, opt_no_hpet, NULL},
-    {"M", "TYPE", opt_machine, NULL},
-    {"net", "TYPE", opt_net, NULL},
 };
+
+static const struct option_row *row_find(const char *name)
+{
+    const struct option_row *r;
+    for (size_t k = 0; k < ARRAY_LEN(rows); k++)
+        if (!strcmp(rows[k].name, name))
+            return &rows[k];
+    for (size_t k = 0; (r = host_option_row(k)); k++)
+        if (!strcmp(r->name, name))
+            return r;
+    return qemu_option_find(name);
+}
+
+/* ---- help ---- */
+
+static void row_print(FILE *out, const struct option_row *r)
+{
+    char left[64];
+    if (!r->help)
+        return;
+    snprintf(left, sizeof left, "-%s %s", r->name, r->arg ? r->arg : "");
+    fprintf(out, "  %-38s %s\n", left, r->help);
+}
 
 void options_print_help(FILE *out)
 {
-    fprintf(out, "usage: umbra [options]\n       umbra debug [options]\n\n");
-    for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
-        char left[64];
-        if (!rows[k].help)
-            continue;
-        snprintf(left, sizeof left, "-%s %s", rows[k].name, rows[k].arg ? rows[k].arg : "");
-        fprintf(out, "  %-38s %s\n", left, rows[k].help);
-    }
+    const struct option_row *r;
+    fprintf(out, "usage: umbra [options] [disk image]\n       umbra debug [options]\n\n");
+    for (size_t k = 0; k < ARRAY_LEN(rows); k++)
+        row_print(out, &rows[k]);
+    for (size_t k = 0; (r = host_option_row(k)); k++)
+        row_print(out, r);
+    qemu_options_print_help(out);
     fprintf(
         out,
         "\nexit codes: 0 power-off, 2 bad input, 4 triple fault, 6 wall-clock timeout, 8 instruction or virtual-time\n"
@@ -774,29 +673,75 @@ void options_print_help(FILE *out)
         "differently; odd codes come from isa-debug-exit\n");
 }
 
-static const struct option_row *row_find(const char *arg)
-{
-    const char *name = arg + 1 + (arg[1] == '-');
-    for (size_t k = 0; k < ARRAY_LEN(rows); k++)
-        if (!strcmp(rows[k].name, name))
-            return &rows[k];
-    return NULL;
-}
-
-static bool log_list_help(const struct options *o)
-{
-    return o->machine.log_list && !strcmp(o->machine.log_list, "help");
-}
-
-static void log_list_print(FILE *out)
+static void list_channels(FILE *out)
 {
 #define X(id, name, text) fprintf(out, "  %-14s %s\n", name, text);
     LOG_CHANNELS(X)
 #undef X
 }
 
-/* The serial port that the terminal belongs to, from 1; or 0. */
-static unsigned terminal_port(const struct options *o)
+static void list_tracepoints(FILE *out)
+{
+    for (enum trace_id id = 0; id < TRACE_COUNT; id++)
+        fprintf(out, "  %s\n", trace_name(id));
+}
+
+static void list_devices(FILE *out)
+{
+    fprintf(out, "  isa-debug-exit, isa-debugcon, pc-testdev, vmcoreinfo, %s\n", device_option_list());
+}
+
+static void list_machines(FILE *out)
+{
+    fprintf(out, "  pc    i440FX and PIIX3, as QEMU's; hpet=on|off\n");
+}
+
+/* What "-NAME help" asks for; without a list of its own it is answered by the option's line of -help. */
+static const struct {
+    const char *name;
+    void (*list)(FILE *out);
+} lists[] = {{"d", list_channels},
+             {"trace", list_tracepoints},
+             {"device", list_devices},
+             {"cpu", machine_print_models},
+             {"machine", list_machines},
+             {"M", list_machines},
+             {"accel", NULL},
+             {"display", NULL},
+             {"vga", NULL},
+             {"netdev", NULL},
+             {"nic", NULL},
+             {"chardev", NULL},
+             {"mmu", NULL},
+             {"smp", NULL},
+             {"boot", NULL},
+             {"drive", NULL},
+             {"rtc", NULL},
+             {"smbios", NULL},
+             {"host-chaos", NULL},
+             {"serial", NULL},
+             {"monitor", NULL}};
+
+/* True: it was a question, and is answered. */
+static bool list_answer(const struct option_row *r, const char *arg)
+{
+    if (!arg || (strcmp(arg, "help") != 0 && strcmp(arg, "?") != 0))
+        return false;
+    for (size_t k = 0; k < ARRAY_LEN(lists); k++) {
+        if (strcmp(lists[k].name, r->name) != 0)
+            continue;
+        if (lists[k].list)
+            lists[k].list(stdout);
+        else
+            row_print(stdout, r);
+        return true;
+    }
+    return false;
+}
+
+/* ---- all together ---- */
+
+unsigned options_terminal_port(const struct options *o)
 {
     for (unsigned k = 0; k < SERIALS_MAX; k++)
         if (o->serial[k].kind == SINK_STDIO)
@@ -812,8 +757,8 @@ static bool display_check(const struct options *o, struct error *e)
     for (unsigned k = 0; k < o->controls; k++)
         if (curses && !strcmp(o->control[k].where, "stdio"))
             return error_set(e, "-display curses: the terminal is the monitor's");
-    return !curses || !terminal_port(o) ||
-           error_set(e, "-display curses: the terminal is COM%u's (-serial)", terminal_port(o));
+    return !curses || !options_terminal_port(o) ||
+           error_set(e, "-display curses: the terminal is COM%u's (-serial)", options_terminal_port(o));
 }
 
 static bool debug_check(const struct options *o, struct error *e)
@@ -843,13 +788,6 @@ static bool fork_check(const struct options *o, struct error *e)
 
 static bool options_check(struct options *o, struct error *e)
 {
-    if (o->help || o->version)
-        return true;
-    if (log_list_help(o)) {
-        log_list_print(stdout);
-        o->version = true;
-        return true;
-    }
     if (!display_check(o, e) || !debug_check(o, e) || !fork_check(o, e))
         return false;
     if (o->lockstep && (o->debug || o->gdb || o->fork_at))
@@ -862,6 +800,8 @@ static bool options_check(struct options *o, struct error *e)
     o->machine.serials = o->serials ? o->serials : 1;
     if (!chardev_check(o, e))
         return false;
+    if (o->no_shutdown && !o->controls)
+        log_warn("-no-shutdown has no effect here: there is no -monitor or -qmp to look at the machine with");
     for (unsigned k = 0; k < o->machine.drive_count; k++)
         if (o->machine.drive[k].interface == DRIVE_PFLASH && o->machine.bios)
             return error_set(e, "-drive if=pflash: firmware in flash does not go with -bios");
@@ -870,6 +810,37 @@ static bool options_check(struct options *o, struct error *e)
                          "nothing to boot: give -kernel FILE, -bios FILE, or a drive such as -hda IMAGE or -cdrom ISO "
                          "(-help lists the options)");
     return true;
+}
+
+/* As with QEMU, COM1 on a terminal has a monitor behind it (Ctrl-A c) unless one was given or the terminal is
+ * another's.
+ */
+static void share_terminal(struct options *o)
+{
+    bool taken = o->debug || o->gdb || o->fork_at || o->lockstep || o->display || o->machine.input_script;
+    for (unsigned k = 0; k < o->controls; k++)
+        taken |= !strcmp(o->control[k].where, "stdio");
+    if (!o->terminal_monitor || o->monitor_given || taken || !options_terminal_port(o) ||
+        o->controls == CONTROL_CHANNELS || !isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO))
+        return;
+    o->control[o->controls++] = (struct control_spec){CONTROL_MONITOR, "stdio"};
+}
+
+/* argv[*k], and what it takes. */
+static bool option_take(struct options *o, int argc, char **argv, int *k, struct error *e)
+{
+    const char *text = argv[*k], *arg = NULL;
+    if (*text != '-')
+        return drive_option_short(&o->machine, "hda", text, e);
+    const struct option_row *r = row_find(text + 1 + (text[1] == '-'));
+    if (!r)
+        return error_set(e, "unknown option '%s' (-help lists the options)", text);
+    if (r->arg && *k + 1 >= argc)
+        return error_set(e, "option '%s' needs an argument: %s", text, r->arg);
+    if (r->arg)
+        arg = argv[++*k];
+    o->answered = list_answer(r, arg);
+    return o->answered || r->fn(o, r->name, arg, e);
 }
 
 bool options_parse(struct options *o, int argc, char **argv, struct error *e)
@@ -881,14 +852,13 @@ bool options_parse(struct options *o, int argc, char **argv, struct error *e)
     o->machine.debug_exit_base = 0x501;
     o->machine.debug_exit_size = 2;
     o->debug = argc > 1 && !strcmp(argv[1], "debug");
-    for (int k = 1 + o->debug; k < argc; k++) {
-        const struct option_row *r = argv[k][0] == '-' ? row_find(argv[k]) : NULL;
-        if (!r)
-            return error_set(e, "unknown option '%s' (-help lists the options)", argv[k]);
-        if (r->arg && k + 1 >= argc)
-            return error_set(e, "option '%s' needs an argument: %s", argv[k], r->arg);
-        if (!r->fn(o, r->name, r->arg ? argv[++k] : NULL, e))
+    for (int k = 1 + o->debug; k < argc && !o->answered; k++)
+        if (!option_take(o, argc, argv, &k, e))
             return false;
-    }
-    return drive_options_finish(&o->machine, o->snapshot, e) && options_check(o, e);
+    if (o->help || o->version || o->answered)
+        return true;
+    if (!qemu_net_finish(o, e) || !drive_options_finish(&o->machine, o->snapshot, e) || !chardevs_resolve(o, e))
+        return false;
+    share_terminal(o);
+    return options_check(o, e);
 }

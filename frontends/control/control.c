@@ -22,15 +22,17 @@ struct control *control_open(const struct control_spec *specs, unsigned count, b
     return c;
 }
 
-void control_attach(struct control *c, struct machine *m)
+void control_attach(struct control *c, struct machine *m, bool shared)
 {
     c->m = m;
     c->resets = machine_resets(m);
     for (unsigned k = 0; k < c->count; k++)
-        if (c->channel[k].is_stdio && c->channel[k].kind == CONTROL_MONITOR)
-            monitor_greet(&c->channel[k]);
-        else if (c->channel[k].is_stdio)
+        if (!c->channel[k].is_stdio)
+            continue;
+        else if (c->channel[k].kind == CONTROL_QMP)
             qmp_greet(&c->channel[k]);
+        else if (!shared)
+            monitor_greet(&c->channel[k]);
 }
 
 static const char *shutdown_reason(const struct control *c, enum machine_exit why)
@@ -58,7 +60,7 @@ void control_close(struct control *c, enum machine_exit why, bool ended)
 
 void control_stop(struct control *c, bool stopped)
 {
-    if (c->stopped == stopped)
+    if (c->stopped == stopped || c->ended)
         return;
     c->stopped = stopped;
     c->io_error = false;
@@ -67,7 +69,7 @@ void control_stop(struct control *c, bool stopped)
 
 const char *control_status(const struct control *c)
 {
-    return !control_holds(c) ? "running" : c->io_error ? "io-error" : "paused";
+    return c->ended ? "shutdown" : !control_holds(c) ? "running" : c->io_error ? "io-error" : "paused";
 }
 
 void control_pause(struct control *c)
@@ -81,6 +83,12 @@ void control_pause(struct control *c)
                             e.no_space ? "No space left on device" : "Input/output error"));
     control_stop(c, true);
     c->io_error = io_error;
+}
+
+void control_hold_end(struct control *c)
+{
+    control_stop(c, true);
+    c->ended = true;
 }
 
 void control_powerdown(struct control *c)
@@ -135,8 +143,8 @@ unsigned control_fds(const struct control *c, struct pollfd *fds, unsigned room)
         const struct channel *ch = &c->channel[k];
         if (ch->fd >= 0)
             fds[n++] = (struct pollfd){.fd = ch->fd, .events = (short)(POLLIN | (ch->out.len ? POLLOUT : 0))};
-        else if (ch->listener >= 0)
-            fds[n++] = (struct pollfd){.fd = ch->listener, .events = POLLIN};
+        else if (ch->listener.fd >= 0)
+            fds[n++] = (struct pollfd){.fd = ch->listener.fd, .events = POLLIN};
     }
     return n;
 }

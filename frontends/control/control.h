@@ -26,7 +26,8 @@ struct control;
 
 /* Opens the channels; `stopped`: the machine starts stopped (-S). Says on stderr where TCP listens if the port is 0. */
 struct control *control_open(const struct control_spec *specs, unsigned count, bool stopped, struct error *e);
-void control_attach(struct control *c, struct machine *m);
+/* `shared`: standard input and output are COM1's first, so a monitor there does not speak before it is spoken to. */
+void control_attach(struct control *c, struct machine *m, bool shared);
 /* Tells the clients how it ended, and closes the channels. NULL is allowed. */
 void control_close(struct control *c, enum machine_exit why, bool ended);
 /* Serves what has come. */
@@ -35,6 +36,8 @@ void control_serve(struct control *c);
 bool control_holds(const struct control *c);
 /* The run ended in MACHINE_PAUSED: the machine stands still until a client says "cont"; clients are told why. */
 void control_pause(struct control *c);
+/* The run ended, and the machine stands still until "quit": it cannot go on. */
+void control_hold_end(struct control *c);
 /* "quit" was asked for. */
 bool control_wants_end(const struct control *c);
 /* Adds what to wait for; returns how many, at most `room`. */

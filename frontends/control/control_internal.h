@@ -6,6 +6,7 @@
 
 #include "frontends/control/control.h"
 #include "frontends/machine/inspect.h"
+#include "frontends/machine/listener.h"
 
 #include <jansson.h>
 
@@ -25,8 +26,8 @@ struct channel {
     struct control *control;
     enum control_kind kind;
     bool is_stdio, waits; /* waits: the machine does not start before somebody is connected */
-    int listener, fd;     /* -1: none */
-    char *path;           /* of a unix socket, removed at the end */
+    struct listener listener;
+    int fd; /* -1: none */
     struct bytes in, out;
     size_t begin;   /* of `in`: what is before it was served; taken off once, not message by message */
     size_t scanned; /* QMP: of `in`, what the search for a message's end has seen */
@@ -42,6 +43,7 @@ struct control {
     unsigned count;
     bool stopped, quit, powered_down;
     bool io_error;    /* stopped by a drive that waits for the host */
+    bool ended;       /* the machine came to its end, and stands still to be looked at */
     unsigned cpu;     /* the monitor's */
     unsigned buttons; /* of the mouse, as clients hold them */
     uint64_t resets;  /* that clients were told of */
@@ -65,7 +67,7 @@ void channel_forget(struct channel *ch);
 /* ---- control.c ---- */
 
 void control_stop(struct control *c, bool stopped);
-/* "running", "paused", "io-error": QEMU's names. */
+/* "running", "paused", "io-error", "shutdown": QEMU's names. */
 const char *control_status(const struct control *c);
 void control_quit(struct control *c);
 /* Presses the power button; QMP clients hear of it behind the answer. */

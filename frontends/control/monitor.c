@@ -31,6 +31,8 @@ static void run_stop(struct control *c, int argc, char **argv, const struct insp
 
 static void run_cont(struct control *c, int argc, char **argv, const struct inspect_out *out)
 {
+    if (c->ended)
+        inspect_say(out, "error: the machine has ended; it can be looked at");
     control_stop(c, false);
 }
 

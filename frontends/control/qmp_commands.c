@@ -46,7 +46,8 @@ static json_t *qmp_query_status(struct control *c, json_t *arguments, struct qmp
 
 static json_t *qmp_query_name(struct control *c, json_t *arguments, struct qmp_error *e)
 {
-    return json_object();
+    const char *name = machine_name(c->m);
+    return name ? json_pack("{ss}", "name", name) : json_object();
 }
 
 static json_t *qmp_query_kvm(struct control *c, json_t *arguments, struct qmp_error *e)

@@ -5,7 +5,6 @@
 
 #include "core/log.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -23,47 +22,16 @@
 
 /* ---- listening ---- */
 
-static bool spec_parse(const char *spec, struct sockaddr_in *at, struct error *e)
-{
-    char host[64];
-    const char *colon = strncmp(spec, "tcp:", 4) ? NULL : strchr(spec + 4, ':');
-    size_t n = colon ? (size_t)(colon - (spec + 4)) : sizeof host;
-    char *end;
-    unsigned long port = colon && colon[1] >= '0' && colon[1] <= '9' ? strtoul(colon + 1, &end, 10) : 65536;
-    if (n >= sizeof host || port > 65535 || *end)
-        return error_set(e, "-gdb %s: expected tcp::PORT or tcp:ADDRESS:PORT", spec);
-    memcpy(host, spec + 4, n);
-    host[n] = 0;
-    *at = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    at->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (!n || !strcmp(host, "localhost"))
-        return true;
-    return inet_pton(AF_INET, host, &at->sin_addr) == 1 ||
-           error_set(e, "-gdb %s: '%s' is not an IPv4 address", spec, host);
-}
-
 bool connection_listen(struct connection *c, const char *spec, struct error *e)
 {
-    struct sockaddr_in at;
-    socklen_t len = sizeof at;
-    char text[INET_ADDRSTRLEN] = "";
-    int on = 1;
-    *c = (struct connection){.listener = -1, .fd = -1};
-    if (!spec_parse(spec, &at, e))
+    char place[LISTENER_PLACE_MAX];
+    bool waits; /* it is -S that waits */
+    *c = (struct connection){.listener.fd = -1, .fd = -1};
+    if (!listener_split(spec, place, &waits) || !listener_knows(place))
+        return error_set(e, "-gdb %s: expected tcp::PORT, tcp:ADDRESS:PORT or unix:PATH", spec);
+    if (!listener_open(&c->listener, "-gdb", place, e))
         return false;
-    c->listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->listener >= 0)
-        setsockopt(c->listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (c->listener < 0 || bind(c->listener, (struct sockaddr *)&at, sizeof at) || listen(c->listener, 1) ||
-        getsockname(c->listener, (struct sockaddr *)&at, &len)) {
-        error_set(e, "-gdb %s: %s", spec, strerror(errno));
-        if (c->listener >= 0)
-            close(c->listener);
-        c->listener = -1;
-        return false;
-    }
-    inet_ntop(AF_INET, &at.sin_addr, text, sizeof text);
-    fprintf(stderr, "umbra: gdb stub listens on %s:%u\n", text, ntohs(at.sin_port));
+    fprintf(stderr, "umbra: gdb stub listens on %s\n", c->listener.path ? c->listener.path : c->listener.name);
     return true;
 }
 
@@ -73,7 +41,7 @@ bool connection_accept(struct connection *c)
     int on = 1;
     if (c->fd >= 0)
         return false;
-    c->fd = accept(c->listener, NULL, NULL);
+    c->fd = listener_accept(&c->listener);
     if (c->fd < 0)
         return false;
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);

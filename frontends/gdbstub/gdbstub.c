@@ -29,7 +29,7 @@ void gdbstub_close(struct gdbstub *s)
     if (!s)
         return;
     connection_drop(&s->c);
-    close(s->c.listener);
+    listener_close(&s->c.listener);
     free(s);
 }
 
@@ -64,7 +64,7 @@ bool gdbstub_poll(struct gdbstub *s)
 static bool wait_for_client(struct gdbstub *s)
 {
     while (!connection_accept(&s->c)) {
-        struct pollfd p = {.fd = s->c.listener, .events = POLLIN};
+        struct pollfd p = {.fd = s->c.listener.fd, .events = POLLIN};
         if (s->quit(s->quit_ctx))
             return false;
         poll(&p, 1, 100);

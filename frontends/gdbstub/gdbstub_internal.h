@@ -6,12 +6,14 @@
 
 #include "frontends/gdbstub/gdbstub.h"
 #include "frontends/machine/debug.h"
+#include "frontends/machine/listener.h"
 
 #define PACKET_MAX 0x4000
 #define POINTS_MAX DEBUG_POINTS_MAX
 
 struct connection {
-    int listener, fd; /* fd -1: nobody is connected */
+    struct listener listener;
+    int fd; /* -1: nobody is connected */
     uint8_t in[4096];
     size_t in_len, in_next;
     bool no_ack;

@@ -331,14 +331,15 @@ static bool place_vga(struct board *b, struct error *e)
 static bool place_debug(struct board *b, struct error *e)
 {
     const struct board_config *c = &b->cfg;
-    const struct placement console = {
-        c->ports, LAYOUT_DEBUG_CONSOLE_PORT, 1, &debug_console_bus_ops, &b->debug_console, "debug console"};
+    const struct placement console = {c->ports,          c->debug_console_port, 1, &debug_console_bus_ops,
+                                      &b->debug_console, "debug console"};
     const struct placement leave = {c->ports,       c->debug_exit_base, c->debug_exit_size, &debug_exit_bus_ops,
                                     &b->debug_exit, "isa-debug-exit"};
     const struct placement log = {c->ports,         LAYOUT_FIRMWARE_LOG_PORT, 1, &firmware_log_bus_ops,
                                   &b->firmware_log, "firmware's log"};
     return (!c->debug_console || board_place(&console, e)) && (!c->debug_exit || board_place(&leave, e)) &&
-           (!c->firmware || board_place(&log, e));
+           (!c->firmware || (c->debug_console && c->debug_console_port == LAYOUT_FIRMWARE_LOG_PORT) ||
+            board_place(&log, e));
 }
 
 static bool place_testdev(struct board *b, struct error *e)
@@ -357,7 +358,7 @@ static bool place_testdev(struct board *b, struct error *e)
             return false;
     for (unsigned k = 0; b->cfg.testdev && k < sizeof d->bytes; k++) {
         const struct placement p = {io, LAYOUT_TESTDEV_BYTE_PORT + k, 1, &testdev_byte_bus_ops, &d->bytes[k], name};
-        if (!(b->cfg.debug_console && p.base == LAYOUT_DEBUG_CONSOLE_PORT) && !board_place(&p, e))
+        if (!(b->cfg.debug_console && p.base == b->cfg.debug_console_port) && !board_place(&p, e))
             return false;
     }
     return true;
@@ -432,7 +433,7 @@ bool board_init(struct board *b, const struct board_config *cfg, struct error *e
         return false;
     if (cfg->vmcoreinfo && !vmcoreinfo_init(&b->fw_cfg))
         return error_set(e, "out of memory");
-    if (!board_offer_firmware(b, e))
+    if (!board_offer_firmware(b, e) || !board_offer_items(b, e))
         return false;
     if (cfg->firmware)
         board_fill_cmos(b);

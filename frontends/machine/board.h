@@ -41,6 +41,14 @@
 #include "frontends/machine/drives.h"
 #include "frontends/machine/error.h"
 
+#define BOARD_ITEMS_MAX 16
+
+struct board_item {
+    const char *name;
+    const void *data; /* borrowed until board_init() returns */
+    size_t len;
+};
+
 struct board_config {
     struct bus *ports, *mmio;
     struct vclock *clock;
@@ -61,8 +69,10 @@ struct board_config {
     bool (*net_connect)(void *ctx, const char *netdev, unsigned port, struct nic_wire *wire);
     void *net_ctx;
     void (*console_tx)(void *ctx, const char *chardev, const uint8_t *bytes, size_t len); /* ctx: that below */
+    struct board_item item[BOARD_ITEMS_MAX]; /* the user's own, in fw_cfg */
+    unsigned item_count;
     bool debug_console, debug_exit, testdev;
-    uint16_t debug_exit_base;
+    uint16_t debug_console_port, debug_exit_base;
     unsigned debug_exit_size;
     /* Upward calls: made inside a device access. */
     void *ctx;
@@ -154,6 +164,7 @@ void board_fini(struct board *b);
 void board_reset(struct board *b);
 /* frontends/machine/board_firmware.c: fw_cfg's files, and CMOS, for firmware. */
 bool board_offer_firmware(struct board *b, struct error *e);
+bool board_offer_items(struct board *b, struct error *e);
 void board_fill_cmos(struct board *b);
 /* The SMBIOS tables, without firmware. */
 bool board_install_smbios(struct board *b);

@@ -162,6 +162,16 @@ bool board_offer_firmware(struct board *b, struct error *e)
     return offer_smbios(b, e) && offer_boot_order(b, e) && offer_kernel(b, e);
 }
 
+bool board_offer_items(struct board *b, struct error *e)
+{
+    for (unsigned k = 0; k < b->cfg.item_count; k++) {
+        const struct board_item *i = &b->cfg.item[k];
+        if (!fw_cfg_add_file(&b->fw_cfg, i->name, i->data, i->len, false))
+            return error_set(e, "-fw_cfg name=%s: out of memory", i->name);
+    }
+    return true;
+}
+
 /* ---- CMOS ---- */
 
 static uint8_t boot_code(char letter)

@@ -83,6 +83,8 @@ struct machine {
     struct lockstep *lockstep;   /* it runs beside a twin; or NULL */
     struct inspector *inspector; /* of -audit-mirror, or NULL */
     struct file kernel, initrd;
+    struct file
+        item[FW_CFG_TEXTS_MAX]; /* of cfg.fw_cfg[], where that names a file; a forked machine has the parent's */
     struct boot_module module[BOOT_MODULES_MAX]; /* of kernels that are not Linux */
     unsigned module_count;
     char *module_spec; /* owned: -initrd, in pieces */

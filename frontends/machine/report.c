@@ -157,6 +157,27 @@ void machine_print_trace(const struct machine *m, FILE *out)
     trace_dump(&m->trace, out);
 }
 
+const char *machine_name(const struct machine *m)
+{
+    return m->cfg.name;
+}
+
+void machine_print_models(FILE *out)
+{
+    const char *name;
+    unsigned column;
+    fputs("  models:", out);
+    for (unsigned n = 0; (name = cpu_model_name(n)); n++)
+        fprintf(out, " %s", name);
+    column = (unsigned)fprintf(out, "\n  features:") - 1;
+    for (unsigned n = 0; (name = cpu_feature_offered(n)); n++) {
+        if (column + strlen(name) > 110)
+            column = (unsigned)fprintf(out, "\n   ") - 1;
+        column += (unsigned)fprintf(out, " %s", name);
+    }
+    fputc('\n', out);
+}
+
 uint64_t machine_icount(const struct machine *m)
 {
     return m->clock.icount;

@@ -171,8 +171,9 @@ static bool build_cpus(struct machine *m, struct error *e)
     const char *bad = NULL, *spec = m->cfg.cpu ? m->cfg.cpu : "base";
     m->model = cpu_model_parse(spec, &bad);
     if (!m->model)
-        return error_set(e, "-cpu %s: '%s' is not a known model, or a feature that is not known or not offered", spec,
-                         bad ? bad : spec);
+        return error_set(
+            e, "-cpu %s: '%s' is not a known model, or a feature that is not known or not offered (-cpu help)", spec,
+            bad ? bad : spec);
     if (m->cpu_count > 1 && !model_has(m->model, CPU_FEATURE_APIC))
         return error_set(e, "-cpu %s -smp %u: several processors need local APICs, which this one does not have", spec,
                          m->cpu_count);
@@ -244,6 +245,9 @@ bool machine_smbios_set(struct machine_config *cfg, unsigned type, const char *n
     return k >= 0;
 }
 
+_Static_assert(FW_CFG_TEXTS_MAX <= BOARD_ITEMS_MAX && FW_CFG_TEXT_NAME_MAX <= FW_CFG_NAME_MAX,
+               "the board takes what the configuration holds");
+
 static bool build_board(struct machine *m, struct error *e)
 {
     struct board_config cfg = {.ports = &m->ports,
@@ -264,7 +268,10 @@ static bool build_board(struct machine *m, struct error *e)
                                .net_connect = net_connect,
                                .console_tx = console_tx,
                                .net_ctx = m->net,
+                               .item_count = m->cfg.fw_cfg_count,
                                .debug_console = m->cfg.debug_console,
+                               .debug_console_port =
+                                   m->cfg.debug_console_port ? m->cfg.debug_console_port : LAYOUT_DEBUG_CONSOLE_PORT,
                                .debug_exit = m->cfg.debug_exit,
                                .testdev = m->cfg.testdev,
                                .debug_exit_base = m->cfg.debug_exit_base,
@@ -300,6 +307,11 @@ static bool build_board(struct machine *m, struct error *e)
                                .vga_rom_len = m->vga_rom.len,
                                .pam_changed = pam_changed,
                                .pam_ctx = m};
+    for (unsigned k = 0; k < m->cfg.fw_cfg_count; k++) {
+        const struct fw_cfg_text *t = &m->cfg.fw_cfg[k];
+        cfg.item[k] = t->path ? (struct board_item){t->name, m->item[k].data, m->item[k].len}
+                              : (struct board_item){t->name, t->text, strlen(t->text)};
+    }
     memcpy(cfg.smbios.text, m->cfg.smbios_text, sizeof cfg.smbios.text);
     memcpy(cfg.smbios.uuid, m->cfg.uuid, sizeof cfg.smbios.uuid);
     mem_hook(m->mem, &cfg.memory);
@@ -405,8 +417,12 @@ static bool build_files(struct machine *m, struct error *e)
         memcpy(m->module, m->parent->module, sizeof m->module);
         m->module_count = m->parent->module_count;
         m->vga_rom = m->parent->vga_rom;
+        memcpy(m->item, m->parent->item, sizeof m->item);
         return true;
     }
+    for (unsigned k = 0; k < m->cfg.fw_cfg_count; k++)
+        if (m->cfg.fw_cfg[k].path && !file_read(&m->item[k], m->cfg.fw_cfg[k].path, e))
+            return false;
     if (!m->cfg.no_vga && !vga_rom_find(&m->vga_rom) && !m->cfg.is_twin)
         fprintf(stderr, "umbra: note: no VGA BIOS was found (Debian: package seabios); characters have no shapes\n");
     const struct drive *flash = drives_find(&m->drives, DRIVE_PFLASH, 0);
@@ -517,6 +533,8 @@ void machine_destroy(struct machine *m)
             file_free(&m->module[k].file);
         free(m->module_spec);
         file_free(&m->vga_rom);
+        for (unsigned k = 0; k < m->cfg.fw_cfg_count; k++)
+            file_free(&m->item[k]);
         firmware_close(&m->firmware);
     }
     bus_fini(&m->ports);

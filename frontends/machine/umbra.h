@@ -45,7 +45,15 @@ struct machine_host {
 
 #define MACHINE_POLL_UNITS 4000000ull
 
+/* An item of fw_cfg: the bytes of a file, or a text without a zero behind it. All borrowed. */
+struct fw_cfg_text {
+    const char *name, *path, *text; /* path or text is NULL */
+};
+#define FW_CFG_TEXTS_MAX     16
+#define FW_CFG_TEXT_NAME_MAX 55
+
 struct machine_config {
+    const char *name;        /* what the user calls it, or NULL; borrowed */
     uint64_t ram_bytes;      /* a multiple of 1 MiB, at least 2 MiB */
     struct cpu_topology smp; /* all zero: one processor; at most MACHINE_CPUS_MAX */
     enum machine_mmu mmu;
@@ -72,8 +80,11 @@ struct machine_config {
     unsigned device_count;
     struct netdev_config netdev[NETDEVS_MAX];
     unsigned netdev_count;
+    struct fw_cfg_text fw_cfg[FW_CFG_TEXTS_MAX];
+    unsigned fw_cfg_count;
     bool debug_exit, debug_console;
-    bool testdev; /* pc-testdev */
+    uint16_t debug_console_port; /* 0: 0xe9 */
+    bool testdev;                /* pc-testdev */
     uint16_t debug_exit_base;
     unsigned debug_exit_size;
     bool no_reboot;
@@ -169,6 +180,10 @@ struct machine_io_error {
 };
 bool machine_io_error(const struct machine *m, struct machine_io_error *out);
 
+/* The models and features that -cpu knows. */
+void machine_print_models(FILE *out);
+/* The name that the user gave it, or NULL. */
+const char *machine_name(const struct machine *m);
 uint64_t machine_icount(const struct machine *m);
 /* Faults, fills, zaps and tracked writes of the MMU so far: how much it has to do. */
 uint64_t machine_mmu_events(const struct machine *m);
