@@ -1,5 +1,8 @@
 #include "fuzz.h"
 
+#include "core/bytes.h"
+#include "core/snapshot_format.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -102,12 +105,20 @@ void fuzz_fail(const struct fuzz *f, const char *fmt, ...)
     abort();
 }
 
+/* The generator counts in equal steps, so where a session begins is drawn: sessions that were a step apart would be one
+ * stream of numbers, shifted. */
+struct rng fuzz_session_rng(uint64_t seed, uint64_t session)
+{
+    struct rng seeds = {.state = seed}, sessions = {.state = rng_next(&seeds) + session};
+    return (struct rng){.state = rng_next(&sessions)};
+}
+
 static void session_begin(struct fuzz *f, uint64_t session)
 {
     struct itimerval limit = {.it_value.tv_sec = SESSION_CPU_SECONDS};
     f->session = session;
     f->round = 0;
-    f->rng.state = f->seed * 0x2545f4914f6cdd1dull + session * 0x9e3779b97f4a7c15ull;
+    f->rng = fuzz_session_rng(f->seed, session);
     setitimer(ITIMER_PROF, &limit, NULL); /* SIGPROF's default ends the process: the message below names the session */
     if (f->verbose)
         fprintf(stderr, "session %llu\n", (unsigned long long)session);
@@ -262,6 +273,53 @@ void fuzz_audit(const struct fuzz *f, struct machine *m)
 {
     if (mmu_audit(m->mmu, true, audit_line, NULL))
         fuzz_fail(f, "the audit of MMU %u found violations", (unsigned)m->cfg.mmu);
+}
+
+/* ---- comparing ---- */
+
+static struct file state_of(const struct fuzz *f, const struct machine *m, const char *name)
+{
+    char path[128];
+    struct file state;
+    struct error e = {""};
+    snprintf(path, sizeof path, "%s/%s", f->dir, name);
+    if (!machine_save((struct machine *)(uintptr_t)m, path, &e) || !file_read(&state, path, &e))
+        fuzz_fail(f, "%s", e.text);
+    unlink(path);
+    return state;
+}
+
+/* The section at `at`: its end, checksum included. */
+static size_t section_end(const struct file *s, size_t at, size_t *payload)
+{
+    *payload = at + s->data[at] + SNAP_HEADER_MIN;
+    return *payload + load_le(s->data + *payload - 8, 8) + 4;
+}
+
+static void sections_compare(const struct file *a, const struct file *b)
+{
+    size_t i = SNAP_FILE_HEAD, k = SNAP_FILE_HEAD, from, other;
+    while (i < a->len && k < b->len) {
+        size_t i_end = section_end(a, i, &from), k_end = section_end(b, k, &other), at = 0;
+        while (from + at < i_end && other + at < k_end && a->data[from + at] == b->data[other + at])
+            at++;
+        if (from + at < i_end || other + at < k_end)
+            fprintf(stderr, "section %.*s differs at byte %zu of %zu and %zu\n", a->data[i], a->data + i + 1, at,
+                    i_end - from - 4, k_end - other - 4);
+        i = i_end;
+        k = k_end;
+    }
+}
+
+void fuzz_same_state(const struct fuzz *f, const struct machine *a, const struct machine *b, const char *when)
+{
+    if (machine_digest(a) == machine_digest(b))
+        return;
+    struct file first = state_of(f, a, "a"), second = state_of(f, b, "b");
+    sections_compare(&first, &second);
+    file_free(&first);
+    file_free(&second);
+    fuzz_fail(f, "the digests differ %s", when);
 }
 
 /* ---- the command line ---- */

@@ -28,6 +28,9 @@ bool rng_one_in(struct rng *r, unsigned n);
 uint64_t rng_number(struct rng *r);
 void rng_bytes(struct rng *r, void *p, size_t n);
 
+/* Numbers of a session that no other has. */
+struct rng fuzz_session_rng(uint64_t seed, uint64_t session);
+
 #define RNG_PICK(r, array) ((array)[rng_below((r), ARRAY_LEN(array))])
 
 struct fuzz {
@@ -94,5 +97,8 @@ struct machine *fuzz_machine_jit(const struct fuzz *f, enum machine_mmu mmu, uns
  * shut down). With chunk, in pieces of random size. No progress is a failure. */
 void fuzz_run(const struct fuzz *f, struct machine *m, uint64_t target, struct rng *chunk);
 void fuzz_audit(const struct fuzz *f, struct machine *m);
+/* Two machines that did the same must be equal: else a failure, which names the sections of their state that differ.
+ * `when` is for the message. */
+void fuzz_same_state(const struct fuzz *f, const struct machine *a, const struct machine *b, const char *when);
 
 #endif
