@@ -43,6 +43,7 @@ struct snap_reader;
 #define ATA_SELECT_DRIVE 0x10
 
 #define ATA_CMD_DIAGNOSE     0x90
+#define ATA_CMD_TRIM         0x06 /* DATA SET MANAGEMENT */
 #define ATA_CMD_READ_QUEUED  0x60 /* READ and WRITE FPDMA QUEUED */
 #define ATA_CMD_WRITE_QUEUED 0x61
 
@@ -154,6 +155,7 @@ struct ata_link {
     enum ata_job job;
     enum ata_phase phase;
     uint8_t command; /* the last one */
+    uint8_t unit;    /* the drive that it was for */
     /* The transfer: medium sectors `sector` and on, `left` of them, of which a PIO block takes `block`. */
     bool is_write;
     bool durable; /* flushed before it ends */
@@ -173,6 +175,12 @@ struct ata_link {
 static inline struct ata_drive *ata_selected(struct ata_link *link)
 {
     return &link->drive[link->drive[0].select >> 4 & 1];
+}
+
+/* The drive whose command is worked on, or was last: while its data waits, the task file may select the other. */
+static inline struct ata_drive *ata_busy(struct ata_link *link)
+{
+    return &link->drive[link->unit];
 }
 
 /* At rest: no command is being worked on. */

@@ -13,20 +13,20 @@
 
 static void done(struct ata_link *link, uint8_t error)
 {
-    ata_selected(link)->reg.count = REASON_COMMAND | REASON_TO_HOST;
+    ata_busy(link)->reg.count = REASON_COMMAND | REASON_TO_HOST;
     ata_end(link, ATA_STATUS_DRDY | (error ? ATA_STATUS_ERR : 0), error);
 }
 
 static void failed(struct ata_link *link)
 {
-    done(link, (uint8_t)(ata_selected(link)->sense << 4) | ATA_ERROR_ABRT);
+    done(link, (uint8_t)(ata_busy(link)->sense << 4) | ATA_ERROR_ABRT);
 }
 
 /* ---- commands ---- */
 
 static void identify(struct ata_link *link)
 {
-    ata_identify_cdrom(ata_selected(link), link->cfg.is_serial, link->buf);
+    ata_identify_cdrom(ata_busy(link), link->cfg.is_serial, link->buf);
     link->left = 0;
     link->block = 0; /* no packet's */
     ata_offer(link, ATA_PHASE_IN, 0, 512, true);
@@ -34,7 +34,7 @@ static void identify(struct ata_link *link)
 
 static void want_packet(struct ata_link *link)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     uint32_t limit = d->reg.lba[1] | (uint32_t)d->reg.lba[2] << 8;
     link->packet_dma = d->reg.feature & 1;
     link->byte_limit = limit && limit < LIMIT_MAX ? limit & ~1u : LIMIT_MAX;
@@ -47,7 +47,7 @@ static void want_packet(struct ata_link *link)
 
 static void device_reset(struct ata_link *link)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     ata_set_signature(d);
     d->error = 1;
     d->status = 0;
@@ -67,14 +67,14 @@ void ata_cdrom_command(struct ata_link *link, uint8_t command)
         break;
     case 0xec: /* IDENTIFY DEVICE, and those of disks that look for one */
     case 0x20:
-        ata_set_signature(ata_selected(link));
+        ata_set_signature(ata_busy(link));
         ata_finish(link, ATA_ERROR_ABRT);
         break;
     case 0xef:
         ata_set_features(link);
         break;
     case 0xe5:
-        ata_selected(link)->reg.count = 0xff;
+        ata_busy(link)->reg.count = 0xff;
         ata_finish(link, 0);
         break;
     case 0xe0:
@@ -95,7 +95,7 @@ void ata_cdrom_command(struct ata_link *link, uint8_t command)
 /* Reads on, if buf is used up. False: the medium failed. */
 static bool refill(struct ata_link *link)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     uint32_t n = link->left < PIECE_SECTORS ? link->left : PIECE_SECTORS;
     if (link->pos < link->filled || !n)
         return true;
@@ -113,13 +113,14 @@ static bool refill(struct ata_link *link)
 /* A PIO block is what buf holds, within the host's limit. */
 static void offer_block(struct ata_link *link)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     link->job = ATA_JOB_NONE;
     if (!refill(link)) {
         failed(link);
         return;
     }
-    uint32_t rest = link->filled - link->pos, n = rest < link->byte_limit ? rest : link->byte_limit;
+    uint32_t rest = link->pos < link->filled ? link->filled - link->pos : 0,
+             n = rest < link->byte_limit ? rest : link->byte_limit;
     if (!n) {
         done(link, 0);
         return;
@@ -140,7 +141,7 @@ static void job_dma(struct ata_link *link)
             link->left = 0;
         ok = moved != ATA_NOWHERE;
         if (!ok)
-            ata_sense_set(ata_selected(link), 0x0b, 0, 0);
+            ata_sense_set(ata_busy(link), 0x0b, 0, 0);
     }
     link->cfg.ops->dma_ended(link->cfg.host, ok);
     if (ok)
@@ -151,7 +152,7 @@ static void job_dma(struct ata_link *link)
 
 static void job_packet(struct ata_link *link)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     link->counters.packets++;
     link->job = ATA_JOB_NONE;
     link->pos = link->len = link->filled = link->left = 0;
@@ -183,7 +184,7 @@ void ata_cdrom_block_done(struct ata_link *link)
         memcpy(link->packet, link->buf, sizeof link->packet);
         ata_start(link, ATA_JOB_PACKET, BLOCK_LATENCY);
     } else if (!link->block) {
-        ata_selected(link)->status = ATA_STATUS_DRDY | ATA_STATUS_DSC;
+        ata_busy(link)->status = ATA_STATUS_DRDY | ATA_STATUS_DSC;
     } else {
         ata_start(link, ATA_JOB_READ, ATA_NEXT_LATENCY);
     }

@@ -8,7 +8,6 @@
 #define MULTIPLE_MAX 16u
 #define DMA_PIECE    (ATA_BUFFER / BLOCK_SECTOR)
 
-#define CMD_DSM          0x06
 #define CMD_DMA_FUA      0x3d
 #define CMD_MULTIPLE_FUA 0xce
 
@@ -56,7 +55,7 @@ bool ata_disk_has(const struct ata_drive *d, uint64_t sector, uint32_t count)
 /* The range of a command. False (and the command has ended): beyond the end. */
 static bool set_range(struct ata_link *link, bool wide)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     uint32_t count = d->reg.count;
     if (wide)
         count |= (uint32_t)d->previous.count << 8;
@@ -85,7 +84,7 @@ static uint32_t next_block(const struct ata_link *link)
 
 static bool is_protected(struct ata_link *link)
 {
-    if (!ata_selected(link)->block->read_only)
+    if (!ata_busy(link)->block->read_only)
         return false;
     ata_finish(link, ATA_ERROR_ABRT | ATA_ERROR_WP);
     return true;
@@ -95,7 +94,7 @@ static bool is_protected(struct ata_link *link)
 static void begin_change(struct ata_link *link, bool fua)
 {
     link->is_write = true;
-    link->durable = fua || !ata_selected(link)->write_cache;
+    link->durable = fua || !ata_busy(link)->write_cache;
 }
 
 static void begin_write(struct ata_link *link, bool wide, uint32_t block)
@@ -117,7 +116,7 @@ static void begin_dma(struct ata_link *link, bool wide, bool is_write)
 
 static void begin_multiple(struct ata_link *link, bool wide, bool is_write)
 {
-    uint32_t block = ata_selected(link)->multiple;
+    uint32_t block = ata_busy(link)->multiple;
     if (!block)
         ata_abort(link);
     else if (is_write)
@@ -129,7 +128,7 @@ static void begin_multiple(struct ata_link *link, bool wide, bool is_write)
 /* DATA SET MANAGEMENT: only TRIM, whose ranges come by DMA. */
 static void begin_trim(struct ata_link *link)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     uint32_t blocks = d->reg.count | (uint32_t)d->previous.count << 8;
     link->is_write = true;
     if (!(d->reg.feature & 1) || !blocks || blocks > DMA_PIECE) {
@@ -146,13 +145,13 @@ static void begin_trim(struct ata_link *link)
 
 static void fail(struct ata_link *link)
 {
-    put_address(ata_selected(link), link->sector);
+    put_address(ata_busy(link), link->sector);
     ata_finish(link, link->is_write ? ATA_ERROR_ABRT : ATA_ERROR_UNC);
 }
 
 static void job_read(struct ata_link *link)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     uint32_t n = next_block(link);
     enum block_result r = block_read(d->block, link->sector * BLOCK_SECTOR, link->buf, (size_t)n * BLOCK_SECTOR);
     if (ata_try_again(link, r))
@@ -167,7 +166,7 @@ static void job_read(struct ata_link *link)
 
 static void job_write(struct ata_link *link)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     uint32_t n = link->len / BLOCK_SECTOR;
     enum block_result r = block_write(d->block, link->sector * BLOCK_SECTOR, link->buf, link->len);
     if (r == BLOCK_OK && link->durable)
@@ -196,7 +195,7 @@ static enum ata_transfer outcome_of(enum block_result r)
 static enum ata_transfer read_piece(struct ata_link *link, uint32_t sectors)
 {
     uint32_t bytes = sectors * BLOCK_SECTOR;
-    enum block_result r = block_read(ata_selected(link)->block, link->sector * BLOCK_SECTOR, link->buf, bytes);
+    enum block_result r = block_read(ata_busy(link)->block, link->sector * BLOCK_SECTOR, link->buf, bytes);
     enum ata_moved moved = r ? ATA_MOVED : ata_dma_move(link, link->buf, bytes, true);
     if (moved == ATA_SHORT) /* nothing of what follows has a place */
         link->left = sectors;
@@ -208,7 +207,7 @@ static enum ata_transfer write_piece(struct ata_link *link, uint32_t sectors)
     uint32_t bytes = sectors * BLOCK_SECTOR;
     if (ata_dma_move(link, link->buf, bytes, false))
         return ATA_TRANSFER_MEMORY;
-    return outcome_of(block_write(ata_selected(link)->block, link->sector * BLOCK_SECTOR, link->buf, bytes));
+    return outcome_of(block_write(ata_busy(link)->block, link->sector * BLOCK_SECTOR, link->buf, bytes));
 }
 
 enum ata_transfer ata_disk_transfer(struct ata_link *link)
@@ -225,7 +224,7 @@ enum ata_transfer ata_disk_transfer(struct ata_link *link)
         link->sector += n;
         link->left -= n;
     }
-    return link->durable ? outcome_of(block_flush(ata_selected(link)->block)) : ATA_TRANSFER_DONE;
+    return link->durable ? outcome_of(block_flush(ata_busy(link)->block)) : ATA_TRANSFER_DONE;
 }
 
 /* Ends a command that moved data by DMA. */
@@ -264,7 +263,7 @@ static void job_trim(struct ata_link *link)
         dma_end(link, ATA_TRANSFER_MEMORY);
         return;
     }
-    enum block_result r = trim_ranges(ata_selected(link), link->buf, len);
+    enum block_result r = trim_ranges(ata_busy(link), link->buf, len);
     if (r == BLOCK_FULL)
         link->cfg.ops->dma_rewind(link->cfg.host);
     if (ata_try_again(link, r))
@@ -275,7 +274,7 @@ static void job_trim(struct ata_link *link)
 
 static void job_flush(struct ata_link *link)
 {
-    enum block_result r = block_flush(ata_selected(link)->block);
+    enum block_result r = block_flush(ata_busy(link)->block);
     if (!ata_try_again(link, r))
         ata_finish(link, r ? ATA_ERROR_ABRT : 0);
 }
@@ -290,7 +289,7 @@ void ata_disk_job(struct ata_link *link)
         job_write(link);
         break;
     case ATA_JOB_DMA:
-        if (link->command == CMD_DSM)
+        if (link->command == ATA_CMD_TRIM)
             job_trim(link);
         else
             dma_end(link, ata_disk_transfer(link));
@@ -320,21 +319,21 @@ void ata_disk_block_done(struct ata_link *link)
     if (link->left)
         ata_start(link, ATA_JOB_READ, ATA_NEXT_LATENCY);
     else
-        ata_selected(link)->status = ATA_STATUS_DRDY | ATA_STATUS_DSC;
+        ata_busy(link)->status = ATA_STATUS_DRDY | ATA_STATUS_DSC;
 }
 
 /* ---- commands without data ---- */
 
 static void identify(struct ata_link *link)
 {
-    ata_identify_disk(ata_selected(link), link->cfg.is_serial, link->buf);
+    ata_identify_disk(ata_busy(link), link->cfg.is_serial, link->buf);
     link->left = 0;
     ata_offer(link, ATA_PHASE_IN, 0, BLOCK_SECTOR, true);
 }
 
 static void set_multiple(struct ata_link *link)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     uint8_t n = d->reg.count;
     bool ok = n <= MULTIPLE_MAX && !(n & (n - 1));
     if (ok)
@@ -344,7 +343,7 @@ static void set_multiple(struct ata_link *link)
 
 static void set_translation(struct ata_link *link)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     bool ok = d->reg.count != 0;
     if (ok) {
         d->heads = (d->select & 0x0f) + 1;
@@ -355,7 +354,7 @@ static void set_translation(struct ata_link *link)
 
 void ata_set_features(struct ata_link *link)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     uint8_t error = 0;
     switch (d->reg.feature) {
     case 0x02:
@@ -382,7 +381,7 @@ void ata_set_features(struct ata_link *link)
 
 static void native_max(struct ata_link *link, bool wide)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     uint64_t last = ata_disk_sectors(d) - 1;
     put_address(d, wide || last < 0xfffffff ? last : 0xfffffff);
     ata_finish(link, 0);
@@ -398,7 +397,7 @@ static void verify(struct ata_link *link, bool wide)
 /* A disk tells a host that looks for a CD drive what it is. */
 static void identify_packet(struct ata_link *link)
 {
-    ata_set_signature(ata_selected(link));
+    ata_set_signature(ata_busy(link));
     ata_abort(link);
 }
 
@@ -435,7 +434,7 @@ static bool data_command(struct ata_link *link, uint8_t command)
     case CMD_DMA_FUA:
         begin_dma(link, command < 0x40, true);
         return true;
-    case CMD_DSM:
+    case ATA_CMD_TRIM:
         begin_trim(link);
         return true;
     default:
@@ -461,7 +460,7 @@ static void plain_command(struct ata_link *link, uint8_t command)
         set_multiple(link);
         break;
     case 0xe5: /* CHECK POWER MODE */
-        ata_selected(link)->reg.count = 0xff;
+        ata_busy(link)->reg.count = 0xff;
         ata_finish(link, 0);
         break;
     case 0xe7: /* FLUSH CACHE */
@@ -496,7 +495,7 @@ static void plain_command(struct ata_link *link, uint8_t command)
             break;
         }
         device_log(link->cfg.log, LOG_UNIMP, "%s: disk command 0x%02x (feature 0x%02x)", link->cfg.name, command,
-                   ata_selected(link)->reg.feature);
+                   ata_busy(link)->reg.feature);
         ata_abort(link);
     }
 }

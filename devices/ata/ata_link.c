@@ -12,7 +12,7 @@
 
 void ata_start(struct ata_link *link, enum ata_job job, uint64_t latency)
 {
-    ata_selected(link)->status = ATA_STATUS_BSY;
+    ata_busy(link)->status = ATA_STATUS_BSY;
     link->job = job;
     timer_arm(link->cfg.clock, &link->timer, clock_now(link->cfg.clock) + latency);
 }
@@ -26,7 +26,7 @@ static void transfer_forget(struct ata_link *link)
 
 void ata_end(struct ata_link *link, uint8_t status, uint8_t error)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     transfer_forget(link);
     d->error = error;
     d->status = status;
@@ -40,10 +40,12 @@ void ata_finish(struct ata_link *link, uint8_t error)
 
 void ata_offer(struct ata_link *link, enum ata_phase phase, uint32_t from, uint32_t to, bool interrupt)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     link->phase = phase;
     link->pos = from;
     link->len = to;
+    if (phase != ATA_PHASE_IN) /* what was there before is in no snapshot */
+        memset(link->buf + from, 0, to - from);
     d->error = 0;
     d->status = ATA_STATUS_DRDY | ATA_STATUS_DSC | ATA_STATUS_DRQ;
     link->cfg.ops->offered(link->cfg.host, interrupt);
@@ -67,7 +69,7 @@ void ata_set_signature(struct ata_drive *d)
 static void fire(void *opaque)
 {
     struct ata_link *link = opaque;
-    if (ata_selected(link)->kind == ATA_CDROM)
+    if (ata_busy(link)->kind == ATA_CDROM)
         ata_cdrom_job(link);
     else if (ata_selected(link)->kind == ATA_DISK)
         ata_disk_job(link);
@@ -75,7 +77,7 @@ static void fire(void *opaque)
 
 void ata_block_done(struct ata_link *link)
 {
-    if (ata_selected(link)->kind == ATA_CDROM)
+    if (ata_busy(link)->kind == ATA_CDROM)
         ata_cdrom_block_done(link);
     else
         ata_disk_block_done(link);
@@ -91,7 +93,7 @@ void ata_abort(struct ata_link *link)
 void ata_dma_want(struct ata_link *link)
 {
     link->phase = ATA_PHASE_DMA;
-    ata_selected(link)->status = ATA_STATUS_DRDY | ATA_STATUS_DRQ;
+    ata_busy(link)->status = ATA_STATUS_DRDY | ATA_STATUS_DRQ;
     link->cfg.ops->dma_wanted(link->cfg.host);
 }
 
@@ -107,7 +109,7 @@ void ata_dma_stop(struct ata_link *link)
         return;
     timer_cancel(link->cfg.clock, &link->timer);
     link->job = ATA_JOB_NONE;
-    ata_selected(link)->status = ATA_STATUS_DRDY | ATA_STATUS_DRQ;
+    ata_busy(link)->status = ATA_STATUS_DRDY | ATA_STATUS_DRQ;
 }
 
 enum ata_moved ata_dma_move(struct ata_link *link, uint8_t *buf, uint32_t len, bool to_memory)
@@ -140,6 +142,7 @@ void ata_command(struct ata_link *link, uint8_t command)
         return;
     }
     link->command = command;
+    link->unit = d == &link->drive[1];
     link->counters.commands++;
     d->error = 0;
     if (d->kind == ATA_CDROM)
@@ -164,6 +167,7 @@ static void drive_reset(struct ata_drive *d)
 void ata_cancel(struct ata_link *link)
 {
     timer_cancel(link->cfg.clock, &link->timer);
+    ata_busy(link)->status &= (uint8_t) ~(ATA_STATUS_BSY | ATA_STATUS_DRQ);
     transfer_forget(link);
 }
 
@@ -173,6 +177,7 @@ void ata_soft_reset(struct ata_link *link)
     drive_reset(&link->drive[0]);
     drive_reset(&link->drive[1]);
     link->queue_error = (struct ata_queue_error){0};
+    link->unit = 0;
 }
 
 void ata_link_reset(struct ata_link *link)
@@ -299,6 +304,32 @@ static void transfer_save(const struct ata_link *link, struct snap_writer *w)
     snap_put_bytes(w, link->packet, sizeof link->packet);
 }
 
+/* Jobs and phases that a drive of the kind can have. */
+static bool is_fitting(enum ata_kind kind, unsigned job, unsigned phase)
+{
+    static const uint8_t no_job[] = {[ATA_NONE] = 0xfe,
+                                     [ATA_DISK] = 1 << ATA_JOB_PACKET,
+                                     [ATA_CDROM] = 1 << ATA_JOB_WRITE | 1 << ATA_JOB_FLUSH | 1 << ATA_JOB_DONE};
+    static const uint8_t no_phase[] = {
+        [ATA_NONE] = 0xfe, [ATA_DISK] = 1 << ATA_PHASE_PACKET, [ATA_CDROM] = 1 << ATA_PHASE_OUT};
+    return job < ATA_JOB_JOBS && phase < ATA_PHASES && !(no_job[kind] >> job & 1) && !(no_phase[kind] >> phase & 1);
+}
+
+/* A transfer that the drive could have. */
+static bool is_sound(struct ata_link *link, unsigned job, unsigned phase)
+{
+    uint32_t most = link->command == ATA_CMD_TRIM ? ATA_BUFFER / BLOCK_SECTOR : UINT32_MAX;
+    return is_fitting(ata_busy(link)->kind, job, phase) && link->len <= ATA_BUFFER && link->filled <= ATA_BUFFER &&
+           link->pos <= in_buf(link) && link->block <= 16 && link->left <= most;
+}
+
+/* The one that is at work on something; else it does not matter. */
+static uint8_t unit_at_work(const struct ata_link *link)
+{
+    const uint8_t busy = ATA_STATUS_BSY | ATA_STATUS_DRQ;
+    return !(link->drive[0].status & busy) && link->drive[1].status & busy;
+}
+
 static void transfer_load(struct ata_link *link, struct snap_reader *r)
 {
     uint8_t b[6];
@@ -314,8 +345,8 @@ static void transfer_load(struct ata_link *link, struct snap_reader *r)
     link->is_write = b[3];
     link->packet_dma = b[4];
     link->durable = b[5];
-    if (b[0] >= ATA_JOB_JOBS || b[1] >= ATA_PHASES || link->len > ATA_BUFFER || link->filled > ATA_BUFFER ||
-        link->pos > in_buf(link) || link->block > 16) {
+    link->unit = unit_at_work(link);
+    if (!is_sound(link, b[0], b[1])) {
         snap_fail(r, "a drive's transfer is out of range");
         transfer_forget(link);
         link->block = 0;

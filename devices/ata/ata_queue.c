@@ -18,7 +18,7 @@
 
 static bool fail(struct ata_link *link, const struct ata_queued *q, uint64_t sector, uint8_t error)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     d->error = error;
     d->status = STATUS_READY | ATA_STATUS_ERR;
     link->queue_error = (struct ata_queue_error){
@@ -43,6 +43,7 @@ bool ata_queued_take(struct ata_link *link, uint8_t command, uint32_t taken, str
         d->status = STATUS_READY | ATA_STATUS_ERR;
         return false;
     }
+    link->unit = d == &link->drive[1];
     if (d->kind != ATA_DISK || taken & 1u << out->tag)
         return fail(link, out, out->sector, ATA_ERROR_ABRT);
     if (!ata_disk_has(d, out->sector, out->count))
@@ -63,7 +64,7 @@ void ata_queued_disturbed(struct ata_link *link)
 enum ata_outcome ata_queued_run(struct ata_link *link, const struct ata_queued *q)
 {
     link->is_write = q->is_write;
-    link->durable = q->is_write && (q->fua || !ata_selected(link)->write_cache);
+    link->durable = q->is_write && (q->fua || !ata_busy(link)->write_cache);
     link->sector = q->sector;
     link->left = q->count;
     enum ata_transfer t = ata_disk_transfer(link);
@@ -95,7 +96,7 @@ static void put_error(const struct ata_queue_error *e, uint8_t *page)
 
 void ata_read_log(struct ata_link *link)
 {
-    struct ata_drive *d = ata_selected(link);
+    struct ata_drive *d = ata_busy(link);
     uint8_t log = d->reg.lba[0];
     uint32_t count = d->reg.count | (uint32_t)d->previous.count << 8;
     uint32_t first = d->reg.lba[1] | (uint32_t)d->previous.lba[1] << 8;

@@ -160,7 +160,7 @@ static uint64_t data_read(struct ide_channel *c, unsigned size)
 {
     struct ata_link *link = &c->link;
     uint64_t v = 0;
-    if (link->phase != ATA_PHASE_IN)
+    if (link->phase != ATA_PHASE_IN || ata_selected(link) != ata_busy(link))
         return 0;
     for (unsigned i = 0; i < size && link->pos < link->len; i++)
         v |= (uint64_t)link->buf[link->pos++] << (8 * i);
@@ -173,7 +173,7 @@ static uint64_t data_read(struct ide_channel *c, unsigned size)
 static void data_write(struct ide_channel *c, unsigned size, uint64_t v)
 {
     struct ata_link *link = &c->link;
-    if (link->phase != ATA_PHASE_OUT && link->phase != ATA_PHASE_PACKET)
+    if ((link->phase != ATA_PHASE_OUT && link->phase != ATA_PHASE_PACKET) || ata_selected(link) != ata_busy(link))
         return;
     for (unsigned i = 0; i < size && link->pos < link->len; i++)
         link->buf[link->pos++] = (uint8_t)(v >> (8 * i));

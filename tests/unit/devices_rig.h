@@ -123,4 +123,17 @@ static inline void close_reader(struct snap_reader *r, const char *path)
         close_reader(r, path_);                                                                                        \
     } while (0)
 
+/* Saves with `save`; `load` must refuse it. */
+#define REFUSED(save, load)                                                                                            \
+    do {                                                                                                               \
+        char refused_[256] = "";                                                                                       \
+        struct snap_writer *w = snap_writer_memory();                                                                  \
+        save;                                                                                                          \
+        struct snap_reader *r = snap_writer_read_back(w, refused_, sizeof refused_);                                   \
+        ck_assert_msg(r != NULL, "%s", refused_);                                                                      \
+        load;                                                                                                          \
+        ck_assert(snap_reader_error(r) != NULL);                                                                       \
+        snap_reader_close(r);                                                                                          \
+    } while (0)
+
 #endif

@@ -341,6 +341,93 @@ START_TEST(transfer_goes_on_after_a_load)
 }
 END_TEST
 
+START_TEST(data_that_waits_is_not_the_other_drives)
+{
+    struct rig *g = rig_new();
+    command(g, 5, 1, 0x20);
+    run_for(&g->clock, BLOCK_LATENCY);
+    wr(g, 0, 6, 0xf0, 1);
+    ck_assert_uint_eq(rd(g, 0, 7, 1), 0);
+    for (unsigned i = 0; i < 300; i++)
+        ck_assert_uint_eq(rd(g, 0, 0, 2), 0);
+    run_for(&g->clock, BLOCK_LATENCY);
+    wr(g, 0, 6, 0xe0, 1);
+    ck_assert_uint_eq(rd(g, 0, 7, 1), 0x58);
+    reads_sector(g, 5);
+    command(g, 9, 1, 0x30);
+    wr(g, 0, 6, 0xf0, 1);
+    for (unsigned i = 0; i < 300; i++)
+        wr(g, 0, 0, 0x1234, 2);
+    run_for(&g->clock, BLOCK_LATENCY);
+    wr(g, 0, 6, 0xe0, 1);
+    ck_assert_uint_eq(rd(g, 0, 7, 1), 0x58);
+    rig_free(g);
+}
+END_TEST
+
+START_TEST(dma_is_that_of_the_drive_that_was_commanded)
+{
+    struct rig *g = rig_new();
+    put32(g->ram + 0x1000, 0x2000);
+    put32(g->ram + 0x1004, 0x80000000 | 0x200);
+    command(g, 10, 1, 0xc8);
+    wr(g, 0, 6, 0xf0, 1);
+    start_dma(g, 8);
+    run_for(&g->clock, BLOCK_LATENCY);
+    ck_assert_uint_eq(bus_read(&g->io, 0xc002, 1, 0) & 7, 4);
+    ck_assert_uint_eq(g->ram[0x2000], disk_byte(10 * 512));
+    wr(g, 0, 6, 0xe0, 1);
+    ck_assert_uint_eq(rd(g, 0, 7, 1), 0x50);
+    rig_free(g);
+}
+END_TEST
+
+static uint64_t digest(struct rig *g)
+{
+    struct snap_writer *w = snap_writer_digest();
+    piix_ide_save(&g->ide, w);
+    return snap_writer_digest_close(w);
+}
+
+START_TEST(data_of_earlier_commands_is_no_part_of_the_state)
+{
+    struct rig *g = rig_new(), *to = rig_new();
+    command(g, 5, 1, 0x20);
+    run_for(&g->clock, BLOCK_LATENCY);
+    reads_sector(g, 5);
+    ROUND_TRIP(&g->clock, &to->clock, piix_ide_save(&g->ide, w), piix_ide_load(&to->ide, r));
+    command(g, 9, 1, 0x30);
+    command(to, 9, 1, 0x30);
+    ck_assert_uint_eq(rd(g, 0, 7, 1), rd(to, 0, 7, 1));
+    wr(g, 0, 0, 0x1234, 2);
+    wr(to, 0, 0, 0x1234, 2);
+    ck_assert_uint_eq(digest(g), digest(to));
+    rig_free(g);
+    rig_free(to);
+}
+END_TEST
+
+START_TEST(snapshot_of_a_transfer_that_cannot_be_is_refused)
+{
+    struct rig *g = rig_new(), *to = rig_new();
+    struct ide_channel *c = &g->ide.channel[0], *cd = &g->ide.channel[1];
+    c->link.command = 0x06; /* more ranges than there is room for */
+    c->link.job = ATA_JOB_DMA;
+    c->link.left = 1000;
+    REFUSED(ide_channel_save(c, w), ide_channel_load(&to->ide.channel[0], r));
+    c->link.command = 0x20;
+    c->link.job = ATA_JOB_PACKET; /* which a disk does not have */
+    REFUSED(ide_channel_save(c, w), ide_channel_load(&to->ide.channel[0], r));
+    c->link.job = ATA_JOB_READ;
+    c->link.drive[1].status = 0x80; /* for a drive that is not there */
+    REFUSED(ide_channel_save(c, w), ide_channel_load(&to->ide.channel[0], r));
+    cd->link.job = ATA_JOB_WRITE;
+    REFUSED(ide_channel_save(cd, w), ide_channel_load(&to->ide.channel[1], r));
+    rig_free(g);
+    rig_free(to);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("ide");
@@ -355,6 +442,10 @@ static Suite *suite(void)
     tcase_add_test(t, cd_reads_in_pieces_of_the_hosts_limit);
     tcase_add_test(t, disc_that_is_changed_is_reported_once);
     tcase_add_test(t, transfer_goes_on_after_a_load);
+    tcase_add_test(t, data_that_waits_is_not_the_other_drives);
+    tcase_add_test(t, dma_is_that_of_the_drive_that_was_commanded);
+    tcase_add_test(t, data_of_earlier_commands_is_no_part_of_the_state);
+    tcase_add_test(t, snapshot_of_a_transfer_that_cannot_be_is_refused);
     suite_add_tcase(s, t);
     return s;
 }
