@@ -66,7 +66,7 @@ void pci_device_set_intx(struct pci_device *d, bool level)
 
 static struct bus *bus_of(const struct pci_device *d, const struct pci_bar *bar)
 {
-    return bar->kind == PCI_BAR_IO ? d->bus->io : d->bus->mmio;
+    return bar->kind == PCI_BAR_IO || bar->kind == PCI_BAR_OWN ? d->bus->io : d->bus->mmio;
 }
 
 static unsigned bar_register(unsigned n)
@@ -78,6 +78,8 @@ static unsigned bar_register(unsigned n)
 static uint64_t wanted_address(const struct pci_device *d, unsigned n)
 {
     const struct pci_bar *bar = &d->bar[n];
+    if (bar->kind == PCI_BAR_OWN)
+        return bar->own;
     uint16_t need = bar->kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
     if (bar->kind == PCI_BAR_NONE || !(pci_device_read16(d, PCI_COMMAND) & need))
         return PCI_UNMAPPED;
@@ -107,28 +109,63 @@ static void map_bar(struct pci_device *d, unsigned n, uint64_t address)
     enum bus_error e = bus_add(bus_of(d, bar), address, bar->size, bar->ops, bar->dev, d->name);
     if (e == BUS_OK)
         bar->mapped = address;
-    else
+    else if (bar->refused != address)
         device_log(d->bus->log, LOG_GUEST_ERROR, "%s: BAR %u at 0x%llx is not mapped: %s", d->name, n,
                    (unsigned long long)address, bus_error_text(e));
+    bar->refused = e == BUS_OK ? PCI_UNMAPPED : address;
 }
 
-/* Unmaps what has moved, then maps what is wanted and is not there: a conflict that another BAR caused resolves when
- * that one moves. */
+#define PLACES (PCI_ROM + 1)
+
+static bool maps_are_right(const struct pci_bus *b)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(b->device); i++)
+        for (unsigned n = 0; b->device[i] && n < PLACES; n++)
+            if (b->device[i]->bar[n].mapped != wanted_address(b->device[i], n))
+                return false;
+    return true;
+}
+
+/* Makes all maps anew, in order. */
+static void remake_maps(struct pci_bus *b)
+{
+    for (unsigned pass = 0; pass < 2; pass++)
+        for (unsigned i = 0; i < ARRAY_LEN(b->device) * PLACES; i++) {
+            struct pci_device *d = b->device[i / PLACES];
+            unsigned n = i % PLACES;
+            uint64_t address = d ? wanted_address(d, n) : PCI_UNMAPPED;
+            if (!d)
+                continue;
+            if (pass == 0) {
+                d->bar[n].before = d->bar[n].mapped;
+                unmap_bar(d, &d->bar[n]);
+            } else if (address != PCI_UNMAPPED) {
+                map_bar(d, n, address);
+            } else {
+                d->bar[n].refused = PCI_UNMAPPED;
+            }
+        }
+}
+
 static void update_maps(struct pci_bus *b)
 {
-    for (unsigned pass = 0; pass < 2; pass++) {
-        for (unsigned i = 0; i < ARRAY_LEN(b->device) * (PCI_ROM + 1); i++) {
-            struct pci_device *d = b->device[i / (PCI_ROM + 1)];
-            unsigned n = i % (PCI_ROM + 1);
-            uint64_t address = d ? wanted_address(d, n) : PCI_UNMAPPED;
-            if (!d || d->bar[n].mapped == address)
-                continue;
-            if (pass == 0)
-                unmap_bar(d, &d->bar[n]);
-            else if (address != PCI_UNMAPPED)
-                map_bar(d, n, address);
-        }
+    if (maps_are_right(b))
+        return;
+    remake_maps(b);
+    for (unsigned i = 0; i < ARRAY_LEN(b->device); i++) {
+        struct pci_device *d = b->device[i];
+        bool moved = false;
+        for (unsigned n = 0; d && n < PLACES; n++)
+            moved |= d->bar[n].mapped != d->bar[n].before;
+        if (moved && d->moved)
+            d->moved(d->ctx);
     }
+}
+
+void pci_device_place(struct pci_device *d, unsigned n, uint64_t address)
+{
+    d->bar[n].own = address;
+    update_maps(d->bus);
 }
 
 /* ---- What firmware would do ---- */
@@ -138,7 +175,7 @@ static bool assign_bar(struct pci_device *d, unsigned n, uint32_t *io, uint64_t 
 {
     const struct pci_bar *bar = &d->bar[n];
     unsigned at = PCI_BAR0 + 4 * n;
-    if (bar->kind == PCI_BAR_NONE || pci_device_read32(d, at) & ~0xfu)
+    if (bar->kind == PCI_BAR_NONE || bar->kind == PCI_BAR_OWN || pci_device_read32(d, at) & ~0xfu)
         return false;
     uint64_t base;
     if (bar->kind == PCI_BAR_IO) {
@@ -260,13 +297,26 @@ void pci_device_init(struct pci_device *d, const char *name, const struct pci_id
         pci_device_preset(d, PCI_INTERRUPT_LINE, 1, 0, 0xff);
     d->clears[PCI_STATUS + 1] = 0xf9;
     for (unsigned n = 0; n <= PCI_ROM; n++)
-        d->bar[n].mapped = PCI_UNMAPPED;
+        d->bar[n].mapped = d->bar[n].own = d->bar[n].refused = PCI_UNMAPPED;
+}
+
+static struct pci_bar make_bar(enum pci_bar_kind kind, uint64_t size, const struct bus_ops *ops, void *dev)
+{
+    return (struct pci_bar){.kind = kind,
+                            .size = size,
+                            .ops = ops,
+                            .dev = dev,
+                            .mapped = PCI_UNMAPPED,
+                            .own = PCI_UNMAPPED,
+                            .refused = PCI_UNMAPPED};
 }
 
 void pci_device_add_bar(struct pci_device *d, unsigned n, enum pci_bar_kind kind, uint64_t size,
                         const struct bus_ops *ops, void *dev)
 {
-    d->bar[n] = (struct pci_bar){.kind = kind, .size = size, .ops = ops, .dev = dev, .mapped = PCI_UNMAPPED};
+    d->bar[n] = make_bar(kind, size, ops, dev);
+    if (kind == PCI_BAR_OWN)
+        return;
     uint64_t mask = ~(size - 1);
     uint32_t fixed = kind == PCI_BAR_IO ? 1 : kind == PCI_BAR_MEM64 ? 4 : 0;
     pci_device_preset(d, PCI_BAR0 + 4 * n, 4, fixed, (uint32_t)mask);
@@ -308,8 +358,7 @@ void pci_device_add_rom(struct pci_device *d, const void *bytes, size_t len)
     while (size < len && size < ROM_MAX)
         size *= 2;
     d->rom = (struct pci_rom){bytes, len < size ? len : size};
-    d->bar[PCI_ROM] = (struct pci_bar){
-        .kind = PCI_BAR_ROM, .size = size, .ops = &rom_bus_ops, .dev = &d->rom, .mapped = PCI_UNMAPPED};
+    d->bar[PCI_ROM] = make_bar(PCI_BAR_ROM, size, &rom_bus_ops, &d->rom);
     pci_device_preset(d, PCI_ROM_BAR, 4, 0, ~(size - 1) | ROM_ENABLE);
 }
 

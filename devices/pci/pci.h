@@ -3,7 +3,9 @@
  *
  * A device embeds a struct pci_device, describes its identity and BARs, and attaches it; the bus then answers
  * configuration accesses, maps and unmaps each BAR's bus_ops at the address that the guest chose, and carries INTx to a
- * PIRQ line. A BAR placed on top of something else stays unmapped (and the log says so) until the conflict is gone.
+ * PIRQ line. Where BARs overlap, the first one (by devfn, then by number) is mapped, and behind all devices that are no
+ * PCI functions' come BARs; the others stay unmapped (and the log says so) until the conflict is gone. So what is
+ * mapped depends on the registers alone, not on the order in which they were written.
  */
 #ifndef DEVICES_PCI_PCI_H
 #define DEVICES_PCI_PCI_H
@@ -44,7 +46,8 @@ enum pci_bar_kind {
     PCI_BAR_IO,
     PCI_BAR_MEM32,
     PCI_BAR_MEM64, /* takes the next BAR too */
-    PCI_BAR_ROM    /* the expansion ROM: has an enable bit of its own */
+    PCI_BAR_ROM,   /* the expansion ROM: has an enable bit of its own */
+    PCI_BAR_OWN    /* no BAR, but ports that a register of the function's own places: pci_device_place() */
 };
 
 struct pci_bar {
@@ -53,7 +56,10 @@ struct pci_bar {
     bool prefetchable;
     const struct bus_ops *ops;
     void *dev;
-    uint64_t mapped; /* address on the bus now, or PCI_UNMAPPED */
+    uint64_t mapped;  /* address on the bus now, or PCI_UNMAPPED */
+    uint64_t own;     /* PCI_BAR_OWN: the address that is wanted, or PCI_UNMAPPED */
+    uint64_t before;  /* while maps are made: where it was */
+    uint64_t refused; /* the address that it wants and another has, or PCI_UNMAPPED */
 };
 
 /* The bytes of an expansion ROM; behind them it reads as ones. */
@@ -90,6 +96,8 @@ struct pci_device {
     /* After a guest write to config space (and after reset and load, with offset 0 and size PCI_CONFIG_BYTES). May be
      * NULL. */
     void (*config_written)(void *ctx, unsigned offset, unsigned size);
+    /* A BAR was mapped or unmapped, perhaps because of another function. May be NULL. */
+    void (*moved)(void *ctx);
     /* Before a guest's read. May be NULL. */
     void (*config_read)(void *ctx, unsigned offset, unsigned size);
     void *ctx;
@@ -123,6 +131,8 @@ void pci_bus_set_msi(struct pci_bus *b, void (*msi)(void *ctx, uint64_t address,
 void pci_bus_assign(struct pci_bus *b, uint16_t io, uint32_t memory_end, const uint8_t irq[4]);
 /* An expansion ROM (an option ROM for the firmware): `bytes` are borrowed for the device's life; at most 16 MiB. */
 void pci_device_add_rom(struct pci_device *d, const void *bytes, size_t len);
+/* Moves a PCI_BAR_OWN to a port, or takes it away (PCI_UNMAPPED). */
+void pci_device_place(struct pci_device *d, unsigned n, uint64_t address);
 /* False if the slot is taken. */
 bool pci_bus_attach(struct pci_bus *b, uint8_t devfn, struct pci_device *d);
 void pci_bus_detach(struct pci_device *d);

@@ -25,6 +25,7 @@
 #define PM_DEVACTB 0x58
 #define PM_APMC_EN 0x02000000u /* in DEVACTB: a write to the APM command port asks for an SMI */
 #define PM_PORTS   64
+#define PM_PLACE   0 /* in the function's list of BARs: it has none */
 
 /* ---- Configuration mechanism 1 ---- */
 
@@ -120,21 +121,7 @@ static void pm_written(void *ctx, unsigned offset, unsigned size)
     if (!h->cfg.pm_ops || !(base || covers(offset, size, PM_MISC, PM_MISC)))
         return;
     uint64_t wanted = pci_device_read32(&h->pm, PM_BASE) & 0xffc0;
-    if (!(h->pm.config[PM_MISC] & PM_ENABLE) || !wanted)
-        wanted = PCI_UNMAPPED;
-    if (wanted == h->pm_mapped)
-        return;
-    if (h->pm_mapped != PCI_UNMAPPED)
-        bus_remove(h->cfg.io, h->pm_mapped, h->cfg.pm);
-    h->pm_mapped = PCI_UNMAPPED;
-    if (wanted == PCI_UNMAPPED)
-        return;
-    enum bus_error e = bus_add(h->cfg.io, wanted, PM_PORTS, h->cfg.pm_ops, h->cfg.pm, "acpi_pm");
-    if (e == BUS_OK)
-        h->pm_mapped = wanted;
-    else
-        device_log(h->cfg.log, LOG_GUEST_ERROR, "acpi_pm: PMBASE 0x%llx is not mapped: %s", (unsigned long long)wanted,
-                   bus_error_text(e));
+    pci_device_place(&h->pm, PM_PLACE, h->pm.config[PM_MISC] & PM_ENABLE && wanted ? wanted : PCI_UNMAPPED);
 }
 
 void pci_host_set_pm_base(struct pci_host *h, uint16_t port)
@@ -199,6 +186,8 @@ static void make_pm(struct pci_host *h)
     pci_device_preset(d, PM_BASE, 4, 0x00000001, 0x0000ffc0);
     pci_device_preset(d, PM_DEVACTB, 4, 0, PM_APMC_EN);
     pci_device_preset(d, PM_MISC, 1, 0, PM_ENABLE);
+    if (h->cfg.pm_ops)
+        pci_device_add_bar(d, PM_PLACE, PCI_BAR_OWN, PM_PORTS, h->cfg.pm_ops, h->cfg.pm);
     d->config_written = pm_written;
     d->ctx = h;
     pci_bus_attach(&h->bus, DEVFN_PM, d);
@@ -209,7 +198,6 @@ void pci_host_init(struct pci_host *h, const struct pci_host_config *cfg)
     struct irq_line pirq[ISA_IRQ_PIRQS];
     memset(h, 0, sizeof(*h));
     h->cfg = *cfg;
-    h->pm_mapped = PCI_UNMAPPED;
     for (unsigned i = 0; i < ISA_IRQ_PIRQS; i++)
         pirq[i] = isa_irq_pirq_line(cfg->isa, i);
     pci_bus_init(&h->bus, cfg->io, cfg->mmio, pirq, cfg->log);
@@ -220,9 +208,7 @@ void pci_host_init(struct pci_host *h, const struct pci_host_config *cfg)
 
 void pci_host_fini(struct pci_host *h)
 {
-    if (h->pm_mapped != PCI_UNMAPPED)
-        bus_remove(h->cfg.io, h->pm_mapped, h->cfg.pm);
-    h->pm_mapped = PCI_UNMAPPED;
+    pci_device_place(&h->pm, PM_PLACE, PCI_UNMAPPED);
 }
 
 void pci_host_reset(struct pci_host *h)

@@ -33,8 +33,7 @@ struct pci_host {
     struct pci_host_config cfg;
     struct pci_bus bus; /* further devices attach here */
     struct pci_device bridge, isa, pm;
-    uint32_t address;   /* CONFIG_ADDRESS */
-    uint64_t pm_mapped; /* port of the PM block, or PCI_UNMAPPED */
+    uint32_t address; /* CONFIG_ADDRESS */
 };
 
 extern const struct bus_ops pci_host_bus_ops; /* 8 ports: CONFIG_ADDRESS, CONFIG_DATA */

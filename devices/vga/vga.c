@@ -255,11 +255,9 @@ DEVICE_BYTE_BUS_OPS(vga_mono_bus_ops, mono_read8, mono_write8);
 
 /* ---- life ---- */
 
-static void pci_written(void *ctx, unsigned offset, unsigned size)
+static void memory_moved(void *ctx)
 {
     struct vga *v = ctx;
-    (void)offset;
-    (void)size;
     if (v->cfg.mapping_changed)
         v->cfg.mapping_changed(v->cfg.ctx);
 }
@@ -288,7 +286,7 @@ static void make_function(struct vga *v)
         pci_device_add_bar(&v->pci, VGA_BAR_MMIO, PCI_BAR_MEM32, VGA_MMIO_BYTES, &vga_mmio_bus_ops, v);
     if (v->cfg.rom)
         pci_device_add_rom(&v->pci, v->cfg.rom, v->cfg.rom_len);
-    v->pci.config_written = pci_written;
+    v->pci.moved = memory_moved;
     v->pci.ctx = v;
 }
 

@@ -41,7 +41,7 @@ static struct inspect_pci describe(const struct pci_device *d)
                             .interrupt_line = d->config[PCI_INTERRUPT_LINE]};
     for (unsigned n = 0; n <= PCI_ROM; n++) {
         const struct pci_bar *bar = &d->bar[n];
-        if (bar->kind == PCI_BAR_NONE)
+        if (bar->kind == PCI_BAR_NONE || bar->kind == PCI_BAR_OWN)
             continue;
         bool mapped = bar->mapped != PCI_UNMAPPED;
         f.bar[f.bars].index = n;

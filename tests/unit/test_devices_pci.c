@@ -229,6 +229,33 @@ START_TEST(bar_on_top_of_another_device_waits_until_it_is_moved)
 }
 END_TEST
 
+START_TEST(where_bars_overlap_the_order_of_writes_does_not_matter)
+{
+    for (unsigned first = 0; first < 2; first++) {
+        struct rig g;
+        struct pci_device other;
+        rig_init(&g);
+        add_card(&g);
+        pci_device_init(&other, "other", &(struct pci_identity){.vendor = 1, .device = 2});
+        pci_device_add_bar(&other, 0, PCI_BAR_IO, 32, &pci_host_bus_ops, &g.host);
+        ck_assert(pci_bus_attach(&g.host.bus, 7 << 3, &other));
+        for (unsigned k = 0; k < 2; k++) {
+            uint8_t devfn = (k ^ first) ? 7 << 3 : 0x18;
+            cfg_wr(&g, devfn, 4, 2, 1);
+            cfg_wr(&g, devfn, 0x10, 4, 0x2000);
+        }
+        ck_assert_uint_eq(bus_read(&g.io, 0x2002, 2, 0), 0xca02);
+        ck_assert_uint_eq(other.bar[0].mapped, PCI_UNMAPPED);
+        pci_host_set_pm_base(&g.host, 0x2000); /* a function before both */
+        ck_assert_uint_eq(g.card.bar[0].mapped, PCI_UNMAPPED);
+        cfg_wr(&g, 0x0b, 0x80, 1, 0);
+        ck_assert_uint_eq(g.card.bar[0].mapped, 0x2000);
+        pci_bus_detach(&other);
+        rig_fini(&g);
+    }
+}
+END_TEST
+
 START_TEST(read_only_registers_stay)
 {
     struct rig g;
@@ -368,6 +395,7 @@ static Suite *suite(void)
     tcase_add_test(t, byte_access_at_cf9_is_the_reset_register);
     tcase_add_test(t, bars_size_and_map_and_move);
     tcase_add_test(t, bar_on_top_of_another_device_waits_until_it_is_moved);
+    tcase_add_test(t, where_bars_overlap_the_order_of_writes_does_not_matter);
     tcase_add_test(t, read_only_registers_stay);
     tcase_add_test(t, intx_goes_to_the_pirq_of_its_slot);
     tcase_add_test(t, devices_that_share_a_pirq_are_ored);
