@@ -16,9 +16,8 @@
 
 /* ---- commands ---- */
 
-static bool fail(struct ata_link *link, const struct ata_queued *q, uint64_t sector, uint8_t error)
+static bool fail(struct ata_link *link, struct ata_drive *d, const struct ata_queued *q, uint64_t sector, uint8_t error)
 {
-    struct ata_drive *d = ata_busy(link);
     d->error = error;
     d->status = STATUS_READY | ATA_STATUS_ERR;
     link->queue_error = (struct ata_queue_error){
@@ -43,13 +42,14 @@ bool ata_queued_take(struct ata_link *link, uint8_t command, uint32_t taken, str
         d->status = STATUS_READY | ATA_STATUS_ERR;
         return false;
     }
-    link->unit = d == &link->drive[1];
+    if (d->kind == ATA_DISK)
+        link->unit = d == &link->drive[1];
     if (d->kind != ATA_DISK || taken & 1u << out->tag)
-        return fail(link, out, out->sector, ATA_ERROR_ABRT);
+        return fail(link, d, out, out->sector, ATA_ERROR_ABRT);
     if (!ata_disk_has(d, out->sector, out->count))
-        return fail(link, out, out->sector, ATA_ERROR_IDNF);
+        return fail(link, d, out, out->sector, ATA_ERROR_IDNF);
     if (out->is_write && d->block->read_only)
-        return fail(link, out, out->sector, ATA_ERROR_ABRT | ATA_ERROR_WP);
+        return fail(link, d, out, out->sector, ATA_ERROR_ABRT | ATA_ERROR_WP);
     d->error = 0;
     d->status = STATUS_READY;
     return true;
@@ -57,7 +57,7 @@ bool ata_queued_take(struct ata_link *link, uint8_t command, uint32_t taken, str
 
 void ata_queued_disturbed(struct ata_link *link)
 {
-    fail(link, &(struct ata_queued){0}, 0, ATA_ERROR_ABRT);
+    fail(link, ata_selected(link), &(struct ata_queued){0}, 0, ATA_ERROR_ABRT);
     link->queue_error.unqueued = true;
 }
 
@@ -73,7 +73,8 @@ enum ata_outcome ata_queued_run(struct ata_link *link, const struct ata_queued *
         return ATA_AGAIN;
     if (t == ATA_TRANSFER_DONE)
         return ATA_DONE;
-    fail(link, q, link->sector, t == ATA_TRANSFER_MEMORY || q->is_write ? ATA_ERROR_ABRT : ATA_ERROR_UNC);
+    fail(link, ata_busy(link), q, link->sector,
+         t == ATA_TRANSFER_MEMORY || q->is_write ? ATA_ERROR_ABRT : ATA_ERROR_UNC);
     return ATA_FAILED;
 }
 
