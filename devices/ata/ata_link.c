@@ -71,7 +71,7 @@ static void fire(void *opaque)
     struct ata_link *link = opaque;
     if (ata_busy(link)->kind == ATA_CDROM)
         ata_cdrom_job(link);
-    else if (ata_selected(link)->kind == ATA_DISK)
+    else if (ata_busy(link)->kind == ATA_DISK)
         ata_disk_job(link);
 }
 
