@@ -4,7 +4,7 @@
  *
  * To be read in this order: spte.h (the entry), sp.h (pages, roles, roots), gpte.h (what matters of a guest entry),
  * fault.c (how an spte comes to be), pt_write.c (how guest writes undo it), zap.c (all other ends), rmap.h (who maps a
- * gfn), audit.c (what must hold).
+ * gfn), audit.c (what must hold); then what not every miss meets: host.c, dirty.c, prefetch.c, common.c, unsync.c.
  */
 #include "core/stats.h"
 #include "mmu/shadow/sp.h"

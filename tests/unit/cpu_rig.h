@@ -100,7 +100,7 @@ static inline uint64_t rig_peek(struct cpu_rig *r, gpa_t gpa, size_t size)
     return value;
 }
 
-static inline void rig_open_model(struct cpu_rig *r, const char *model)
+static inline void rig_open_kind(struct cpu_rig *r, const char *model, enum mmu_kind kind)
 {
     char err[200] = "";
     const char *bad;
@@ -121,8 +121,8 @@ static inline void rig_open_model(struct cpu_rig *r, const char *model)
     r->mem = mem_create(&(struct mem_config){.mm = r->mm, .mmio = &r->mmio, .log = &r->log, .trace = &r->trace});
     hva_t hva = host_mm_mmap_anon(r->mm, RIG_RAM, HOST_READ | HOST_WRITE);
     ck_assert_int_eq(mem_slot_add(r->mem, 0, 0, RIG_RAM, hva, MEMSLOT_RAM), 0);
-    r->mmu = mmu_create(
-        &(struct mmu_config){.kind = MMU_WALK, .mem = r->mem, .vcpus = 1, .log = &r->log, .trace = &r->trace});
+    r->mmu =
+        mmu_create(&(struct mmu_config){.kind = kind, .mem = r->mem, .vcpus = 1, .log = &r->log, .trace = &r->trace});
     r->code = code_cache_create(r->mem, &r->trace, &r->log);
     r->model = cpu_model_parse(model, &bad);
     ck_assert_ptr_nonnull(r->model);
@@ -135,6 +135,11 @@ static inline void rig_open_model(struct cpu_rig *r, const char *model)
                                              .trace = &r->trace,
                                              .model = r->model,
                                              .rng_seed = 1});
+}
+
+static inline void rig_open_model(struct cpu_rig *r, const char *model)
+{
+    rig_open_kind(r, model, MMU_WALK);
 }
 
 static inline void rig_open(struct cpu_rig *r)

@@ -1,8 +1,8 @@
 /*
  * Random programs that rewrite themselves, in two pages that are mapped twice: immediates, whole instructions,
  * stretches of a page, through either mapping, by their own stores and string instructions and by a device. Three
- * machines run them, cut at random positions: one that forgets all code before each instruction, an interpreter and a
- * JIT.
+ * machines run them, in each kind of MMU, cut at random positions: one that forgets all code before each instruction,
+ * an interpreter and a JIT.
  */
 #include "core/stats.h"
 #include "cpu/code_cache_internal.h"
@@ -401,12 +401,12 @@ static void run_program(struct trio *p, unsigned program)
     }
 }
 
-static void trio_open(struct trio *p, uint64_t seed)
+static void trio_open(struct trio *p, uint64_t seed, enum mmu_kind kind)
 {
     memset(p, 0, sizeof *p);
     for (unsigned n = 0; n < MACHINES; n++) {
         struct cpu_rig *r = &p->m[n];
-        rig_open(r);
+        rig_open_kind(r, "base", n ? kind : MMU_WALK);
         rig_long(r);
         for (unsigned k = 0; k < 2; k++)
             rig_poke(r, RIG_PT + 8 * ((ALIAS >> PAGE_SHIFT) + k), (PAGES + k * PAGE_SIZE) | 7, 8);
@@ -428,9 +428,10 @@ static void trio_close(struct trio *p)
 START_TEST(programs_that_rewrite_themselves_run_as_without_any_cache)
 {
     const char *more = getenv("UMBRA_PROGRAMS"), *seed = getenv("UMBRA_SEED");
-    unsigned programs = more ? (unsigned)atoi(more) : 800;
+    static const enum mmu_kind kinds[] = {MMU_WALK, MMU_SHADOW, MMU_EPT};
+    unsigned programs = more ? (unsigned)atoi(more) : 300;
     struct trio p;
-    trio_open(&p, seed ? (uint64_t)atoll(seed) : 1);
+    trio_open(&p, seed ? (uint64_t)atoll(seed) : 1, kinds[_i]);
     for (unsigned n = 0; n < programs; n++)
         run_program(&p, n);
     if (getenv("UMBRA_TEST_STATS")) {
@@ -449,7 +450,7 @@ static Suite *suite(void)
     Suite *s = suite_create("cpu: code that rewrites itself");
     TCase *t = tcase_create("programs");
     tcase_set_timeout(t, 600);
-    tcase_add_test(t, programs_that_rewrite_themselves_run_as_without_any_cache);
+    tcase_add_loop_test(t, programs_that_rewrite_themselves_run_as_without_any_cache, 0, 3);
     suite_add_tcase(s, t);
     return s;
 }
