@@ -589,9 +589,8 @@ static const struct option_row rows[] = {
      "isa-debug-exit,iobase=P,iosize=N (exit port: status (2 * value + 1) & 255), isa-debugcon,iobase=P,chardev=ID, "
      "pc-testdev (of KVM's unit tests), "
      "vmcoreinfo, ide-hd|ide-cd|floppy,drive=ID[,bus=B][,unit=U], or a PCI card: "
-     "virtio-blk-pci,drive=ID; virtio-net-pci,netdev=ID; e1000,netdev=ID; virtio-rng-pci; virtio-serial-pci and behind "
-     "it "
-     "virtconsole,chardev=ID"},
+     "virtio-blk-pci,drive=ID; virtio-net-pci,netdev=ID; e1000,netdev=ID; ahci,id=ID (then B above is ID.0 to ID.5); "
+     "virtio-rng-pci; virtio-serial-pci and behind it virtconsole,chardev=ID"},
     {"chardev", "stdio|file|socket|null,id=ID[,...]", opt_chardev,
      "for virtconsole, isa-debugcon, -serial and -mon: file has path=, socket path= or host=,port=, then "
      "server=on[,wait=off]"},

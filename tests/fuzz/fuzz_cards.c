@@ -1,6 +1,7 @@
 /*
- * Hostile drivers of the PCI cards: virtio disk, network, entropy and the 82540EM, by their registers and by what is in
- * their rings: descriptors that are nearly right, loop, wrap, point at the rings themselves, at page tables, nowhere.
+ * Hostile drivers of the PCI cards: virtio disk, network, entropy, the 82540EM and AHCI, by their registers and by what
+ * is in their rings and command lists: descriptors that are nearly right, loop, wrap, point at the rings themselves, at
+ * page tables, nowhere.
  *
  * Half way the state is saved and loaded into a second machine, as in fuzz_devices; both must stay equal. A device that
  * stopped is reset now and then, so that what comes after is reached as well.
@@ -16,7 +17,8 @@
 #define RAM_MIB  4
 #define MACHINES 2
 #define DISK     (64 * 512)
-#define CARDS    5
+#define CARDS    6
+#define DRIVES   3         /* of virtio, and on AHCI ports 0 and 1 */
 #define RINGS    0x200000u /* of card c, queue q: + c * 0x10000 + q * 0x4000 */
 #define BUFFERS  0x300000u
 
@@ -32,8 +34,8 @@ struct bench {
 
 static struct machine *make(struct bench *b)
 {
-    static const enum device_kind kinds[CARDS] = {DEVICE_VIRTIO_BLK, DEVICE_VIRTIO_NET, DEVICE_VIRTIO_RNG, DEVICE_E1000,
-                                                  DEVICE_VIRTIO_SERIAL};
+    static const enum device_kind kinds[CARDS] = {DEVICE_VIRTIO_BLK, DEVICE_VIRTIO_NET,    DEVICE_VIRTIO_RNG,
+                                                  DEVICE_E1000,      DEVICE_VIRTIO_SERIAL, DEVICE_AHCI};
     uint8_t image[256];
     struct error e = {""};
     struct mem_file file = mem_file_make(b->f, image, fuzz_image(image, image_code, sizeof image_code));
@@ -43,16 +45,18 @@ static struct machine *make(struct bench *b)
                                  .log_out = stderr,
                                  .no_vga = true,
                                  .device_count = CARDS,
-                                 .drive_count = 1};
+                                 .drive_count = DRIVES};
     for (unsigned k = 0; k < CARDS; k++)
         cfg.device[k] = (struct device_config){.kind = kinds[k]};
     cfg.device[0].drive = "d";
-    cfg.drive[0] = (struct drive_config){.file = b->disk.path,
-                                         .id = "d",
-                                         .interface = DRIVE_NONE,
-                                         .format = BLOCK_FORMAT_RAW,
-                                         .snapshot = true,
-                                         .index = 0};
+    for (unsigned k = 0; k < DRIVES; k++)
+        cfg.drive[k] = (struct drive_config){.file = b->disk.path,
+                                             .id = k ? NULL : "d",
+                                             .interface = k ? DRIVE_SATA : DRIVE_NONE,
+                                             .format = BLOCK_FORMAT_RAW,
+                                             .is_cdrom = k == 2,
+                                             .snapshot = true,
+                                             .index = k ? k - 1 : 0};
     struct machine *m = machine_create(&cfg, &e);
     mem_file_close(&file);
     if (!m)
@@ -247,6 +251,109 @@ static void drive_e1000(struct bench *b)
     write_mmio(b, at + 0x2818, 4, rng_one_in(b->rng, 10) ? rng_number(b->rng) : rng_below(b->rng, 16));
 }
 
+/* ---- AHCI: per port a command list, an area for frames, and tables of eight slots ---- */
+
+#define AHCI_CARD 5
+#define SLOTS     8
+
+static uint64_t ahci_table(unsigned port, unsigned slot)
+{
+    return ring(AHCI_CARD, port) + 0x1000 + 0x200 * slot;
+}
+
+static void write_port_register(struct bench *b, unsigned port, unsigned reg, uint64_t v)
+{
+    write_mmio(b, bar(b, AHCI_CARD, 5) + 0x100 + 0x80 * port + reg, 4, v & UINT32_MAX);
+}
+
+static uint64_t here_or_anywhere(struct bench *b, uint64_t here)
+{
+    return rng_one_in(b->rng, 30) ? any_address(b, AHCI_CARD) : here;
+}
+
+/* A driver's start, after a reset of the link now and then. */
+static void start_ahci(struct bench *b, unsigned port)
+{
+    uint64_t list = here_or_anywhere(b, ring(AHCI_CARD, port)),
+             frames = here_or_anywhere(b, ring(AHCI_CARD, port) + 0x400);
+    const struct {
+        unsigned reg;
+        uint64_t value;
+    } setup[] = {{0x18, 0},     {0x00, list},  {0x04, list >> 32}, {0x08, frames}, {0x0c, frames >> 32},
+                 {0x30, ~0ull}, {0x10, ~0ull}, {0x14, ~0ull},      {0x18, 0x10},   {0x18, 0x11}};
+    if (rng_one_in(b->rng, 2)) {
+        write_port_register(b, port, 0x2c, 0x301);
+        write_port_register(b, port, 0x2c, rng_one_in(b->rng, 8) ? rng_next(b->rng) : 0x300);
+    }
+    for (size_t k = 0; k < ARRAY_LEN(setup); k++)
+        write_port_register(b, port, setup[k].reg, setup[k].value);
+    write_mmio(b, bar(b, AHCI_CARD, 5) + 4, 4, rng_one_in(b->rng, 50) ? 3 : 2);
+}
+
+static void put_packet(struct bench *b, uint64_t at)
+{
+    static const uint8_t commands[] = {0x00, 0x03, 0x12, 0x1a, 0x1b, 0x1e, 0x25, 0x28, 0x28, 0x28, 0x2b,
+                                       0x42, 0x43, 0x46, 0x4a, 0x51, 0x5a, 0xa8, 0xa8, 0xbb, 0xbd, 0xbe};
+    uint8_t p[16] = {0};
+    for (unsigned i = 1; i < 12; i++)
+        p[i] = (uint8_t)(rng_one_in(b->rng, 3) ? rng_next(b->rng) : rng_below(b->rng, 4));
+    if (rng_one_in(b->rng, 2)) /* an address on the disc */
+        memset(p + 2, 0, 3);
+    p[0] = RNG_PICK(b->rng, commands);
+    poke(b, at, p, sizeof p);
+}
+
+/* A frame and a table for the slot: as a driver makes them, but for a field now and then. */
+static void put_slot(struct bench *b, unsigned port, unsigned slot)
+{
+    static const uint8_t commands[] = {0x06, 0x20, 0x24, 0x25, 0x29, 0x2f, 0x30, 0x34, 0x35, 0x3d, 0x40,
+                                       0x60, 0x60, 0x60, 0x61, 0x61, 0x61, 0x90, 0xa0, 0xa0, 0xa0, 0xa0,
+                                       0xa1, 0xc4, 0xc5, 0xc6, 0xc8, 0xca, 0xe7, 0xec, 0xef};
+    uint64_t table = ahci_table(port, slot), header = ring(AHCI_CARD, port) + 32 * slot;
+    uint8_t fis[20] = {0x27, 0x80, RNG_PICK(b->rng, commands), (uint8_t)rng_below(b->rng, 10)};
+    unsigned regions = (unsigned)rng_below(b->rng, 6);
+    fis[4] = (uint8_t)rng_below(b->rng, 70);
+    fis[7] = 0x40;
+    fis[12] = (uint8_t)(fis[2] >> 1 == 0x30 ? slot << 3 : rng_below(b->rng, 12));
+    if (fis[2] == 0x2f)
+        fis[4] = 0x10, fis[12] = 1;
+    if (rng_one_in(b->rng, 12)) /* a control frame */
+        fis[1] = 0, fis[15] = rng_one_in(b->rng, 2) ? 4 : 0;
+    if (rng_one_in(b->rng, 6))
+        fis[rng_below(b->rng, sizeof fis)] = (uint8_t)rng_next(b->rng);
+    poke(b, table, fis, sizeof fis);
+    put_packet(b, table + 0x40);
+    for (unsigned i = 0; i < regions; i++) {
+        poke_le(b, table + 0x80 + 16 * i, 8, any_address(b, AHCI_CARD));
+        poke_le(b, table + 0x8c + 16 * i, 4,
+                rng_one_in(b->rng, 8) ? rng_number(b->rng) : rng_below(b->rng, 8) * 512 + 511);
+    }
+    regions = rng_one_in(b->rng, 20) ? 0xffff : regions;
+    poke_le(b, header, 4,
+            (rng_one_in(b->rng, 30) ? rng_next(b->rng) & 0xffff : 5) | regions << 16 |
+                (rng_one_in(b->rng, 8) ? 0x400 : 0));
+    poke_le(b, header + 8, 8, here_or_anywhere(b, table));
+}
+
+static void drive_ahci(struct bench *b)
+{
+    unsigned port = (unsigned)(rng_one_in(b->rng, 12) ? rng_below(b->rng, 3) : rng_below(b->rng, 2));
+    uint64_t at = bar(b, AHCI_CARD, 5) + 0x100 + 0x80 * port;
+    uint32_t command = (uint32_t)bus_read(&b->m[0]->mmio, at + 0x18, 4, 0), errors = 0x78000000;
+    bool failed = bus_read(&b->m[0]->mmio, at + 0x10, 4, 0) & errors;
+    uint32_t slots = 0;
+    if (!(command & 1) || (failed && rng_one_in(b->rng, 2)) || rng_one_in(b->rng, 40))
+        start_ahci(b, port);
+    for (unsigned n = 1 + (unsigned)rng_below(b->rng, 4); n; n--) {
+        unsigned slot = (unsigned)rng_below(b->rng, SLOTS);
+        put_slot(b, port, slot);
+        slots |= 1u << slot;
+    }
+    if (!rng_one_in(b->rng, 4))
+        write_port_register(b, port, 0x34, slots);
+    write_port_register(b, port, 0x38, rng_one_in(b->rng, 30) ? rng_next(b->rng) : slots);
+}
+
 /* ---- other steps ---- */
 
 static void frame_arrives(struct bench *b)
@@ -305,8 +412,9 @@ static void pass_time(struct bench *b)
 static void step(struct bench *b)
 {
     typedef void step_fn(struct bench *);
-    static step_fn *const plans[] = {drive_virtio, drive_virtio,    drive_virtio, drive_e1000, frame_arrives,
-                                     pass_time,    touch_registers, touch_config, pass_time};
+    static step_fn *const plans[] = {drive_virtio,  drive_virtio,    drive_virtio, drive_e1000,
+                                     frame_arrives, drive_ahci,      drive_ahci,   drive_ahci,
+                                     pass_time,     touch_registers, touch_config, pass_time};
     RNG_PICK(b->rng, plans)(b);
     b->f->work++;
     b->f->round++;
@@ -350,8 +458,10 @@ static void session(struct fuzz *f)
     }
     check_digests(&b, "at the end");
     fuzz_audit(f, b.m[0]);
-    const struct block_counters *disk_work = &b.m[0]->drives.drive[0].block->counters;
-    f->accepted += disk_work->reads + disk_work->writes + disk_work->discards; /* hostile drivers must get that far */
+    for (unsigned k = 0; k < DRIVES; k++) {
+        const struct block_counters *work = &b.m[0]->drives.drive[k].block->counters;
+        f->accepted += work->reads + work->writes + work->discards; /* hostile drivers must get that far */
+    }
     for (unsigned k = 0; k < b.count; k++)
         machine_destroy(b.m[k]);
     mem_file_close(&b.disk);
