@@ -1,10 +1,12 @@
 /*
- * Hostile drivers of the PCI cards: virtio disk, network, entropy, the 82540EM and AHCI, by their registers and by what
- * is in their rings and command lists: descriptors that are nearly right, loop, wrap, point at the rings themselves, at
- * page tables, nowhere.
+ * Hostile drivers of the PCI cards: virtio disk, network, entropy, the 82540EM
+ * and AHCI, by their registers and by what is in their rings and command lists:
+ * descriptors that are nearly right, loop, wrap, point at the rings themselves,
+ * at page tables, nowhere.
  *
- * Half way the state is saved and loaded into a second machine, as in fuzz_devices; both must stay equal. A device that
- * stopped is reset now and then, so that what comes after is reached as well.
+ * Half way the state is saved and loaded into a second machine, as in
+ * fuzz_devices; both must stay equal. A device that stopped is reset now and
+ * then, so that what comes after is reached as well.
  */
 #include "fuzz.h"
 
@@ -150,7 +152,8 @@ static void put_descriptor(struct bench *b, unsigned card, uint64_t table, unsig
     poke_le(b, table + 16 * n + 14, 2, rng_one_in(b->rng, 16) ? rng_number(b->rng) : rng_below(b->rng, 16));
 }
 
-/* A chain as the disk wants it, so that requests are reached; a field of it may be anything. */
+/* A chain as the disk wants it, so that requests are reached; a field of it may
+ * be anything. */
 static void put_disk_request(struct bench *b)
 {
     static const uint32_t types[] = {0, 1, 4, 8, 11, 13, 5};
@@ -251,7 +254,8 @@ static void drive_e1000(struct bench *b)
     write_mmio(b, at + 0x2818, 4, rng_one_in(b->rng, 10) ? rng_number(b->rng) : rng_below(b->rng, 16));
 }
 
-/* ---- AHCI: per port a command list, an area for frames, and tables of eight slots ---- */
+/* ---- AHCI: per port a command list, an area for frames, and tables of eight
+ * slots ---- */
 
 #define AHCI_CARD 5
 #define SLOTS     8
@@ -281,9 +285,9 @@ static void start_ahci(struct bench *b, unsigned port)
         uint64_t value;
     } setup[] = {{0x18, 0},     {0x00, list},  {0x04, list >> 32}, {0x08, frames}, {0x0c, frames >> 32},
                  {0x30, ~0ull}, {0x10, ~0ull}, {0x14, ~0ull},      {0x18, 0x10},   {0x18, 0x11}};
-    if (rng_one_in(b->rng, 2)) {
+    if (!rng_one_in(b->rng, 3)) {
         write_port_register(b, port, 0x2c, 0x301);
-        write_port_register(b, port, 0x2c, rng_one_in(b->rng, 8) ? rng_next(b->rng) : 0x300);
+        write_port_register(b, port, 0x2c, rng_one_in(b->rng, 20) ? rng_next(b->rng) : 0x300);
     }
     for (size_t k = 0; k < ARRAY_LEN(setup); k++)
         write_port_register(b, port, setup[k].reg, setup[k].value);
@@ -297,13 +301,18 @@ static void put_packet(struct bench *b, uint64_t at)
     uint8_t p[16] = {0};
     for (unsigned i = 1; i < 12; i++)
         p[i] = (uint8_t)(rng_one_in(b->rng, 3) ? rng_next(b->rng) : rng_below(b->rng, 4));
-    if (rng_one_in(b->rng, 2)) /* an address on the disc */
-        memset(p + 2, 0, 3);
     p[0] = RNG_PICK(b->rng, commands);
+    if ((p[0] == 0x28 || p[0] == 0xa8 || p[0] == 0xbe) && !rng_one_in(b->rng, 4)) { /* sectors of the disc */
+        memset(p + 1, 0, 11);
+        p[5] = (uint8_t)rng_below(b->rng, 16);
+        p[p[0] == 0xa8 ? 9 : 8] = (uint8_t)rng_below(b->rng, 4);
+        p[9] |= p[0] == 0xbe ? 0x10 : 0;
+    }
     poke(b, at, p, sizeof p);
 }
 
-/* A frame and a table for the slot: as a driver makes them, but for a field now and then. */
+/* A frame and a table for the slot: as a driver makes them, but for a field now
+ * and then. */
 static void put_slot(struct bench *b, unsigned port, unsigned slot)
 {
     static const uint8_t commands[] = {0x06, 0x20, 0x24, 0x25, 0x29, 0x2f, 0x30, 0x34, 0x35, 0x3d, 0x40,
@@ -311,26 +320,27 @@ static void put_slot(struct bench *b, unsigned port, unsigned slot)
                                        0xa1, 0xc4, 0xc5, 0xc6, 0xc8, 0xca, 0xe7, 0xec, 0xef};
     uint64_t table = ahci_table(port, slot), header = ring(AHCI_CARD, port) + 32 * slot;
     uint8_t fis[20] = {0x27, 0x80, RNG_PICK(b->rng, commands), (uint8_t)rng_below(b->rng, 10)};
-    unsigned regions = (unsigned)rng_below(b->rng, 6);
+    unsigned regions = 1 + (unsigned)rng_below(b->rng, 6);
     fis[4] = (uint8_t)rng_below(b->rng, 70);
     fis[7] = 0x40;
     fis[12] = (uint8_t)(fis[2] >> 1 == 0x30 ? slot << 3 : rng_below(b->rng, 12));
     if (fis[2] == 0x2f)
         fis[4] = 0x10, fis[12] = 1;
-    if (rng_one_in(b->rng, 12)) /* a control frame */
+    if (rng_one_in(b->rng, 20)) /* a control frame */
         fis[1] = 0, fis[15] = rng_one_in(b->rng, 2) ? 4 : 0;
-    if (rng_one_in(b->rng, 6))
+    if (rng_one_in(b->rng, 10))
         fis[rng_below(b->rng, sizeof fis)] = (uint8_t)rng_next(b->rng);
     poke(b, table, fis, sizeof fis);
     put_packet(b, table + 0x40);
     for (unsigned i = 0; i < regions; i++) {
-        poke_le(b, table + 0x80 + 16 * i, 8, any_address(b, AHCI_CARD));
+        uint64_t data = BUFFERS + rng_below(b->rng, 0x80000);
+        poke_le(b, table + 0x80 + 16 * i, 8, rng_one_in(b->rng, 8) ? any_address(b, AHCI_CARD) : data);
         poke_le(b, table + 0x8c + 16 * i, 4,
                 rng_one_in(b->rng, 8) ? rng_number(b->rng) : rng_below(b->rng, 8) * 512 + 511);
     }
     regions = rng_one_in(b->rng, 20) ? 0xffff : regions;
     poke_le(b, header, 4,
-            (rng_one_in(b->rng, 30) ? rng_next(b->rng) & 0xffff : 5) | regions << 16 |
+            (rng_one_in(b->rng, 60) ? rng_next(b->rng) & 0xffff : 5) | regions << 16 |
                 (rng_one_in(b->rng, 8) ? 0x400 : 0));
     poke_le(b, header + 8, 8, here_or_anywhere(b, table));
 }
@@ -342,7 +352,7 @@ static void drive_ahci(struct bench *b)
     uint32_t command = (uint32_t)bus_read(&b->m[0]->mmio, at + 0x18, 4, 0), errors = 0x78000000;
     bool failed = bus_read(&b->m[0]->mmio, at + 0x10, 4, 0) & errors;
     uint32_t slots = 0;
-    if (!(command & 1) || (failed && rng_one_in(b->rng, 2)) || rng_one_in(b->rng, 40))
+    if (!(command & 1) || (failed && !rng_one_in(b->rng, 8)) || rng_one_in(b->rng, 40))
         start_ahci(b, port);
     for (unsigned n = 1 + (unsigned)rng_below(b->rng, 4); n; n--) {
         unsigned slot = (unsigned)rng_below(b->rng, SLOTS);
