@@ -96,6 +96,15 @@ static void info_mmu(struct control *c, int argc, char **argv, const struct insp
     machine_print_counters(c->m, "mmu.", out);
 }
 
+static void info_mem(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    uint64_t from = 0;
+    if (argc > 2 && !monitor_number(argv[2], &from))
+        inspect_say(out, "error: '%s' is not an address", argv[2]);
+    else
+        machine_print_mappings(c->m, c->cpu, from, out);
+}
+
 static void info_stats(struct control *c, int argc, char **argv, const struct inspect_out *out)
 {
     machine_print_counters(c->m, argc > 2 ? argv[2] : "", out);
@@ -125,6 +134,7 @@ static const struct {
     {"keyboard", "its LEDs, scan codes, repetition", info_keyboard},
     {"mice", "and which one moves", info_mice},
     {"mmu", "roots and counters; with an ADDRESS: its walks", info_mmu},
+    {"mem", "what the guest's tables map (from an ADDRESS on), with rights", info_mem},
     {"vmcoreinfo", "where the kernel's VMCOREINFO note is", info_vmcoreinfo},
     {"stats", "counters that begin with a PREFIX, or all", info_stats},
 };

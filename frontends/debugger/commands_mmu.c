@@ -16,6 +16,15 @@ static bool command_walk(struct debugger *g, int argc, char **argv, struct error
     return true;
 }
 
+static bool command_map(struct debugger *g, int argc, char **argv, struct error *e)
+{
+    uint64_t from = 0;
+    if (argc && !argument_address(g, argv[0], &from, e))
+        return false;
+    machine_print_mappings(g->m, g->cpu, from, &g->out);
+    return true;
+}
+
 static bool gfn_argument(const struct debugger *g, const char *text, uint64_t *gfn, struct error *e)
 {
     if (!argument_address(g, text, gfn, e))
@@ -125,6 +134,8 @@ static bool command_host_list(struct debugger *g, int argc, char **argv, struct 
 
 const struct command mmu_commands[] = {
     {"mmu walk", NULL, "GVA", "guest walk, shadow walk, memslot, tracking, host entry, frame, TLB", 1, 1, command_walk},
+    {"mmu map", NULL, "[GVA]", "what the guest's tables map, from GVA on, with the rights of all levels", 0, 1,
+     command_map},
     {"mmu rmap", NULL, "GFN", "the sptes that map a guest page, and its shadow pages", 1, 1, command_rmap},
     {"mmu tracked", NULL, "", "guest pages whose writes someone must see", 0, 0, command_tracked},
     {"mmu slots", NULL, "", "memslots", 0, 0, command_slots},

@@ -64,10 +64,13 @@ size_t machine_peek_gpa(const struct machine *m, uint64_t gpa, void *buf, size_t
 bool machine_poke_gva(struct machine *m, unsigned cpu, uint64_t gva, const void *buf, size_t len, struct error *e);
 bool machine_gva_to_gpa(const struct machine *m, unsigned cpu, uint64_t gva, uint64_t *gpa);
 
-/* ---- the MMU (inspect_walk.c, inspect_mmu.c) ---- */
+/* ---- the MMU (inspect_walk.c, inspect_map.c, inspect_mmu.c) ---- */
 
 /* Guest walk and shadow walk of gva side by side, every bit named; then memslot, tracking, host entry, frame, TLB. */
 void machine_print_mmu_walk(const struct machine *m, unsigned cpu, uint64_t gva, const struct inspect_out *out);
+/* What the tables map from `from` on: ranges with the rights of all levels, "uwx" as far as they go. Of what has no end
+ * (tables that lead to themselves) the first part, and where to go on. */
+void machine_print_mappings(const struct machine *m, unsigned cpu, uint64_t from, const struct inspect_out *out);
 /* Every spte that maps gfn, and the shadow pages that shadow it as a table. */
 void machine_print_mmu_rmap(const struct machine *m, uint64_t gfn, const struct inspect_out *out);
 void machine_print_mmu_tracked(const struct machine *m, const struct inspect_out *out);

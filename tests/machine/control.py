@@ -257,6 +257,7 @@ def test_the_monitor_shows_memory_registers_and_buses():
         check("paused" in ask("stop") + ask("info status"), "stop")
         check("rip" in ask("info registers"), "registers")
         check("8254" in ask("info mtree"), "mtree")
+        check(ask("info mem").strip() and "is not an address" in ask("info mem here"), "mem")
         pci = ask("info pci")
         check("1234:1111" in pci and "8086:1237" in pci, pci)
         check("cannot access" in ask("xp/2xh 0xb8000"), "the planes are no memory")

@@ -263,6 +263,27 @@ def test_walk_names_every_level_and_what_is_behind_it():
         check(end.status == 0, f"{end.status} {end.err}")
 
 
+def test_map_of_the_tables_agrees_with_walks():
+    maps = []
+    for mode in MODES:
+        s = Session("-mmu", mode)
+        gva, _ = mapped_page(s)
+        maps.append(s.ask("mmu map"))
+        ranges = [(int(a, 16), int(b, 16), int(n, 16), rights)
+                  for a, b, n, rights in re.findall(r"^([0-9a-f]{16})-([0-9a-f]{16}) +([0-9a-f]+) ([u-][rw][x-])$", maps[-1], re.M)]
+        check(len(ranges) == len(maps[-1].strip().splitlines()) > 1, maps[-1])
+        check(all(last - first + 1 == n for first, last, n, _ in ranges), "lengths")
+        check(any(first <= gva <= last and rights[1] == "w" for first, last, _, rights in ranges), f"0x{gva:x} is not in\n{maps[-1]}")
+        for (_, last, _, rights), (first, _, _, behind) in zip(ranges, ranges[1:]):
+            check(last < first and (last + 1 < first or rights != behind), f"0x{first:x}: two ranges that are one")
+            if last + 1 < first:
+                check("no translation" in s.ask(f"mmu walk 0x{last + 1:x}"), f"0x{last + 1:x} is mapped")
+            check("no translation" not in s.ask(f"mmu walk 0x{first:x}"), f"0x{first:x} is not mapped")
+        check(s.ask(f"mmu map 0x{gva + 5:x}").startswith(f"{gva & ~0xfff:016x}-"), "from an address on")
+        s.end()
+    check(maps[0] == maps[1] == maps[2], "it depends on the engine")
+
+
 # What stops the machine, in which modes, and how its text begins.
 EVENTS = (("fault", MODES, "mmu.fault: "), ("fill", MODES, "mmu.fill: "), ("tracked-write", MODES, "mmu.tracked_write: "),
           ("zap", ("shadow",), "mmu.zap: "), ("flush", MODES, "mmu.flush: "), ("sync", ("shadow,unsync=on",), "mmu.sync "),
