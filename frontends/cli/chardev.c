@@ -8,7 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SEND_NOW 1024u
+#define SEND_NOW     1024u
+#define CLIENT_PIECE 512
 
 /* ---- the option ---- */
 
@@ -267,11 +268,18 @@ static void client_finish(struct chardev *d)
     }
 }
 
+/* A client of a serial port waits for the guest to read. */
+static bool client_may_send(const struct chardevs *c, const struct chardev *d)
+{
+    return d->fd >= 0 &&
+           (!d->spec->serial || machine_serial_room(c->console->machine, d->spec->serial - 1) >= CLIENT_PIECE);
+}
+
 static void client_read(struct chardevs *c, struct chardev *d)
 {
-    uint8_t bytes[512];
-    ssize_t n = d->fd < 0 ? -1 : recv(d->fd, bytes, sizeof bytes, MSG_DONTWAIT);
-    if (d->fd < 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+    uint8_t bytes[CLIENT_PIECE];
+    ssize_t n = client_may_send(c, d) ? recv(d->fd, bytes, sizeof bytes, MSG_DONTWAIT) : -1;
+    if (!client_may_send(c, d) || (n < 0 && (errno == EAGAIN || errno == EINTR)))
         return;
     if (n <= 0)
         client_drop(d);
@@ -314,7 +322,8 @@ static unsigned fds(void *ctx, struct pollfd *p, unsigned room)
     for (unsigned k = 0; k < c->count && n < room; k++) {
         const struct chardev *d = &c->dev[k];
         if (d->fd >= 0)
-            p[n++] = (struct pollfd){.fd = d->fd, .events = (short)(POLLIN | (d->backlog_len ? POLLOUT : 0))};
+            p[n++] = (struct pollfd){
+                .fd = d->fd, .events = (short)((client_may_send(c, d) ? POLLIN : 0) | (d->backlog_len ? POLLOUT : 0))};
         else if (d->listener.fd >= 0)
             p[n++] = (struct pollfd){.fd = d->listener.fd, .events = POLLIN};
     }

@@ -12,10 +12,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CTRL_A   1
-#define CTRL_U   21
-#define WAIT_FDS 256
-#define WAIT_NS  100000000ull /* a wait is never longer: signals and the time-out are looked at */
+#define CTRL_A      1
+#define CTRL_U      21
+#define STDIN_PIECE 256
+#define WAIT_FDS    256
+#define WAIT_NS     100000000ull /* a wait is never longer: signals and the time-out are looked at */
 
 /* A signal handler has no other way to speak: the one piece of file-scope state, written by it alone. */
 static volatile sig_atomic_t signal_seen;
@@ -159,10 +160,18 @@ static bool stdin_ready(int timeout_ms)
     return poll(&p, 1, timeout_ms) > 0 && p.revents;
 }
 
+/* A terminal is always read, for the sake of the escape key; a file or a pipe waits for the guest. */
+static bool stdin_wanted(const struct console *c)
+{
+    bool for_serial = !c->typed || c->to_serial;
+    return c->reads_stdin &&
+           (c->is_raw || !for_serial || machine_serial_room(c->machine, c->typed_port) >= STDIN_PIECE);
+}
+
 static void stdin_pump(struct console *c)
 {
-    uint8_t bytes[256];
-    while (c->reads_stdin && stdin_ready(0)) {
+    uint8_t bytes[STDIN_PIECE];
+    while (stdin_wanted(c) && stdin_ready(0)) {
         ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes);
         if (n < 0 && errno == EINTR)
             return;
@@ -227,7 +236,7 @@ static void parts_serve(struct console *c)
 /* Sleeps until something comes, a part wants its tick, or `ns` (and WAIT_NS) have passed. */
 static void wait_for_input(struct console *c, uint64_t ns)
 {
-    struct pollfd fds[WAIT_FDS] = {{.fd = c->reads_stdin ? STDIN_FILENO : -1, .events = POLLIN}};
+    struct pollfd fds[WAIT_FDS] = {{.fd = stdin_wanted(c) ? STDIN_FILENO : -1, .events = POLLIN}};
     unsigned n = 1;
     fflush(stdout);
     for (unsigned k = 0; k < SERIALS_MAX; k++)

@@ -426,7 +426,8 @@ void machine_input(struct machine *m, enum input_source source, const void *byte
     input_post(&m->input, source, m->clock.icount, bytes, len);
 }
 
-#define CONSOLE_PIECE 255 /* bytes of one event */
+#define SERIAL_AHEAD  0x10000u /* bytes that wait for a guest before whoever sends more has to wait, too */
+#define CONSOLE_PIECE 255      /* bytes of one event */
 
 void machine_console_input(struct machine *m, const char *chardev, const void *bytes, size_t len)
 {
@@ -441,10 +442,21 @@ void machine_console_input(struct machine *m, const char *chardev, const void *b
     }
 }
 
-void machine_serial_input(struct machine *m, unsigned port, const void *bytes, size_t len)
+static enum input_source serial_source(unsigned port)
 {
     static const enum input_source sources[SERIALS_MAX] = {INPUT_SERIAL0, INPUT_SERIAL1, INPUT_SERIAL2, INPUT_SERIAL3};
-    machine_input(m, sources[port], bytes, len);
+    return sources[port];
+}
+
+void machine_serial_input(struct machine *m, unsigned port, const void *bytes, size_t len)
+{
+    machine_input(m, serial_source(port), bytes, len);
+}
+
+size_t machine_serial_room(const struct machine *m, unsigned port)
+{
+    size_t taken = uart16550_waiting(&m->board.com[port].uart) + input_waiting(&m->input, serial_source(port));
+    return taken < SERIAL_AHEAD ? SERIAL_AHEAD - taken : 0;
 }
 
 void machine_key_input(struct machine *m, const uint8_t *events, size_t len)

@@ -197,6 +197,9 @@ uint64_t machine_digest(const struct machine *m);
 unsigned machine_pollfds(struct machine *m, struct pollfd *fds, unsigned max, uint64_t *ns);
 /* Bytes for a serial port (0: COM1), at the present position. */
 void machine_serial_input(struct machine *m, unsigned port, const void *bytes, size_t len);
+/* Bytes that may be given to it before the guest has read some. More are kept too, but not without end: who can wait
+ * with what he has (a socket, a pipe) does. */
+size_t machine_serial_room(const struct machine *m, unsigned port);
 /* Bytes for the virtio console that is connected to that chardev. */
 void machine_console_input(struct machine *m, const char *chardev, const void *bytes, size_t len);
 /* Keys, as pairs of bytes, and movements of the mouse, as core/keys.h says; at the present position. */

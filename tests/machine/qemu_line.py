@@ -6,6 +6,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import harness
@@ -93,6 +94,25 @@ def test_serial_port_on_a_socket_says_and_hears_all():
         client.until(b"last")
         check(client.is_closed() and process.wait(WAIT) == 7, f"{options}: {process.returncode} {process.stderr.read()}")
         check(not os.path.exists(path), "the socket is left behind")
+
+
+def test_pipe_and_socket_wait_for_a_guest_that_does_not_read():
+    path, flood = tmp("serial.sock"), b"x" * (3 << 20)
+    line = ["-m", "32M", "-kernel", guest("spin"), "-d", "guest_errors", "-vtimeout", "8"]
+    for place in (None, path):
+        process = subprocess.Popen([harness.UMBRA, *line, "-serial", f"unix:{path},server" if place else "stdio"], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        client = Client(path, process).sock if place else None
+
+        def pour():
+            try:
+                client.sendall(flood) if client else process.stdin.write(flood)
+            except OSError:
+                pass  # it has ended, with most of this unread
+        threading.Thread(target=pour, daemon=True).start()
+        check(process.wait(WAIT) == 8, f"status {process.returncode}")
+        said = process.stderr.read().decode()
+        check("refused" not in said, said[-500:])
 
 
 def test_file_in_the_place_of_a_socket_is_left_alone():
