@@ -59,12 +59,13 @@ def stops_and_goes_on(guest, device, drive, path):
 
 
 def test_a_full_host_disk_stops_the_machine_and_no_write_is_lost():
-    disks = {name: image(name + ".img") for name in ("ide", "virtio", "report")}
+    disks = {name: image(name + ".img") for name in ("ide", "virtio", "sata", "report")}
     guest = LinuxGuest("-drive", f"file={disks['ide']},if=ide,format=raw", "-drive", f"file={disks['virtio']},if=virtio,format=raw",
+                  "-drive", f"file={disks['sata']},if=none,id=s,format=raw", "-device", "ahci,id=a", "-device", "ide-hd,drive=s,bus=a.0",
                   "-drive", f"file={disks['report']},if=virtio,format=raw,werror=report")
     try:
         text = guest.run(f"head -c {DATA} /dev/urandom > /data; md5sum < /data")
-        for device, drive, name in (("vda", "virtio0", "virtio"), ("sda", "ide0-hd0", "ide")):
+        for device, drive, name in (("vda", "virtio0", "virtio"), ("sda", "ide0-hd0", "ide"), ("sdb", "s", "sata")):
             got = stops_and_goes_on(guest, device, drive, disks[name])
             check(got in text, f"{drive}: the disk holds {got}, the guest wrote {text}")
         limit(guest, LIMIT)
@@ -77,7 +78,7 @@ def test_a_full_host_disk_stops_the_machine_and_no_write_is_lost():
         guest.process.kill()
         guest.process.wait()
     messages = guest.said()
-    for drive in ("virtio0", "ide0-hd0"):
+    for drive in ("virtio0", "ide0-hd0", "s"):
         check(f"drive {drive}: the host's disk is full" in messages, messages)
 
 

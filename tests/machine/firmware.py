@@ -78,6 +78,14 @@ def test_bootindex_comes_before_the_letters_and_letters_before_the_rest():
     started(start("", "", "", "", "", "-boot", "once=d,order=a"), CD)
 
 
+def test_seabios_starts_drives_behind_ahci_controllers_by_bootindex():
+    fetched("seabios", "")
+    ports = ["-device", "ahci,id=a,addr=8", "-device", "ich9-ahci"]
+    for disk, cdrom, n in ((",bootindex=1", ",bootindex=2", DISK), (",bootindex=2", ",bootindex=1", CD)):
+        started(umbra("-m", "32M", *(drives()[2:6]), *ports, "-device", "ide-hd,drive=d,bus=a.3" + disk, "-device",
+                      "ide-cd,drive=c,bus=ide.7,unit=0" + cdrom, *DEBUG_EXIT, "-display", "none", "-no-reboot", "-timeout", "300"), n)
+
+
 def test_seabios_finds_every_processor():
     fetched("seabios", "")
     for n in ("4", "6,sockets=2,cores=3"):
@@ -100,6 +108,20 @@ def test_impossible_orders_are_refused():
         disks = ["-drive", "if=none,id=d,file=" + image("disk", DISK, 1 << 20), "-drive", "if=none,id=v,file=" + image("virtio", VIRTIO, 1 << 20)]
         result = umbra("-m", "32M", *disks, *what.split())
         check(result.status == 2, f"{what}: {result.status} {result.err}")
+
+
+def test_drives_have_a_port_of_a_controller_to_themselves():
+    disks = ["-drive", "if=none,id=d,file=" + image("disk", DISK, 1 << 20), "-drive", "if=none,id=v,file=" + image("virtio", VIRTIO, 1 << 20)]
+    for what, says in (("-device ahci,id=a -device ide-hd,drive=d,bus=a.6", "no place bus=a.6"),
+                       ("-device ahci,id=a -device ide-hd,drive=d,bus=a.0,unit=1", "unit=1"),
+                       ("-device ahci,id=a -device ide-hd,drive=d,bus=b.0", "no place bus=b.0"),
+                       ("-device ahci,id=a -device ide-hd,drive=d,bus=ide.2", "no place bus=ide.2"),
+                       ("-device ahci -device ide-hd,drive=d,bus=ide.8", "no place bus=ide.8"),
+                       ("-device ahci,id=a -device ide-hd,drive=d,bus=a.1 -device ide-hd,drive=v,bus=a.1", "port of the AHCI controller"),
+                       ("-device ahci,drive=d", "drive= is unknown"), ("-device ahci,bootindex=1", "bootindex= is unknown"),
+                       ("-drive if=sata,file=x", "if=sata")):
+        result = umbra("-m", "32M", *disks, *what.split())
+        check(result.status == 2 and says in result.err, f"{what}: {result.status} {result.err}")
 
 
 def efi_application(n):
