@@ -1,8 +1,7 @@
 #include "frontends/machine/firmware.h"
 
-#include "core/digest.h"
-#include "core/snapshot.h"
 #include "frontends/machine/firmware_find.h"
+#include "frontends/machine/hidden.h"
 #include "frontends/machine/machine.h"
 #include "mmu/mem.h"
 
@@ -17,10 +16,6 @@
 #define ONE_MIB       0x100000u
 #define SEGMENTS_BASE 0xc0000u
 #define BIOS_SEGMENT  0xf0000u
-
-#define SECTION         "hidden_ram"
-#define SECTION_VERSION 2
-#define SECTION_END     UINT32_MAX
 
 /* Segment 0 is the 64 KiB at 0xf0000, the others the 16 KiB ones from 0xc0000 on. */
 static gpa_t segment_base(unsigned k)
@@ -147,17 +142,6 @@ void firmware_fork(struct firmware *f, struct machine *m, const struct firmware 
 
 /* ---- the bus behind the segments: what no slot answers ---- */
 
-/* A byte of RAM that is behind ROM. False: the host has no room. */
-static bool hidden_poke(struct firmware *f, gpa_t gpa, const void *bytes, size_t len)
-{
-    struct gup_result g;
-    hva_t hva = f->m->low_hva + gpa;
-    if (host_mm_gup(f->m->mm, hva & ~PAGE_MASK, true, &g))
-        return false;
-    memcpy((uint8_t *)g.ptr + (hva & PAGE_MASK), bytes, len);
-    return true;
-}
-
 static uint64_t segments_read(void *dev, const struct bus_txn *t)
 {
     (void)dev;
@@ -171,7 +155,7 @@ static void segments_write(void *dev, const struct bus_txn *t, uint64_t value)
     gpa_t gpa = SEGMENTS_BASE + t->offset;
     if (!(f->state[segment_of(gpa)] & PAM_WRITE))
         log_emit(&f->m->log, LOG_GUEST_ERROR, "write of %u bytes to ROM at 0x%llx", t->size, (unsigned long long)gpa);
-    else if (!hidden_poke(f, gpa, &value, t->size))
+    else if (!hidden_poke(f->m, gpa, &value, t->size))
         log_error("no host memory for guest memory at 0x%llx", (unsigned long long)gpa);
 }
 
@@ -197,54 +181,21 @@ bool firmware_build(struct firmware *f, struct error *e)
     return bad == BUS_OK || error_set(e, "ROM: %s", bus_error_text(bad));
 }
 
-/* ---- snapshots: pages { u32 gfn, bytes } that are not all zeros, of the segments that are hidden ---- */
+/* ---- snapshots ---- */
 
-static void hidden_save(const struct firmware *f, unsigned k, struct snap_writer *w)
+static bool is_behind_rom(const struct machine *m, gpa_t gpa)
 {
-    for (uint64_t off = 0; off < segment_len(k); off += PAGE_SIZE) {
-        gpa_t gpa = segment_base(k) + off;
-        const void *page = host_mm_peek_content(f->m->mm, f->m->low_hva + gpa);
-        if (!page || digest_page_is_zero(page))
-            continue;
-        snap_put_u32(w, (uint32_t)(gpa >> PAGE_SHIFT));
-        snap_put_packed(w, page, PAGE_SIZE);
-    }
+    return is_hidden(&m->firmware, segment_of(gpa));
 }
+
+static const struct hidden behind_rom = {"hidden_ram", 2, SEGMENTS_BASE, ONE_MIB, is_behind_rom};
 
 void firmware_save(const struct firmware *f, struct snap_writer *w)
 {
-    snap_begin(w, SECTION, SECTION_VERSION);
-    for (unsigned k = 0; k < PAM_SEGMENTS; k++)
-        if (is_hidden(f, k))
-            hidden_save(f, k, w);
-    snap_put_u32(w, SECTION_END);
-    snap_end(w);
-}
-
-static void hidden_clear(struct firmware *f, struct snap_reader *r)
-{
-    static const uint8_t zeros[PAGE_SIZE];
-    for (gpa_t gpa = SEGMENTS_BASE; gpa < ONE_MIB; gpa += PAGE_SIZE) {
-        const void *page = is_hidden(f, segment_of(gpa)) ? host_mm_peek_content(f->m->mm, f->m->low_hva + gpa) : NULL;
-        if (page && !digest_page_is_zero(page) && !hidden_poke(f, gpa, zeros, sizeof zeros))
-            snap_fail(r, "no host memory");
-    }
+    hidden_save(&behind_rom, f->m, w);
 }
 
 void firmware_load(struct firmware *f, struct snap_reader *r)
 {
-    uint8_t page[PAGE_SIZE];
-    if (!snap_expect(r, SECTION, SECTION_VERSION))
-        return;
-    hidden_clear(f, r);
-    for (;;) {
-        uint32_t gfn = snap_get_u32(r);
-        if (gfn == SECTION_END || snap_reader_error(r))
-            return;
-        gpa_t gpa = (gpa_t)gfn << PAGE_SHIFT;
-        snap_get_packed(r, page, sizeof page);
-        if (gpa < SEGMENTS_BASE || gpa >= ONE_MIB || !is_hidden(f, segment_of(gpa)) ||
-            !hidden_poke(f, gpa, page, sizeof page))
-            snap_fail(r, "hidden memory at 0x%llx is not hidden here", (unsigned long long)gpa);
-    }
+    hidden_load(&behind_rom, f->m, r);
 }

@@ -1,11 +1,8 @@
 #include "frontends/machine/smram.h"
 
-#include "core/digest.h"
-#include "core/snapshot.h"
+#include "frontends/machine/hidden.h"
 #include "frontends/machine/machine.h"
 #include "mmu/mem.h"
-
-#include <string.h>
 
 #define BASE 0xa0000u
 #define LEN  0x20000u
@@ -13,10 +10,6 @@
 #define G_SMRAME 0x08
 #define D_CLS    0x20
 #define D_OPEN   0x40
-
-#define SECTION         "smram"
-#define SECTION_VERSION 2
-#define SECTION_END     UINT32_MAX
 
 static bool wants_shown(const struct machine *m)
 {
@@ -56,58 +49,21 @@ void smram_on_smm(void *ctx, bool entered)
     smram_update(ctx);
 }
 
-/* ---- snapshots: pages { u32 gfn, bytes } that are not all zeros, while no slot shows them ---- */
+/* ---- snapshots ---- */
 
-static const void *page_peek(const struct machine *m, gpa_t gpa)
+static bool is_hidden(const struct machine *m, gpa_t gpa)
 {
-    const void *page = host_mm_peek_content(m->mm, m->low_hva + gpa);
-    return page && !digest_page_is_zero(page) ? page : NULL;
+    return !m->smram.shown;
 }
 
-static bool page_poke(struct machine *m, gpa_t gpa, const void *bytes)
-{
-    struct gup_result g;
-    if (host_mm_gup(m->mm, m->low_hva + gpa, true, &g))
-        return false;
-    memcpy(g.ptr, bytes, PAGE_SIZE);
-    return true;
-}
+static const struct hidden smram = {"smram", 2, BASE, BASE + LEN, is_hidden};
 
 void smram_save(const struct machine *m, struct snap_writer *w)
 {
-    snap_begin(w, SECTION, SECTION_VERSION);
-    for (gpa_t gpa = BASE; gpa < BASE + LEN && !m->smram.shown; gpa += PAGE_SIZE) {
-        const void *page = page_peek(m, gpa);
-        if (!page)
-            continue;
-        snap_put_u32(w, (uint32_t)(gpa >> PAGE_SHIFT));
-        snap_put_packed(w, page, PAGE_SIZE);
-    }
-    snap_put_u32(w, SECTION_END);
-    snap_end(w);
-}
-
-static void hidden_clear(struct machine *m, struct snap_reader *r)
-{
-    static const uint8_t zeros[PAGE_SIZE];
-    for (gpa_t gpa = BASE; gpa < BASE + LEN && !m->smram.shown; gpa += PAGE_SIZE)
-        if (page_peek(m, gpa) && !page_poke(m, gpa, zeros))
-            snap_fail(r, "no host memory");
+    hidden_save(&smram, m, w);
 }
 
 void smram_load(struct machine *m, struct snap_reader *r)
 {
-    uint8_t page[PAGE_SIZE];
-    if (!snap_expect(r, SECTION, SECTION_VERSION))
-        return;
-    hidden_clear(m, r);
-    for (;;) {
-        uint32_t gfn = snap_get_u32(r);
-        if (gfn == SECTION_END || snap_reader_error(r))
-            return;
-        gpa_t gpa = (gpa_t)gfn << PAGE_SHIFT;
-        snap_get_packed(r, page, sizeof page);
-        if (m->smram.shown || gpa < BASE || gpa >= BASE + LEN || !page_poke(m, gpa, page))
-            snap_fail(r, "SMRAM at 0x%llx is not hidden here", (unsigned long long)gpa);
-    }
+    hidden_load(&smram, m, r);
 }

@@ -1,13 +1,13 @@
 """What firmware and kernels are told: which device to start from, who the machine is, that its power button was pressed."""
 import os
 import re
-import socket
 import struct
 import subprocess
 import sys
 
 import harness
 from harness import DEBUG_EXIT, Skip, check, fetched, tmp, umbra, write_tmp
+from qmp_client import Client, Qmp
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "boot"))
 import media  # noqa: E402
@@ -174,27 +174,6 @@ def test_ovmf_starts_from_one_read_only_flash():
 
 # ---- Linux ----
 
-class Lines:
-    """A client of the monitor or of QMP, on a unix socket."""
-
-    def __init__(self, path):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(300)
-        self.sock.connect(path)
-        self.pending = ""
-
-    def until(self, mark):
-        while mark not in self.pending:
-            got = self.sock.recv(65536).decode()
-            check(got, "the connection was closed")
-            self.pending += got
-        text, self.pending = self.pending.split(mark, 1)
-        return text
-
-    def send(self, text):
-        self.sock.sendall(text.encode())
-
-
 PRESSES = """sh /lib/modules/load
 button=$(grep -l "Power Button" /sys/class/input/event*/device/name | head -n 1)
 button=/dev/input/$(echo $button | cut -d/ -f5)
@@ -226,16 +205,14 @@ def test_linux_finds_vmcoreinfo_and_hears_the_power_button_of_qmp_and_of_the_mon
             check(line, f"'{text}' was not shown:\n{seen[-3000:]}")
             seen += line
     wait("\nready")
-    q, m = Lines(qmp), Lines(monitor)
-    q.until("QMP")
-    q.send('{"execute": "qmp_capabilities"}\n{"execute": "system_powerdown"}\n')
+    q, m = Qmp(qmp, process), Client(monitor, process)
+    q.run("system_powerdown")
     wait("pressed once")
-    q.until('"return"')
-    q.until('"return"')
-    q.until("POWERDOWN")
-    m.send("info vmcoreinfo\n")
-    said = m.until("bytes at ") + m.until("\n")
-    m.send("system_powerdown\n")
+    q.event("POWERDOWN")
+    m.send(b"info vmcoreinfo\n")
+    m.until(b"bytes at ")
+    said = m.until(b"\n").decode()
+    m.send(b"system_powerdown\n")
     wait("pressed twice")
     rest = process.communicate(timeout=300)[0].decode("utf-8", "replace")
     check(process.returncode == 0, f"status {process.returncode}: {rest[-1000:]}")
