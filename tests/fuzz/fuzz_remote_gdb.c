@@ -190,7 +190,8 @@ void remote_gdb_session(struct fuzz *f)
     if (!b.stub || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
         fuzz_fail(f, "no sockets");
     b.fd = pair[1];
-    *b.stub = (struct gdbstub){.m = m, .quit = always, .debug = debug_attach(m), .c = {.listener.fd = -1, .fd = pair[0]}};
+    *b.stub =
+        (struct gdbstub){.m = m, .quit = always, .debug = debug_attach(m), .c = {.listener.fd = -1, .fd = pair[0]}};
     for (unsigned k = 0; k < STEPS && !rng_is_over(b.rng) && b.stub->c.fd >= 0 && b.stub->last.why != DEBUG_ENDED;
          k++, f->round++, f->work++)
         step(&b);
