@@ -194,7 +194,10 @@ static struct machine *make_machine(const struct fuzz *f, enum machine_mmu mmu, 
     struct mem_file file = mem_file_make(f, image, fuzz_image(image, code, len));
     struct machine_config cfg = {.ram_bytes = (uint64_t)ram_mib << 20,
                                  .mmu = mmu,
-                                 .kernel = file.path,
+                                 .kernel = f->bios ? NULL : file.path,
+                                 .bios = f->bios,
+                                 .testdev = true,
+                                 .vmcoreinfo = true,
                                  .cpu = "max",
                                  .rtc_base = MACHINE_RTC_DEFAULT,
                                  .debug_exit = true,
@@ -209,6 +212,8 @@ static struct machine *make_machine(const struct fuzz *f, enum machine_mmu mmu, 
                                  .log_out = f->log ? f->log : stderr};
     memcpy(cfg.drive, f->drive, sizeof cfg.drive);
     cfg.drive_count = f->drive_count;
+    memcpy(cfg.device, f->device, sizeof cfg.device);
+    cfg.device_count = f->device_count;
     struct machine *m = machine_create(&cfg, &e);
     mem_file_close(&file);
     if (!m)

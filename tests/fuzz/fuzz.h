@@ -45,7 +45,10 @@ struct fuzz {
     unsigned round;                        /* of the session, for messages */
     struct drive_config drive[DRIVES_MAX]; /* of the machines that are made; with their places */
     unsigned drive_count;
-    FILE *log; /* of the machines that are made; NULL: standard error */
+    struct device_config device[DEVICES_MAX];
+    unsigned device_count;
+    const char *bios; /* of the machines that are made, instead of the image; or NULL */
+    FILE *log;        /* of the machines that are made; NULL: standard error */
     bool verbose;
 };
 

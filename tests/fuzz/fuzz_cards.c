@@ -8,6 +8,7 @@
 #include "fuzz_cards.h"
 
 #include "devices/layout.h"
+#include "devices/pci/pci_msi.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -90,7 +91,7 @@ static void write_config(struct bench *b, unsigned card, unsigned at, unsigned s
         pci_bus_config_write(&b->m[k]->board.pci.bus, b->m[k]->board.cards.card[card].pci->devfn, at, size, v);
 }
 
-struct pci_device *cards_function(struct bench *b, unsigned card)
+static struct pci_device *function(struct bench *b, unsigned card)
 {
     return b->m[0]->board.cards.card[card].pci;
 }
@@ -98,7 +99,7 @@ struct pci_device *cards_function(struct bench *b, unsigned card)
 /* Where BAR n of the card is mapped, or an address that nobody has. */
 uint64_t cards_bar(struct bench *b, unsigned card, unsigned n)
 {
-    uint64_t at = cards_function(b, card)->bar[n].mapped;
+    uint64_t at = function(b, card)->bar[n].mapped;
     return at == PCI_UNMAPPED ? 0xfffff000 : at;
 }
 
@@ -197,6 +198,7 @@ static void start_virtio(struct bench *b, unsigned card)
         cards_write_mmio(b, common + 32, 8, rng_one_in(b->rng, 20) ? cards_any_address(b, card) : at);
         cards_write_mmio(b, common + 40, 8, rng_one_in(b->rng, 20) ? cards_any_address(b, card) : at + 0x2000);
         cards_write_mmio(b, common + 48, 8, rng_one_in(b->rng, 20) ? cards_any_address(b, card) : at + 0x3000);
+        cards_write_mmio(b, common + 26, 2, rng_below(b->rng, 4));
         cards_write_mmio(b, common + 28, 2, 1);
     }
     cards_write_mmio(b, common + 20, 1, 15);
@@ -242,6 +244,48 @@ static void drive_e1000(struct bench *b)
     cards_write_mmio(b, at + 0x2818, 4, rng_one_in(b->rng, 10) ? rng_number(b->rng) : rng_below(b->rng, 16));
 }
 
+/* The e1000's EEPROM by its pins and its register, its PHY, masks of interrupts. */
+static void drive_e1000_parts(struct bench *b)
+{
+    uint64_t at = cards_bar(b, CARD_E1000, 0);
+    uint32_t command = 6u << 6 | (uint32_t)rng_below(b->rng, 80), mdic = (1u + rng_one_in(b->rng, 8)) << 21;
+    cards_write_mmio(b, at + 0x14, 4, 1 | rng_below(b->rng, 80) << 8);
+    mdic |= (uint32_t)rng_below(b->rng, 32) << 16 | (rng_one_in(b->rng, 2) ? 0x08000000u : 0x04000000u);
+    cards_write_mmio(b, at + 0x20, 4, mdic | (rng_next(b->rng) & 0x2000ffff));
+    cards_write_mmio(b, at + (rng_one_in(b->rng, 3) ? 0xd8 : 0xd0), 4, rng_next(b->rng) & 0x1ffff);
+    if (rng_one_in(b->rng, 4))
+        cards_write_mmio(b, at + 0xc8, 4, rng_number(b->rng));
+    cards_write_mmio(b, at + 0x10, 4, 2);
+    for (unsigned k = 0; k < 9 + 17; k++) {
+        uint32_t bit = k < 9 ? (command >> (8 - k) & 1) << 2 : 0;
+        cards_write_mmio(b, at + 0x10, 4, 2 | bit);
+        cards_write_mmio(b, at + 0x10, 4, 3 | bit);
+        if (rng_one_in(b->rng, 100))
+            cards_write_mmio(b, at + 0x10, 4, rng_number(b->rng));
+        read_both(b, false, at + 0x10, 4);
+    }
+}
+
+/* Messages instead of lines: MSI-X with a table of good and bad addresses, or MSI. */
+static void set_messages(struct bench *b)
+{
+    unsigned card = (unsigned)rng_below(b->rng, CARDS);
+    const struct pci_device *d = function(b, card);
+    uint64_t table = cards_bar(b, card, 1);
+    for (unsigned n = 0; d->msix && n < 4; n++) {
+        uint64_t address = rng_one_in(b->rng, 8) ? cards_any_address(b, card) : 0xfee00000 | rng_below(b->rng, 4) << 12;
+        cards_write_mmio(b, table + 16 * n, 8, address);
+        cards_write_mmio(b, table + 16 * n + 8, 8, rng_below(b->rng, 0x800) | (uint64_t)rng_below(b->rng, 2) << 32);
+    }
+    if (d->msix)
+        write_config(b, card, d->msix->cap + 2, 2, rng_one_in(b->rng, 4) ? (uint32_t)rng_next(b->rng) : 0x8000);
+    if (!d->msi)
+        return;
+    write_config(b, card, d->msi + 4, 4, 0xfee00000);
+    write_config(b, card, d->msi + 12, 2, (uint32_t)rng_next(b->rng) & 0x7ff);
+    write_config(b, card, d->msi + 2, 2, (uint32_t)rng_below(b->rng, 2));
+}
+
 /* ---- other steps ---- */
 
 static void frame_arrives(struct bench *b)
@@ -259,7 +303,7 @@ static void frame_arrives(struct bench *b)
 static void touch_registers(struct bench *b)
 {
     unsigned card = (unsigned)rng_below(b->rng, CARDS), n = (unsigned)rng_below(b->rng, 6);
-    const struct pci_bar *r = &cards_function(b, card)->bar[n];
+    const struct pci_bar *r = &function(b, card)->bar[n];
     if (r->mapped == PCI_UNMAPPED)
         return;
     uint64_t at = r->mapped + rng_below(b->rng, rng_one_in(b->rng, 2) ? r->size : 64), v = rng_number(b->rng);
@@ -278,7 +322,7 @@ static void touch_config(struct bench *b)
 {
     unsigned card = (unsigned)rng_below(b->rng, CARDS);
     unsigned at = (unsigned)rng_below(b->rng, 64) * 4;
-    uint32_t old = pci_device_read32(cards_function(b, card), at);
+    uint32_t old = pci_device_read32(function(b, card), at);
     write_config(b, card, at, 4, (uint32_t)rng_number(b->rng));
     if (at < 0x40 && !rng_one_in(b->rng, 100)) /* a card that is nowhere makes for a dull session */
         write_config(b, card, at, 4, old);
@@ -300,10 +344,9 @@ static void pass_time(struct bench *b)
 static void step(struct bench *b)
 {
     typedef void step_fn(struct bench *);
-    static step_fn *const plans[] = {drive_virtio,  drive_virtio,     drive_virtio,     drive_e1000,
-                                     frame_arrives, cards_drive_ahci, cards_drive_ahci,
-
-                                     pass_time,     touch_registers,  touch_config,     pass_time};
+    static step_fn *const plans[] = {drive_virtio,     drive_virtio,     drive_virtio,      drive_e1000,  frame_arrives,
+                                     cards_drive_ahci, cards_drive_ahci, drive_e1000_parts, set_messages, pass_time,
+                                     touch_registers,  touch_config,     pass_time};
     RNG_PICK(b->rng, plans)(b);
     b->f->work++;
     b->f->round++;

@@ -182,29 +182,49 @@ static void request_dma(struct bench *b)
 
 /* ---- storage ---- */
 
-static const char *const drive_names[] = {"disk", "cd", "floppy"};
+#define DRIVES 4
 
-/* A disk, a CD and a floppy of random bytes, with overlays on top; machines of later sessions find them. */
+/* Two disks, a CD and a floppy, with overlays on top; machines of later sessions find them. What is in them comes from
+ * one number. */
 static void make_drives(struct fuzz *f)
 {
-    static char path[3][128];
-    static const size_t size[3] = {300 * 512, 40 * 2048, 720 * 512};
-    uint8_t bytes[512];
-    for (unsigned k = 0; k < 3; k++) {
-        snprintf(path[k], sizeof path[k], "%s/%s", f->dir, drive_names[k]);
+    static const char *const names[DRIVES] = {"disk", "slave", "cd", "floppy"};
+    static const size_t size[DRIVES] = {300 * 512, 64 * 512, 40 * 2048, 720 * 512};
+    static char path[DRIVES][128];
+    struct rng content = {.state = rng_next(&f->rng)};
+    uint8_t bytes[0x4000];
+    for (size_t k = 0; k < sizeof bytes; k += 8)
+        store_le(bytes + k, rng_next(&content), 8);
+    for (unsigned k = 0; k < DRIVES; k++) {
+        snprintf(path[k], sizeof path[k], "%s/%s", f->dir, names[k]);
         FILE *out = fopen(path[k], "wb");
-        for (size_t at = 0; out && at < size[k]; at += sizeof bytes) {
-            rng_bytes(&f->rng, bytes, sizeof bytes);
-            fwrite(bytes, 1, sizeof bytes, out);
-        }
-        if (!out || fclose(out))
+        if (!out || fwrite(bytes, 1, sizeof bytes, out) != sizeof bytes || fclose(out) ||
+            truncate(path[k], (off_t)size[k]))
             fuzz_fail(f, "cannot write %s", path[k]);
-        f->drive[k] = (struct drive_config){.file = path[k], .format = BLOCK_FORMAT_RAW, .snapshot = true};
+        f->drive[k] = (struct drive_config){.file = path[k], .format = BLOCK_FORMAT_RAW, .snapshot = true, .index = k};
     }
-    f->drive[1].is_cdrom = true;
-    f->drive[1].index = 2;
-    f->drive[2].interface = DRIVE_FLOPPY;
-    f->drive_count = 3;
+    f->drive[2].is_cdrom = true;
+    f->drive[3].interface = DRIVE_FLOPPY;
+    f->drive[3].index = 0;
+    f->drive_count = DRIVES;
+}
+
+/* Every other machine starts from a ROM, with the registers that show RAM in its place. */
+static struct mem_file make_firmware(struct fuzz *f)
+{
+    static const uint8_t rom[FIRMWARE_UNIT] = {0xf4};
+    return mem_file_make(f, rom, sizeof rom);
+}
+
+/* PAM and SMRAM, and what they show. */
+static void program_pam(struct bench *b)
+{
+    unsigned reg = rng_one_in(b->rng, 4) ? 0x72 : 0x59 + (unsigned)rng_below(b->rng, 7);
+    uint64_t at = (reg == 0x72 ? 0xa0000 : 0xc0000) + rng_below(b->rng, 0x40000), value = rng_next(b->rng);
+    write_port(b, LAYOUT_PCI_CONFIG_PORT, 4, 0x80000000u | (reg & ~3u));
+    write_port(b, (uint16_t)(LAYOUT_PCI_CONFIG_PORT + 4 + (reg & 3)), 1, rng_next(b->rng) & 0xff);
+    for (unsigned k = 0; k < b->count; k++)
+        mem_access(b->m[k]->mem, 0, at, &value, 1 + value % 8, MEM_DMA, true, BUS_NO_CPU);
 }
 
 static void poke_all(struct bench *b, uint64_t at, const void *bytes, size_t len)
@@ -275,7 +295,8 @@ static void program_ide(struct bench *b)
     uint16_t port = channel ? LAYOUT_IDE1_PORT : LAYOUT_IDE0_PORT;
     uint8_t command = rng_one_in(b->rng, 16) ? (uint8_t)rng_next(b->rng) : RNG_PICK(b->rng, commands);
     bool near_by = !rng_one_in(b->rng, 4);
-    write_port(b, (uint16_t)(port + 6), 1, (rng_one_in(b->rng, 8) ? rng_next(b->rng) : 0xe0) & 0xff);
+    uint8_t select = rng_one_in(b->rng, 4) ? 0xf0 : 0xe0;
+    write_port(b, (uint16_t)(port + 6), 1, rng_one_in(b->rng, 8) ? rng_next(b->rng) & 0xff : select);
     for (unsigned r = 1; r < 6; r++) {
         write_port(b, (uint16_t)(port + r), 1, near_by ? 0 : rng_next(b->rng) & 0xff);
         write_port(b, (uint16_t)(port + r), 1, near_by && r > 3 ? 0 : rng_below(b->rng, r == 3 ? 256 : 20));
@@ -421,6 +442,27 @@ static void look_at_screen(struct bench *b)
     expect_same(b, "the screen", 0, got);
 }
 
+/* A mode of the display registers that a driver would set, nearly. */
+static void program_display(struct bench *b)
+{
+    static const uint16_t depths[] = {4, 8, 15, 16, 24, 32};
+    const uint64_t values[][2] = {{4, 0},
+                                  {1, 8 * (1 + rng_below(b->rng, 200))},
+                                  {2, 1 + rng_below(b->rng, 800)},
+                                  {3, RNG_PICK(b->rng, depths)},
+                                  {4, 1 | (rng_next(b->rng) & 0xe0)},
+                                  {6, rng_below(b->rng, 4096)},
+                                  {8, rng_below(b->rng, 512)},
+                                  {9, rng_below(b->rng, 2048)},
+                                  {5, rng_below(b->rng, 300)}};
+    for (size_t k = 0; k < ARRAY_LEN(values); k++) {
+        if (rng_one_in(b->rng, 12))
+            continue;
+        write_port(b, LAYOUT_VGA_DISPI_PORT, 2, values[k][0]);
+        write_port(b, LAYOUT_VGA_DISPI_PORT + 1, 2, rng_one_in(b->rng, 30) ? rng_number(b->rng) : values[k][1]);
+    }
+}
+
 static void program_vga(struct bench *b)
 {
     static const uint16_t index[] = {0x3c4, 0x3ce, 0x3d4};
@@ -439,7 +481,10 @@ static void program_vga(struct bench *b)
         for (unsigned k = 0; k < b->count; k++)
             mem_access(b->m[k]->mem, 0, at, &v, 1 + n % 8, MEM_DMA, true, BUS_NO_CPU);
     }
-    if (rng_one_in(b->rng, 16))
+    if (rng_one_in(b->rng, 6))
+        program_display(b);
+    write_port(b, 0x3c0, 1, 0x20);
+    if (rng_one_in(b->rng, 24))
         look_at_screen(b);
 }
 
@@ -457,9 +502,9 @@ static void step(struct bench *b)
 {
     typedef void step_fn(struct bench *);
     static step_fn *const plans[] = {
-        press_and_move, program_vga, program_pit,    program_lapic,  program_ioapic,      program_hpet,    program_rtc,
-        program_pci,    request_dma, ask_intc,       ask_intc,       type_bytes,          reset_or_forget, program_ide,
-        program_ide,    program_ide, program_floppy, program_floppy, program_serial_mouse};
+        program_pam, press_and_move, program_vga, program_pit,    program_lapic,  program_ioapic,      program_hpet,
+        program_rtc, program_pci,    request_dma, ask_intc,       ask_intc,       type_bytes,          reset_or_forget,
+        program_ide, program_ide,    program_ide, program_floppy, program_floppy, program_serial_mouse};
     switch (rng_below(b->rng, 8)) {
     case 0:
     case 1:
@@ -503,6 +548,8 @@ static void session(struct fuzz *f)
 {
     struct bench b = {.f = f, .rng = &f->rng, .count = 1};
     uint64_t saved = rng_below(&f->rng, STEPS);
+    struct mem_file rom = make_firmware(f);
+    f->bios = f->session % 2 ? rom.path : NULL;
     make_drives(f);
     b.m[0] = fuzz_machine(f, MACHINE_MMU_SHADOW, RAM_MIB, image_code, sizeof image_code);
     for (unsigned k = 0; k < STEPS && !rng_is_over(&f->rng); k++) {
@@ -518,6 +565,7 @@ static void session(struct fuzz *f)
         machine_destroy(b.m[k]);
     for (unsigned k = 0; k < f->drive_count; k++)
         unlink(f->drive[k].file);
+    mem_file_close(&rom);
 }
 
 FUZZ_DRIVER("fuzz_devices", session, 600, 0)

@@ -1,7 +1,10 @@
 /*
- * Kernels: Multiboot headers with address fields, Multiboot ELF files, bzImages; with modules and command lines.
+ * Kernels: Multiboot headers with address fields, Multiboot and PVH ELF files of both classes, Multiboot 2 headers with
+ * their tags, bzImages; with modules and command lines.
  */
 #include "fuzz_files.h"
+
+#include "devices/layout.h"
 
 #include <elf.h>
 #include <stdlib.h>
@@ -112,15 +115,109 @@ static void make_bzimage(struct image *i)
     put(i, 0x260, maybe(i, 0x100000), 4);
 }
 
+/* A tag of Multiboot 2's header, its size rounded up: where the next one is. */
+static size_t put_tag(struct image *i, size_t at, unsigned type, const uint32_t *words, unsigned count)
+{
+    unsigned size = 8 + 4 * count;
+    put(i, at, maybe(i, type), 2);
+    put(i, at + 2, rng_below(i->rng, 2), 2);
+    put(i, at + 4, maybe(i, size), 4);
+    for (unsigned k = 0; k < count; k++)
+        put(i, at + 8 + 4 * k, maybe(i, words[k]), 4);
+    return at + ((size + 7) & ~7u);
+}
+
+static void make_multiboot2(struct image *i)
+{
+    size_t start = 8 * rng_below(i->rng, 64), at = start + 16;
+    uint32_t base = 0x100000, length;
+    const uint32_t address[] = {base + (uint32_t)start, rng_one_in(i->rng, 4) ? UINT32_MAX : base,
+                                rng_one_in(i->rng, 2) ? 0 : base + 0x3000, base + 0x8000};
+    const uint32_t entry[] = {base + 0x1000}, info[] = {1, 3, 4, 6, 8, 14, 15, 2}, any[] = {1, 2, 3, 4};
+    i->len = 0x4000 + rng_below(i->rng, 0x1000);
+    rng_bytes(i->rng, i->bytes, 0x1000);
+    if (!rng_one_in(i->rng, 8))
+        at = put_tag(i, at, 2, address, 4);
+    if (!rng_one_in(i->rng, 8))
+        at = put_tag(i, at, 3, entry, 1);
+    for (uint64_t n = rng_below(i->rng, 4); n; n--)
+        at = rng_one_in(i->rng, 2) ? put_tag(i, at, 1, info, (unsigned)rng_below(i->rng, 9))
+                                   : put_tag(i, at, (unsigned)rng_below(i->rng, 12), any, 4);
+    at = put_tag(i, at, 0, NULL, 0);
+    length = (uint32_t)maybe(i, at - start);
+    put(i, start, 0xe85250d6, 4);
+    put(i, start + 4, 0, 4);
+    put(i, start + 8, length, 4);
+    put(i, start + 12, 0 - 0xe85250d6u - length, 4);
+}
+
+/* Notes of Xen: a few others, then the entry's. */
+static size_t put_notes(struct image *i, size_t at)
+{
+    for (uint64_t n = rng_below(i->rng, 3); n < 4; n++) {
+        bool is_entry = n == 3 || rng_one_in(i->rng, 4);
+        unsigned size = (unsigned)(is_entry ? 4u << rng_below(i->rng, 2) : rng_below(i->rng, 40));
+        put(i, at, maybe(i, 4), 4);
+        put(i, at + 4, maybe(i, size), 4);
+        put(i, at + 8, maybe(i, is_entry ? 18 : 6), 4);
+        memcpy(i->bytes + at + 12, "Xen", 4);
+        put(i, at + 16, maybe(i, 0x100100), size > 8 ? 8 : size);
+        at += 16 + ((size + 3) & ~3u);
+    }
+    return at;
+}
+
+/* An ELF file of 64 bits (or what says so) with a PT_NOTE segment. */
+static void make_pvh(struct image *i)
+{
+    unsigned many = 2 + (unsigned)rng_below(i->rng, 3);
+    Elf64_Ehdr eh = {.e_type = ET_EXEC,
+                     .e_machine = (uint16_t)maybe(i, EM_X86_64),
+                     .e_version = 1,
+                     .e_entry = maybe(i, 0x100100),
+                     .e_phoff = maybe(i, 0x2000),
+                     .e_phentsize = (uint16_t)maybe(i, sizeof(Elf64_Phdr)),
+                     .e_phnum = (uint16_t)maybe(i, many)};
+    rng_bytes(i->rng, i->bytes, 0x2000);
+    memcpy(eh.e_ident, ELFMAG, SELFMAG);
+    eh.e_ident[EI_CLASS] = (uint8_t)maybe(i, ELFCLASS64);
+    eh.e_ident[EI_DATA] = ELFDATA2LSB;
+    memcpy(i->bytes, &eh, sizeof eh);
+    size_t notes = 0x2000 + many * sizeof(Elf64_Phdr), end = put_notes(i, notes);
+    for (unsigned k = 0; k < many; k++) {
+        uint64_t to = 0x100000 + k * 0x10000;
+        Elf64_Phdr ph = {.p_type = (uint32_t)maybe(i, PT_LOAD),
+                         .p_offset = maybe(i, 0x1000),
+                         .p_vaddr = maybe(i, to),
+                         .p_paddr = maybe(i, to),
+                         .p_filesz = maybe(i, 0x800),
+                         .p_memsz = maybe(i, 0x2000)};
+        if (k == 0) {
+            ph.p_type = (uint32_t)maybe(i, PT_NOTE);
+            ph.p_offset = maybe(i, notes);
+            ph.p_filesz = ph.p_memsz = maybe(i, end - notes);
+        }
+        memcpy(i->bytes + 0x2000 + k * sizeof ph, &ph, sizeof ph);
+    }
+    i->len = end + rng_below(i->rng, 0x100);
+}
+
 static void make_image(struct image *i)
 {
     memset(i->bytes, 0, sizeof i->bytes);
-    switch (rng_below(i->rng, 3)) {
+    switch (rng_below(i->rng, 6)) {
     case 0:
         make_fields(i);
         break;
     case 1:
         make_elf(i);
+        break;
+    case 2:
+    case 3:
+        make_multiboot2(i);
+        break;
+    case 4:
+        make_pvh(i);
         break;
     default:
         make_bzimage(i);
@@ -158,7 +255,16 @@ static bool boot(struct image *i, struct machine *m, const char *cmdline, struct
     uint8_t *copy = malloc(i->len ? i->len : 1); /* exactly as long as the file, for the sanitizer */
     struct file kernel = {.path = "image", .data = copy, .len = i->len};
     struct file initrd = {.path = "module", .data = i->bytes, .len = rng_below(i->rng, IMAGE_MAX)};
+    struct boot_module module[BOOT_MODULES_MAX];
+    unsigned modules = rng_one_in(i->rng, 3) ? (unsigned)rng_below(i->rng, BOOT_MODULES_MAX + 1) : 0;
+    for (unsigned k = 0; k < modules; k++)
+        module[k] = (struct boot_module){{.path = "module", .data = i->bytes, .len = rng_below(i->rng, IMAGE_MAX)},
+                                         rng_one_in(i->rng, 8) ? cmdline : "module with arguments"};
     struct boot_env env = {.mem = m->mem,
+                           .module = module,
+                           .module_count = modules,
+                           .vga = rng_one_in(i->rng, 2),
+                           .rsdp = rng_one_in(i->rng, 4) ? rng_number(i->rng) : LAYOUT_ACPI_TABLES,
                            .cpu = m->cpu[0],
                            .kernel = &kernel,
                            .initrd = rng_one_in(i->rng, 3) ? &initrd : NULL,
@@ -167,14 +273,9 @@ static bool boot(struct image *i, struct machine *m, const char *cmdline, struct
                            .e820_count = m->e820_count,
                            .low_ram_end = m->low_ram};
     memcpy(copy, i->bytes, i->len);
-    enum boot_format format = boot_detect(&kernel);
-    bool ok = false;
     vcpu_reset(m->cpu[0], false);
     offer(i, &env);
-    if (format == BOOT_UNKNOWN)
-        error_set(e, "unknown");
-    else
-        ok = format == BOOT_LINUX ? boot_linux(&env, e) : boot_multiboot(&env, e);
+    bool ok = boot_load(&env, e);
     free(copy);
     return ok;
 }

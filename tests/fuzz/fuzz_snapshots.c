@@ -15,7 +15,8 @@
 
 #define FILES        12
 #define RAM_MIB      2
-#define SECTIONS_MAX 64
+#define SECTIONS_MAX 160
+#define DISK         (64 * 512)
 
 /* Programs the timers, sends a character, halts and goes on. */
 static const uint8_t image_code[] = {0xb0, 0x34, 0xe6, 0x43, 0xb0, 0x10, 0xe6, 0x40, 0xb0, 0x01, 0xe6,
@@ -159,11 +160,37 @@ static void load_and_run(struct fuzz *f, struct machine *m, const char *path)
     fuzz_audit(f, m);
 }
 
+/* Every other machine has cards and drives. */
+static void add_devices(struct fuzz *f, const char *image)
+{
+    static const enum device_kind kinds[] = {DEVICE_VIRTIO_NET,    DEVICE_VIRTIO_RNG, DEVICE_E1000,
+                                             DEVICE_VIRTIO_SERIAL, DEVICE_AHCI,       DEVICE_VIRTIO_BLK};
+    static const enum drive_interface places[] = {DRIVE_IDE,  DRIVE_IDE,  DRIVE_FLOPPY,
+                                                  DRIVE_SATA, DRIVE_SATA, DRIVE_NONE};
+    static const unsigned index[] = {0, 2, 0, 0, 1, 0};
+    f->device_count = ARRAY_LEN(kinds);
+    f->drive_count = ARRAY_LEN(places);
+    for (unsigned k = 0; k < f->device_count; k++)
+        f->device[k] = (struct device_config){.kind = kinds[k], .drive = kinds[k] == DEVICE_VIRTIO_BLK ? "d" : NULL};
+    for (unsigned k = 0; k < f->drive_count; k++)
+        f->drive[k] = (struct drive_config){.file = image,
+                                            .id = places[k] == DRIVE_NONE ? "d" : NULL,
+                                            .interface = places[k],
+                                            .format = BLOCK_FORMAT_RAW,
+                                            .is_cdrom = k == 1 || k == 4,
+                                            .snapshot = true,
+                                            .index = index[k]};
+}
+
 void snapshots_session(struct fuzz *f)
 {
+    static const uint8_t disk[DISK];
     char path[128];
     struct error e;
     size_t len;
+    struct mem_file image = mem_file_make(f, disk, sizeof disk);
+    if (rng_one_in(&f->rng, 2))
+        add_devices(f, image.path);
     struct machine *m = fuzz_machine(f, MACHINE_MMU_SHADOW, RAM_MIB, image_code, sizeof image_code);
     snprintf(path, sizeof path, "%s/state", f->dir);
     machine_serial_input(m, 0, "typed", 5);
@@ -171,7 +198,7 @@ void snapshots_session(struct fuzz *f)
     if (!machine_save(m, path, &e))
         fuzz_fail(f, "%s", e.text);
     uint8_t *bytes = file_bytes(f, path, &len);
-    for (unsigned k = 0; k < FILES; k++, f->round++, f->work++) {
+    for (unsigned k = 0; k < FILES && !rng_is_over(&f->rng); k++, f->round++, f->work++) {
         struct snapshot s;
         snapshot_parse(&s, bytes, len);
         snapshot_mutate(&f->rng, &s);
@@ -185,4 +212,6 @@ void snapshots_session(struct fuzz *f)
     unlink(path);
     free(bytes);
     machine_destroy(m);
+    mem_file_close(&image);
+    f->device_count = f->drive_count = 0;
 }
