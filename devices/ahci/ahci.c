@@ -45,11 +45,11 @@
 
 bool ahci_dma(struct ahci *a, gpa_t gpa, void *buf, size_t len, bool write)
 {
-    if (pci_device_read16(&a->pci, PCI_COMMAND) & PCI_COMMAND_MASTER &&
-        guest_mem_dma(&a->cfg.memory, gpa, buf, len, write))
+    bool may = pci_device_read16(&a->pci, PCI_COMMAND) & PCI_COMMAND_MASTER;
+    if (may && guest_mem_dma(&a->cfg.memory, gpa, buf, len, write))
         return true;
-    device_log(a->cfg.log, LOG_GUEST_ERROR, "ahci: no memory to %s at 0x%llx", write ? "write" : "read",
-               (unsigned long long)gpa);
+    device_log(a->cfg.log, LOG_GUEST_ERROR, "ahci: %s to %s at 0x%llx", may ? "no memory" : "not a bus master,",
+               write ? "write" : "read", (unsigned long long)gpa);
     return false;
 }
 
@@ -196,6 +196,14 @@ static void function_init(struct ahci *a)
     d->ctx = a;
 }
 
+/* The links have come up once already, and the firmware has seen it: drivers that clear no PxSERR rely on that. */
+static void power_on(struct ahci *a)
+{
+    hba_reset(a);
+    for (unsigned n = 0; n < AHCI_PORTS; n++)
+        a->port[n].serr = 0;
+}
+
 void ahci_init(struct ahci *a, const struct ahci_config *cfg)
 {
     memset(a, 0, sizeof *a);
@@ -203,7 +211,7 @@ void ahci_init(struct ahci *a, const struct ahci_config *cfg)
     function_init(a);
     for (unsigned n = 0; n < AHCI_PORTS; n++)
         ahci_port_init(&a->port[n], a, n);
-    hba_reset(a);
+    power_on(a);
 }
 
 void ahci_reset(struct ahci *a)
@@ -211,7 +219,7 @@ void ahci_reset(struct ahci *a)
     for (unsigned n = 0; n < AHCI_PORTS; n++)
         a->port[n].list = a->port[n].received = 0;
     a->index = 0;
-    hba_reset(a);
+    power_on(a);
     pci_device_reset(&a->pci);
 }
 

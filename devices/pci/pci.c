@@ -192,6 +192,13 @@ static bool assign_bar(struct pci_device *d, unsigned n, uint32_t *io, uint64_t 
     return true;
 }
 
+/* Controllers of disks are left as firmware leaves them that has looked for something to boot: masters of the bus. */
+static uint16_t assigned_command(const struct pci_device *d)
+{
+    uint16_t on = PCI_COMMAND_IO | PCI_COMMAND_MEMORY;
+    return d->config[PCI_BASE_CLASS] == PCI_CLASS_STORAGE ? on | PCI_COMMAND_MASTER : on;
+}
+
 void pci_bus_assign(struct pci_bus *b, uint16_t io, uint32_t memory_end, const uint8_t irq[4])
 {
     uint32_t next_io = io;
@@ -204,8 +211,7 @@ void pci_bus_assign(struct pci_bus *b, uint16_t io, uint32_t memory_end, const u
         for (unsigned n = 0; n < PCI_BARS; n++)
             any |= assign_bar(d, n, &next_io, &end);
         if (any)
-            pci_bus_config_write(b, d->devfn, PCI_COMMAND, 2,
-                                 pci_device_read16(d, PCI_COMMAND) | PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
+            pci_bus_config_write(b, d->devfn, PCI_COMMAND, 2, pci_device_read16(d, PCI_COMMAND) | assigned_command(d));
         if (d->config[PCI_INTERRUPT_PIN] && !d->config[PCI_INTERRUPT_LINE])
             pci_bus_config_write(b, d->devfn, PCI_INTERRUPT_LINE, 1, irq[pirq_of(d)]);
     }

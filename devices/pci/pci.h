@@ -23,6 +23,7 @@ struct snap_reader;
 
 #define PCI_COMMAND        0x04
 #define PCI_STATUS         0x06
+#define PCI_BASE_CLASS     0x0b
 #define PCI_BAR0           0x10
 #define PCI_ROM_BAR        0x30
 #define PCI_INTERRUPT_LINE 0x3c
@@ -32,8 +33,10 @@ struct snap_reader;
 #define PCI_COMMAND_MEMORY  0x0002
 #define PCI_COMMAND_MASTER  0x0004
 #define PCI_COMMAND_NO_INTX 0x0400
-#define PCI_STATUS_INTX     0x0008
-#define PCI_STATUS_CAPS     0x0010
+#define PCI_CLASS_STORAGE   0x01
+
+#define PCI_STATUS_INTX 0x0008
+#define PCI_STATUS_CAPS 0x0010
 
 #define PCI_CAPABILITIES 0x34 /* offset of the first one's offset */
 #define PCI_CAP_FIRST    0x40 /* where they begin */
@@ -127,7 +130,8 @@ unsigned pci_device_add_capability(struct pci_device *d, uint8_t id, unsigned le
 /* Who takes messages (devices/pci/pci_msi.h). */
 void pci_bus_set_msi(struct pci_bus *b, void (*msi)(void *ctx, uint64_t address, uint32_t data), void *ctx);
 /* What firmware does before it starts a system: gives each BAR that has no address one, I/O from `io` up and memory
- * from `memory_end` (exclusive) down, turns the decoders on, and names the 8259 input of each function's INTx. */
+ * from `memory_end` (exclusive) down, turns the decoders on (and, of disks' controllers, the bus master), and names the
+ * 8259 input of each function's INTx. */
 void pci_bus_assign(struct pci_bus *b, uint16_t io, uint32_t memory_end, const uint8_t irq[4]);
 /* An expansion ROM (an option ROM for the firmware): `bytes` are borrowed for the device's life; at most 16 MiB. */
 void pci_device_add_rom(struct pci_device *d, const void *bytes, size_t len);

@@ -155,6 +155,17 @@ def test_gnu_mach_comes_up_until_it_wants_its_modules():
         check(result.status in (0, 8, 10), f"status {result.status} {result.err[-1000:]}")
 
 
+def test_gnu_mach_finds_a_disk_behind_ahci():
+    """Its driver clears no PxSERR, and leaves the bus master's bit to the firmware."""
+    fetched("gnumach")
+    disk = write_tmp("sata.img", bytes(32 << 20))
+    result = umbra("-m", "128M", "-kernel", cached("gnumach"), "-append", "console=com0", "-nographic", "-no-reboot", "-vtimeout", "8",
+                   "-drive", "if=none,id=d,format=raw,snapshot=on,file=" + disk, "-device", "ahci,id=a", "-device", "ide-hd,drive=d,bus=a.2",
+                   timeout=900)
+    out = text(result)
+    check("sd0: UMBRA HARDDISK, 32MB" in out and "timeout" not in out, out[-2000:])
+
+
 # ---- U-Boot ----
 
 def u_boot(bits, *args):

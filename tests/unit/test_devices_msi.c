@@ -242,7 +242,8 @@ START_TEST(assigning_gives_every_bar_a_place_of_its_own)
     struct pci_device other;
     static const uint8_t irq[4] = {10, 11, 10, 11};
     rig_init(&g);
-    pci_device_init(&other, "other", &(struct pci_identity){.vendor = 0x1234, .device = 2, .interrupt_pin = 1});
+    pci_device_init(&other, "other",
+                    &(struct pci_identity){.vendor = 0x1234, .device = 2, .class_code = 0x010601, .interrupt_pin = 1});
     static const struct bus_ops nothing = {NULL, NULL};
     pci_device_add_bar(&other, 0, PCI_BAR_IO, 64, &nothing, &other);
     pci_device_add_bar(&other, 1, PCI_BAR_MEM32, 0x20000, &nothing, &other);
@@ -253,7 +254,8 @@ START_TEST(assigning_gives_every_bar_a_place_of_its_own)
     ck_assert_uint_eq(other.bar[0].mapped, 0xc000);
     ck_assert_uint_eq(other.bar[1].mapped, 0xfebe0000);
     ck_assert_uint_eq(other.bar[4].mapped, 0xfebdc000);
-    ck_assert_uint_eq(other.config[PCI_INTERRUPT_LINE], 11); /* slot 4's INTA is PIRQD */
+    ck_assert_uint_eq(pci_device_read16(&other, PCI_COMMAND), 7); /* a disk's controller masters the bus */
+    ck_assert_uint_eq(other.config[PCI_INTERRUPT_LINE], 11);      /* slot 4's INTA is PIRQD */
     pci_bus_detach(&other);
     rig_fini(&g);
 }
