@@ -312,14 +312,15 @@ static bool sink_open(const struct sink_spec *s, FILE **out, bool *owns, struct 
     return *out || error_set(e, "cannot write '%s': %s", s->path, strerror(errno));
 }
 
-static void terminal_raw(struct console *c)
+/* `signals`: Ctrl-C ends the run, as with QEMU's plain -serial stdio; else the guest gets it. */
+static void terminal_raw(struct console *c, bool signals)
 {
     struct termios raw;
     if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &c->saved))
         return;
     raw = c->saved;
     raw.c_iflag &= ~(tcflag_t)(ICRNL | IXON | ISTRIP | INLCR | IGNCR);
-    raw.c_lflag &= ~(tcflag_t)(ECHO | ICANON | IEXTEN | ISIG);
+    raw.c_lflag &= ~(tcflag_t)(ECHO | ICANON | IEXTEN | (signals ? 0 : ISIG));
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
     c->is_raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
@@ -352,7 +353,7 @@ bool console_open(struct console *c, const struct options *o, struct error *e)
     signal(SIGTERM, on_signal);
     signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error of the write that meets it */
     if (c->reads_stdin)
-        terminal_raw(c);
+        terminal_raw(c, !o->terminal_monitor && !chardev_has_terminal(o));
     return true;
 }
 

@@ -3,6 +3,7 @@ import os
 import pty
 import re
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -187,6 +188,24 @@ def test_terminal_is_shared_by_the_serial_port_and_a_monitor():
         except OSError:
             break
     check(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 19, "its end")
+
+
+def test_ctrl_c_is_the_guest_s_with_a_monitor_behind_it_and_ends_a_plain_serial_stdio():
+    for options, status in ((["-serial", "stdio"], -signal.SIGINT), (["-nographic"], 17)):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execv(harness.UMBRA, [harness.UMBRA, *LINES, *options])
+        seen = b""
+        while b"ready> " not in seen:
+            seen += os.read(terminal, 4096)
+        os.write(terminal, b"\x03" if status < 0 else b"\x03\r\nexit 8\r\n")
+        while True:
+            try:
+                if not os.read(terminal, 4096):
+                    break
+            except OSError:
+                break
+        check(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == status, f"{options}: {seen}")
 
 
 def test_items_of_the_user_reach_linux_through_fw_cfg():
