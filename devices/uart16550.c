@@ -46,7 +46,8 @@ enum { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_S
 #define MSR_DCD      0x80
 #define MSR_ATTACHED (MSR_CTS | MSR_DSR | MSR_DCD)
 
-#define BAUD_CLOCK 115200ull /* 1.8432 MHz / 16 */
+#define BAUD_CLOCK    115200ull /* 1.8432 MHz / 16 */
+#define CHAR_TIME_MAX (12 * 0xffff * CLOCK_HZ / BAUD_CLOCK)
 
 /* ---- FIFOs and time ---- */
 
@@ -583,6 +584,13 @@ static void backlog_load(struct uart16550 *u, struct snap_reader *r)
     u->backlog_count = count;
 }
 
+/* At the end of time, which idle machines reach, a character stays in the FIFO for ever: its timer cannot be armed. */
+static bool tx_agrees(const struct uart16550 *u)
+{
+    bool sends = u->tx.count != 0, armed = timer_is_armed(&u->tx_timer);
+    return sends == armed || (sends && clock_now(u->cfg.clock) > CLOCK_HORIZON - CHAR_TIME_MAX);
+}
+
 void uart16550_load(struct uart16550 *u, struct snap_reader *r)
 {
     char name[SNAP_NAME_MAX + 1];
@@ -603,7 +611,7 @@ void uart16550_load(struct uart16550 *u, struct snap_reader *r)
     fifo_load(&u->rx, r);
     fifo_load(&u->tx, r);
     timer_load(u->cfg.clock, &u->tx_timer, r);
-    if (timer_is_armed(&u->tx_timer) != (u->tx.count != 0)) {
+    if (!tx_agrees(u)) {
         snap_fail(r, "uart16550: transmitter state contradicts its FIFO");
         timer_cancel(u->cfg.clock, &u->tx_timer);
         u->tx.count = 0;

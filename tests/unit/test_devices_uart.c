@@ -342,6 +342,21 @@ START_TEST(loaded_port_behaves_as_the_saved_one)
 }
 END_TEST
 
+/* 292 years on, where no timer can be armed any more. */
+START_TEST(port_is_loaded_at_the_end_of_time)
+{
+    struct rig a, b;
+    rig_init(&a);
+    rig_init(&b);
+    clock_skip_to(&a.clock, CLOCK_HORIZON);
+    wr(&a, DATA, 'x');
+    ROUND_TRIP(&a.clock, &b.clock, uart16550_save(&a.uart, w), uart16550_load(&b.uart, r));
+    ck_assert(!(rd(&b, LSR) & 0x20));
+    uart16550_fini(&a.uart);
+    uart16550_fini(&b.uart);
+}
+END_TEST
+
 START_TEST(guest_that_polls_now_and_then_gets_a_few_characters_a_poll)
 {
     struct rig g;
@@ -386,6 +401,7 @@ static Suite *suite(void)
     tcase_add_test(t, clearing_the_fifo_drops_it_and_not_the_backlog);
     tcase_add_test(t, any_sequence_of_accesses_is_survived);
     tcase_add_test(t, loaded_port_behaves_as_the_saved_one);
+    tcase_add_test(t, port_is_loaded_at_the_end_of_time);
     tcase_add_test(t, guest_that_polls_now_and_then_gets_a_few_characters_a_poll);
     suite_add_tcase(s, t);
     return s;
