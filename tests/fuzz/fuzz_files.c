@@ -6,6 +6,7 @@
 
 #include "frontends/cli/options.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -314,8 +315,26 @@ static const char *const option_words[] = {"-kernel",
                                            "-s",
                                            "-S"};
 
+/* What lists of devices, models and switches would print goes nowhere. Returns what stdout was. */
+static int stdout_hide(void)
+{
+    fflush(stdout);
+    int was = dup(STDOUT_FILENO), null = open("/dev/null", O_WRONLY);
+    dup2(null, STDOUT_FILENO);
+    close(null);
+    return was;
+}
+
+static void stdout_show(int was)
+{
+    fflush(stdout);
+    dup2(was, STDOUT_FILENO);
+    close(was);
+}
+
 static void options_session(struct fuzz *f)
 {
+    int was = stdout_hide();
     for (unsigned k = 0; k < LINES && !rng_is_over(&f->rng); k++, f->round++, f->work++) {
         char word[12][64], *argv[14] = {"umbra"};
         int argc = 1 + (int)rng_below(&f->rng, ARRAY_LEN(word));
@@ -331,6 +350,7 @@ static void options_session(struct fuzz *f)
         if (!options_parse(&o, argc, argv, &e) && !e.text[0])
             fuzz_fail(f, "a command line refused without a message");
     }
+    stdout_show(was);
 }
 
 /* ---- sessions ---- */
