@@ -332,17 +332,80 @@ static void stdout_show(int was)
     close(was);
 }
 
+/* Options with lists of properties, as users write them. */
+static const struct {
+    const char *option, *first;
+    const char *properties; /* separated by blanks */
+} lists[] = {
+    {"-drive", "file=d",
+     "if=ide if=virtio if=floppy if=none if=pflash format=raw format=gzip format=qcow2 media=cdrom media=disk index=1 "
+     "bus=0 unit=1 "
+     "id=d serial=s snapshot=on readonly=on read-only=off cache=none aio=threads discard=unmap werror=stop "
+     "werror=enospc rerror=report "
+     "rerror=ignore bootindex=2 index=-1 bootindex=x"},
+    {"-device", "virtio-blk-pci",
+     "drive=d addr=3 addr=3.0 addr=zz serial=s bootindex=1 disable-legacy=on romfile= id=a vectors=2"},
+    {"-device", "e1000", "netdev=n mac=52:54:00:12:34:56 mac=1:2 addr=1f bootindex=0 id=e"},
+    {"-device", "virtio-net-pci", "netdev=n netdev=m mac=52:54:00:12:34:57 disable-legacy=off"},
+    {"-device", "ide-hd", "drive=d bus=ide.0 bus=ide.1 bus=ahci.3 unit=0 unit=9 bootindex=3"},
+    {"-device", "ide-cd", "drive=d bus=ide.1 bus=a.0 unit=1"},
+    {"-device", "floppy", "drive=d unit=1"},
+    {"-device", "ahci", "id=ahci id=a addr=5"},
+    {"-device", "virtio-serial-pci", "id=s max_ports=1"},
+    {"-device", "virtconsole", "chardev=c id=x name=y bus=s.0 nr=1"},
+    {"-device", "isa-debug-exit", "iobase=0x501 iosize=2 iosize=9 iobase=zz"},
+    {"-chardev", "socket", "id=c path=s server=on wait=off server=maybe"},
+    {"-chardev", "file", "id=c path=f id="},
+    {"-chardev", "stdio", "id=c id=d"},
+    {"-netdev", "user",
+     "id=n id=m hostfwd=tcp::8080-:80 hostfwd=udp:127.0.0.1:53-10.0.2.15:53 hostfwd=x net=10.0.2.0/24 net=10/33 "
+     "host=10.0.2.2 "
+     "dns=10.0.2.3 dhcpstart=10.0.2.9 restrict=on ipv4=on ipv6=off hostname=h tftp=/t bootfile=b domainname=d"},
+    {"-nic", "user", "model=e1000 model=virtio-net-pci model=x mac=52:54:00:12:34:56 id=n hostfwd=tcp::1-:2 addr=4"},
+    {"-boot", "order=cd", "once=a menu=on menu=x splash-time=100 strict=on reboot-timeout=-1 reboot-timeout=5"},
+    {"-smbios", "type=1",
+     "serial=x uuid=00112233-4455-6677-8899-aabbccddeeff uuid=1 manufacturer=m product=p version=v family=f"},
+    {"-smbios", "type=11", "value=a value=b path=x"},
+    {"-smp", "4", "sockets=2 cores=2 threads=1 maxcpus=4 cores=0 sockets=99 cpus=4"},
+    {"-accel", "jit", "heat=2 cache=1M heat=0 cache=1 x=y"},
+    {"-host-chaos", "seed=1", "rate=100 ops=swap+ksm+cow ops=x rate=0"},
+    {"-cpu", "max", "-sse +avx2 -x family=6 model=158 stepping=3 phys-bits=40 hypervisor=off"},
+    {"-rtc", "base=utc", "clock=vm clock=host driftfix=slew"},
+    {"-fw_cfg", "name=opt/x", "string=y file=z string="},
+    {"-mon", "chardev=c", "mode=readline mode=control mode=x"},
+};
+
+/* One of them, with some of its properties. */
+static void option_list(struct fuzz *f, char *text, size_t size, const char **option)
+{
+    unsigned k = (unsigned)rng_below(&f->rng, ARRAY_LEN(lists));
+    size_t at = (size_t)snprintf(text, size, "%s", lists[k].first);
+    *option = lists[k].option;
+    for (const char *p = lists[k].properties; *p && at + 64 < size;) {
+        size_t len = strcspn(p, " ");
+        if (rng_one_in(&f->rng, 4))
+            at += (size_t)snprintf(text + at, size - at, ",%.*s", (int)len, p);
+        p += len + (p[len] == ' ');
+    }
+}
+
 static void options_session(struct fuzz *f)
 {
     int was = stdout_hide();
     for (unsigned k = 0; k < LINES && !rng_is_over(&f->rng); k++, f->round++, f->work++) {
-        char word[12][64], *argv[14] = {"umbra"};
+        char word[12][256], *argv[14] = {"umbra"};
         int argc = 1 + (int)rng_below(&f->rng, ARRAY_LEN(word));
         struct options o;
         struct error e = {""};
         memset(&o, 0, sizeof o);
         for (int a = 1; a < argc; a++) {
-            snprintf(word[a], sizeof word[a], "%s", RNG_PICK(&f->rng, option_words));
+            const char *option = NULL;
+            if (a + 1 < argc && rng_one_in(&f->rng, 2))
+                option_list(f, word[a + 1], sizeof word[a], &option);
+            snprintf(word[a], sizeof word[a], "%s", option ? option : RNG_PICK(&f->rng, option_words));
+            argv[a] = word[a];
+            if (option)
+                a++;
             if (rng_one_in(&f->rng, 8))
                 files_mutate(&f->rng, (uint8_t *)word[a], strlen(word[a]));
             argv[a] = word[a];
