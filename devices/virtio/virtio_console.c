@@ -51,6 +51,11 @@ static void process_receive(struct virtio_console *c)
     virtio_queue_flush(&c->virtio, RX);
 }
 
+size_t virtio_console_room(const struct virtio_console *c)
+{
+    return VIRTIO_CONSOLE_INPUT - c->count;
+}
+
 void virtio_console_receive(struct virtio_console *c, const uint8_t *bytes, size_t len)
 {
     size_t taken = 0;

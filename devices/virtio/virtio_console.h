@@ -26,6 +26,8 @@ struct virtio_console {
 /* Must not move afterwards. */
 void virtio_console_init(struct virtio_console *c, const struct virtio_config *cfg,
                          const struct virtio_console_sink *sink, bool modern_only);
+/* Bytes that it takes now. */
+size_t virtio_console_room(const struct virtio_console *c);
 /* Bytes for the guest; what does not fit is dropped, and said so in the log. */
 void virtio_console_receive(struct virtio_console *c, const uint8_t *bytes, size_t len);
 

@@ -119,6 +119,52 @@ static void part_typed(void *ctx, const void *bytes, size_t len)
     control_typed(ctx, bytes, len);
 }
 
+static void part_focus(void *ctx)
+{
+    control_focus(ctx);
+}
+
+/* One that is on the terminal alone is live as long as the terminal is. */
+static bool part_is_live(void *ctx)
+{
+    return control_has_sockets(ctx);
+}
+
+static void hook_put(void *ctx, const void *bytes, size_t len)
+{
+    struct chardevs *c = ctx;
+    chardev_put(c->terminal, bytes, len);
+    chardevs_flush(c);
+}
+
+static void hook_each_chardev(void *ctx, void (*fn)(void *out, const char *id, const char *where, bool open), void *out)
+{
+    const struct chardevs *c = ctx;
+    for (unsigned k = 0; k < c->count; k++)
+        fn(out, c->dev[k].spec->id, c->dev[k].name, c->dev[k].listener.fd < 0 || c->dev[k].fd >= 0);
+}
+
+static struct chardev *find_ring(struct chardevs *c, const char *id)
+{
+    struct chardev *d = chardevs_find(c, id);
+    return d && d->spec->kind == CHARDEV_RINGBUF ? d : NULL;
+}
+
+static bool hook_ring_read(void *ctx, const char *id, void *bytes, size_t *len)
+{
+    struct chardev *d = find_ring(ctx, id);
+    *len = d ? chardev_ring_read(d, bytes, *len) : 0;
+    return d != NULL;
+}
+
+static bool hook_ring_write(void *ctx, const char *id, const void *bytes, size_t len)
+{
+    struct chardev *d = find_ring(ctx, id);
+    if (d)
+        chardev_take(d, bytes, len);
+    return d != NULL;
+}
+
 /* *out stays NULL if there are none. */
 static bool open_control(const struct options *o, struct console *c, struct control **out, struct error *e)
 {
@@ -128,12 +174,21 @@ static bool open_control(const struct options *o, struct console *c, struct cont
     *out = control_open(o->control, o->controls, o->stopped && !o->gdb, e);
     if (!*out)
         return false;
-    const struct console_part part = {
-        .ctx = *out, .serve = part_serve, .holds = part_holds, .wants_end = part_wants_end, .fds = part_fds};
-    control_attach(*out, c->machine, console_is_shared(c));
+    const struct console_part part = {.ctx = *out,
+                                      .serve = part_serve,
+                                      .holds = part_holds,
+                                      .wants_end = part_wants_end,
+                                      .fds = part_fds,
+                                      .is_live = part_is_live};
+    const struct control_hooks hooks = {.ctx = c->chardevs,
+                                        .put = c->chardevs->terminal ? hook_put : NULL,
+                                        .each_chardev = hook_each_chardev,
+                                        .ring_read = hook_ring_read,
+                                        .ring_write = hook_ring_write};
+    control_attach(*out, c->machine);
+    control_set_hooks(*out, &hooks);
     console_add_part(c, &part);
-    if (control_has_stdio(*out))
-        console_read_for(c, part_typed, *out, true);
+    chardevs_set_monitor(c->chardevs, &(struct chardev_monitor){*out, part_typed, part_focus});
     return true;
 }
 
@@ -203,17 +258,23 @@ static bool stands_still(const struct options *o, enum machine_exit why)
     return o->no_shutdown && (why == MACHINE_POWER_OFF || why == MACHINE_RESET || why == MACHINE_TRIPLE_FAULT);
 }
 
+/* Somebody could still give a monitor a command. */
+static bool is_reachable(const struct control *control, const struct console *c)
+{
+    return control && (c->reads_stdin || control_has_sockets(control));
+}
+
 /* With a monitor a machine that waits for the host stands still until its user says that it may go on. */
 static enum machine_exit run_and_hold(struct machine *m, const struct options *o, struct console *c,
                                       struct control *control)
 {
     enum machine_exit why;
-    while ((why = machine_run(m)) == MACHINE_PAUSED && control && !o->pause_save) {
+    while ((why = machine_run(m)) == MACHINE_PAUSED && is_reachable(control, c) && !o->pause_save) {
         control_pause(control);
         if (console_hold(c))
             return MACHINE_STOPPED;
     }
-    if (control && stands_still(o, why)) {
+    if (is_reachable(control, c) && stands_still(o, why)) {
         control_hold_end(control);
         console_hold(c);
     }
@@ -275,8 +336,6 @@ static int run(struct options *o, const struct fork_list *forks, struct console 
         machine_destroy(m);
         return EXIT_BAD_INPUT;
     }
-    if (o->chardevs && c->serial[0] != stdout)
-        c->to_serial = false;
     struct gdbstub *stub = o->gdb ? open_stub(o, c, e) : NULL;
     struct control *control = NULL;
     int status = EXIT_BAD_INPUT;
@@ -291,7 +350,6 @@ static int run(struct options *o, const struct fork_list *forks, struct console 
     gdbstub_close(stub);
     machine_destroy(m);
     if (!chardevs_close(&chardevs)) {
-        log_error("a -chardev file could not be written");
         status = EXIT_INTERNAL;
     }
     return status;
@@ -374,21 +432,18 @@ int main(int argc, char **argv)
         printf("umbra %s\n", UMBRA_VERSION);
     if (o.help || o.version || o.answered)
         return 0;
-    if (!pid_write(&o, &e) || !perf_map_open(&o, &symbols, &e) || !prepare_forks(&o, &forks, &e) ||
-        !console_open(&c, &o, &e)) {
+    if (!pid_write(&o, &e) || !perf_map_open(&o, &symbols, &e) || !prepare_forks(&o, &forks, &e)) {
         log_error("%s", e.text);
         fork_list_free(&forks);
         return EXIT_BAD_INPUT;
     }
+    console_open(&c, &o);
     int status = run(&o, &forks, &c, &e);
     fork_list_free(&forks);
     perf_map_close(&o, &symbols);
     if (o.pid_file)
         unlink(o.pid_file);
-    if (!console_close(&c)) {
-        log_error("output could not be written: %s", strerror(errno));
-        status = EXIT_INTERNAL;
-    }
+    console_close(&c);
     if (!log_close(&o)) {
         log_error("'%s' could not be written", o.log_path);
         status = EXIT_INTERNAL;

@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 /* ---- options ---- */
 
@@ -53,53 +52,24 @@ static bool opt_memory(struct options *o, const char *name, const char *arg, str
     return true;
 }
 
-static bool sink_parse(struct sink_spec *s, const char *name, const char *arg, struct error *e)
-{
-    if (!strcmp(arg, "stdio") || !strcmp(arg, "mon:stdio"))
-        s->kind = SINK_STDIO;
-    else if (!strcmp(arg, "null") || !strcmp(arg, "none"))
-        s->kind = SINK_NULL;
-    else if (!strncmp(arg, "file:", 5) && arg[5])
-        *s = (struct sink_spec){SINK_FILE, arg + 5};
-    else if (!strncmp(arg, "chardev:", 8) && arg[8])
-        *s = (struct sink_spec){SINK_CHARDEV, arg + 8};
-    else
-        return option_bad_value(name, arg,
-                                !strcmp(name, "serial")
-                                    ? "stdio, file:PATH, unix:PATH,server, tcp:[HOST]:PORT,server, chardev:ID or null"
-                                    : "stdio, file:PATH, chardev:ID or null",
-                                e);
-    return true;
-}
-
 static bool opt_serial(struct options *o, const char *name, const char *arg, struct error *e)
 {
+    static const char *const labels[SERIALS_MAX] = {"serial0", "serial1", "serial2", "serial3"};
     if (o->serials == SERIALS_MAX)
         return error_set(e, "-serial %s: there are %d serial ports, and all are assigned", arg, SERIALS_MAX);
-    struct sink_spec *s = &o->serial[o->serials++];
-    o->terminal_monitor |= !strcmp(arg, "mon:stdio");
-    if (listener_knows(arg))
-        return chardev_of_serial(o, o->serials - 1, arg, e);
-    if (strcmp(arg, "msmouse"))
-        return sink_parse(s, name, arg, e);
-    if (o->machine.mouse_port)
-        return error_set(e, "-serial msmouse: COM%u has the mouse", o->machine.mouse_port);
-    o->machine.mouse_port = o->serials;
-    s->kind = SINK_MOUSE;
-    return true;
+    const char **id = &o->serial[o->serials];
+    return chardev_place_parse(o, name, labels[o->serials++], (char *)(uintptr_t)arg, id, e);
 }
 
 static bool opt_debugcon(struct options *o, const char *name, const char *arg, struct error *e)
 {
     o->machine.debug_console = true;
-    return sink_parse(&o->debugcon, name, arg, e);
+    return chardev_place_parse(o, name, "debugcon", (char *)(uintptr_t)arg, &o->debugcon, e);
 }
 
 static bool opt_nographic(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    if (!o->serials)
-        o->serial[0].kind = SINK_STDIO;
-    o->terminal_monitor = true;
+    o->nographic = true;
     o->machine.serial_console = true;
     return true;
 }
@@ -141,7 +111,7 @@ static bool debugcon_parse(struct options *o, char *text, struct error *e)
         return error_set(e, "-device isa-debugcon: chardev=ID is missing");
     o->machine.debug_console = true;
     o->machine.debug_console_port = (uint16_t)n;
-    o->debugcon = (struct sink_spec){SINK_CHARDEV, id};
+    o->debugcon = id;
     return true;
 }
 
@@ -343,25 +313,9 @@ static bool opt_qmp(struct options *o, const char *name, const char *arg, struct
     return add_control(o, CONTROL_QMP, name, arg, e);
 }
 
-/* [chardev=]ID[,mode=readline|control] */
 static bool opt_mon(struct options *o, const char *name, const char *arg, struct error *e)
 {
-    char *text = (char *)(uintptr_t)arg, *where = o->mon[o->controls % CONTROL_CHANNELS];
-    const char *id = NULL;
-    enum control_kind kind = CONTROL_MONITOR;
-    for (char *p; (p = property_next(&text));) {
-        char *value = property_value(p);
-        if (!id && (!value || !strcmp(p, "chardev")))
-            id = value ? value : p;
-        else if (value && !strcmp(p, "mode") && (!strcmp(value, "control") || !strcmp(value, "readline")))
-            kind = *value == 'c' ? CONTROL_QMP : CONTROL_MONITOR;
-        else if (!value || (strcmp(p, "id") != 0 && strcmp(p, "pretty") != 0))
-            return option_bad_value(name, p, "chardev=ID and mode=readline or mode=control", e);
-    }
-    o->monitor_given |= kind == CONTROL_MONITOR;
-    if (!id || (size_t)snprintf(where, sizeof o->mon[0], CHARDEV_WHERE "%s", id) >= sizeof o->mon[0])
-        return option_bad_value(name, arg, "chardev=ID", e);
-    return add_control(o, kind, name, where, e);
+    return chardev_mon_parse(o, (char *)(uintptr_t)arg, e);
 }
 
 /* -rtc base=2020-01-01[T00:00:00] or seconds since 1970 */
@@ -568,11 +522,11 @@ static const struct option_row rows[] = {
     {"smp", "N[,sockets=S][,cores=C][,threads=T]", opt_smp, "processors (default 1, at most 16)"},
     {"accel", "interp|jit[,heat=N][,cache=SIZE]", opt_accel,
      "execution engine; the JIT compiles what has run N times (40) into SIZE of memory (32M)"},
-    {"serial", "stdio|mon:stdio|file:F|unix:P,server|...", opt_serial,
-     "where COM1 goes; given again: COM2 to COM4; also tcp:[HOST]:PORT,server[,nowait], chardev:ID, null; msmouse: a "
-     "mouse "
-     "is there"},
-    {"debugcon", "stdio|file:F|null", opt_debugcon,
+    {"serial", "stdio|mon:stdio|file:F|unix:P|pty|null|...", opt_serial,
+     "where COM1 goes; given again: COM2 to COM4. Also tcp:[HOST]:PORT, pipe:PATH, ringbuf, chardev:ID, msmouse; "
+     "sockets "
+     "connect, or with ,server[,nowait] are connected to; mon: a monitor is there, too (Ctrl-A c)"},
+    {"debugcon", "stdio|file:F|chardev:ID|...", opt_debugcon,
      "where port 0xe9 goes (-global isa-debugcon.iobase=: another port)"},
     {"nographic", NULL, opt_nographic, "no screen; COM1 on the terminal (Ctrl-A x leaves, Ctrl-A c: monitor)"},
     {"display", "none|sdl|curses|vnc=[HOST]:N", opt_display,
@@ -591,9 +545,9 @@ static const struct option_row rows[] = {
      "vmcoreinfo, ide-hd|ide-cd|floppy,drive=ID[,bus=B][,unit=U], or a PCI card: "
      "virtio-blk-pci,drive=ID; virtio-net-pci,netdev=ID; e1000,netdev=ID; ahci,id=ID (then B above is ID.0 to ID.5); "
      "virtio-rng-pci; virtio-serial-pci and behind it virtconsole,chardev=ID"},
-    {"chardev", "stdio|file|socket|null,id=ID[,...]", opt_chardev,
-     "for virtconsole, isa-debugcon, -serial and -mon: file has path=, socket path= or host=,port=, then "
-     "server=on[,wait=off]"},
+    {"chardev", "KIND,id=ID[,...]", opt_chardev,
+     "for -serial chardev:ID, virtconsole, isa-debugcon, -mon: stdio; file,path=F; pipe,path=P; socket,path=P or "
+     "host=,port= (a client, or server=on[,wait=off]); pty; ringbuf[,size=N]; msmouse; null; mux=on shares it"},
     {"netdev", "user,id=ID[,hostfwd=F][,...]", opt_netdev,
      "a user-mode network; hostfwd=tcp:[ADDR]:PORT-[ADDR]:PORT, net=, host=, dns=, dhcpstart=, restrict=on, tftp=, "
      "bootfile="},
@@ -740,24 +694,15 @@ static bool list_answer(const struct option_row *r, const char *arg)
 
 /* ---- all together ---- */
 
-unsigned options_terminal_port(const struct options *o)
-{
-    for (unsigned k = 0; k < SERIALS_MAX; k++)
-        if (o->serial[k].kind == SINK_STDIO)
-            return k + 1;
-    return 0;
-}
-
 static bool display_check(const struct options *o, struct error *e)
 {
     bool curses = o->display && !strncmp(o->display, "curses", 6);
     if (o->display && (o->debug || o->gdb || o->fork_at))
         return error_set(e, "-display %s: not with a debugger or -fork-at", o->display);
-    for (unsigned k = 0; k < o->controls; k++)
-        if (curses && !strcmp(o->control[k].where, "stdio"))
-            return error_set(e, "-display curses: the terminal is the monitor's");
-    return !curses || !options_terminal_port(o) ||
-           error_set(e, "-display curses: the terminal is COM%u's (-serial)", options_terminal_port(o));
+    for (unsigned k = 0; k < o->chardevs; k++)
+        if (curses && o->chardev[k].kind == CHARDEV_STDIO)
+            return error_set(e, "-display curses: the terminal is taken (-serial, -monitor or -chardev stdio)");
+    return true;
 }
 
 static bool debug_check(const struct options *o, struct error *e)
@@ -796,9 +741,6 @@ static bool options_check(struct options *o, struct error *e)
     if ((o->lockstep || o->fork_at) && drives_write_through(o->machine.drive, o->machine.drive_count))
         return error_set(e, "%s: two machines would write to one disk: give -snapshot",
                          o->lockstep ? "-lockstep" : "-fork-at");
-    o->machine.serials = o->serials ? o->serials : 1;
-    if (!chardev_check(o, e))
-        return false;
     if (o->no_shutdown && !o->controls)
         log_warn("-no-shutdown has no effect here: there is no -monitor or -qmp to look at the machine with");
     for (unsigned k = 0; k < o->machine.drive_count; k++)
@@ -809,20 +751,6 @@ static bool options_check(struct options *o, struct error *e)
                          "nothing to boot: give -kernel FILE, -bios FILE, or a drive such as -hda IMAGE or -cdrom ISO "
                          "(-help lists the options)");
     return true;
-}
-
-/* As with QEMU, COM1 on a terminal has a monitor behind it (Ctrl-A c) unless one was given or the terminal is
- * another's.
- */
-static void share_terminal(struct options *o)
-{
-    bool taken = o->debug || o->gdb || o->fork_at || o->lockstep || o->display || o->machine.input_script;
-    for (unsigned k = 0; k < o->controls; k++)
-        taken |= !strcmp(o->control[k].where, "stdio");
-    if (!o->terminal_monitor || o->monitor_given || taken || !options_terminal_port(o) ||
-        o->controls == CONTROL_CHANNELS || !isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO))
-        return;
-    o->control[o->controls++] = (struct control_spec){CONTROL_MONITOR, "stdio"};
 }
 
 /* argv[*k], and what it takes. */
@@ -856,8 +784,7 @@ bool options_parse(struct options *o, int argc, char **argv, struct error *e)
             return false;
     if (o->help || o->version || o->answered)
         return true;
-    if (!qemu_net_finish(o, e) || !drive_options_finish(&o->machine, o->snapshot, e) || !chardevs_resolve(o, e))
+    if (!qemu_net_finish(o, e) || !drive_options_finish(&o->machine, o->snapshot, e) || !chardev_check(o, e))
         return false;
-    share_terminal(o);
     return options_check(o, e);
 }

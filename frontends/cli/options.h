@@ -10,41 +10,45 @@
 #include "frontends/machine/listener.h"
 #include "frontends/machine/umbra.h"
 
-enum sink_kind { SINK_NULL, SINK_STDIO, SINK_FILE, SINK_CHARDEV, SINK_MOUSE /* of -serial alone */ };
-
-struct sink_spec {
-    enum sink_kind kind;
-    const char *path; /* SINK_FILE; SINK_CHARDEV: the id */
+enum chardev_kind {
+    CHARDEV_NULL,
+    CHARDEV_STDIO,
+    CHARDEV_FILE,
+    CHARDEV_PIPE,
+    CHARDEV_SOCKET,
+    CHARDEV_PTY,
+    CHARDEV_RINGBUF,
+    CHARDEV_MOUSE
 };
 
-enum chardev_kind { CHARDEV_NULL, CHARDEV_STDIO, CHARDEV_FILE, CHARDEV_SOCKET };
-
+/* Where bytes lead; strings are borrowed. */
 struct chardev_spec {
-    const char *id, *path, *host, *port; /* path: of files and unix sockets; host, port: of TCP */
+    const char *id, *path;
+    const char *host, *port; /* of a TCP socket; host may be NULL */
     enum chardev_kind kind;
     bool server, no_wait;
-    bool taken, handed_over;             /* somebody names it; and opens the file, the terminal or the socket */
-    unsigned serial;                     /* what comes in is for this serial port, from 1; 0: for none */
-    char place[LISTENER_PLACE_MAX + 16]; /* CHARDEV_SOCKET; for a monitor with its options */
+    bool append;   /* to a file */
+    bool mux;      /* several may share it: Ctrl-A c changes over */
+    bool signals;  /* the terminal's keys for signals stay what they are */
+    uint64_t size; /* of a ring, bytes */
 };
 
-#define CHARDEVS_MAX  8
-#define CHARDEV_WHERE "chardev:" /* control_spec.where of -mon, until chardevs_resolve() */
+#define CHARDEVS_MAX 16
 
 struct options {
     struct machine_config machine;
     struct chardev_spec chardev[CHARDEVS_MAX];
     unsigned chardevs;
-    struct sink_spec serial[SERIALS_MAX], debugcon;
-    unsigned serials; /* -serial options */
-    bool snapshot;
-    bool monitor_given, terminal_monitor; /* -monitor; a serial port and a monitor share the terminal without it */
-    bool no_shutdown;                     /* a machine that ends stands still instead, if there is a monitor */
+    const char *serial[SERIALS_MAX], *debugcon; /* chardevs by their IDs, or NULL: nowhere */
+    unsigned serials;                           /* -serial options */
+    bool snapshot, nographic;
+    bool monitor_given;
+    bool no_shutdown; /* a machine that ends stands still instead, if there is a monitor */
     const char *pid_file;
-    const char *net_nic, *net_user; /* -net, until both are there */
-    char net_text[256];             /* and then as -nic has it */
-    char mon[CONTROL_CHANNELS][80]; /* control_spec.where of -mon */
-    uint8_t escape_key;             /* -echr: of the terminal; 0: Ctrl-A */
+    const char *net_nic, *net_user;    /* -net, until both are there */
+    char net_text[256];                /* and then as -nic has it */
+    char place[CONTROL_CHANNELS][320]; /* control_spec.where of -mon */
+    uint8_t escape_key;                /* -echr: of the terminal; 0: Ctrl-A */
     bool stats, digest, help, version, perf_map;
     bool answered;                                 /* "help" was asked of an option, and given */
     struct control_spec control[CONTROL_CHANNELS]; /* -monitor, -qmp */
@@ -68,7 +72,5 @@ struct options {
 /* Fills *o (strings point into argv). False with an error that names the argument. */
 bool options_parse(struct options *o, int argc, char **argv, struct error *e);
 void options_print_help(FILE *out);
-/* The serial port that the terminal belongs to, from 1; or 0. */
-unsigned options_terminal_port(const struct options *o);
 
 #endif

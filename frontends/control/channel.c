@@ -104,6 +104,11 @@ static void flush_out(struct channel *ch)
 
 void channel_send(struct channel *ch, const char *text, size_t len)
 {
+    const struct control_hooks *h = &ch->control->hooks;
+    if (ch->is_stdio && h->put) {
+        h->put(h->ctx, text, len);
+        return;
+    }
     if (ch->is_stdio) {
         fwrite(text, 1, len, stdout);
         fflush(stdout);

@@ -22,17 +22,39 @@ struct control *control_open(const struct control_spec *specs, unsigned count, b
     return c;
 }
 
-void control_attach(struct control *c, struct machine *m, bool shared)
+void control_attach(struct control *c, struct machine *m)
 {
     c->m = m;
     c->resets = machine_resets(m);
+}
+
+void control_set_hooks(struct control *c, const struct control_hooks *hooks)
+{
+    c->hooks = *hooks;
+}
+
+void control_focus(struct control *c)
+{
+    for (unsigned k = 0; k < c->count; k++) {
+        struct channel *ch = &c->channel[k];
+        if (!ch->is_stdio)
+            continue;
+        if (ch->kind == CONTROL_QMP && !ch->greeted)
+            qmp_greet(ch);
+        else if (ch->kind == CONTROL_MONITOR && !ch->greeted)
+            monitor_greet(ch);
+        else if (ch->kind == CONTROL_MONITOR)
+            monitor_prompt(ch);
+        ch->greeted = true;
+    }
+}
+
+bool control_has_sockets(const struct control *c)
+{
     for (unsigned k = 0; k < c->count; k++)
         if (!c->channel[k].is_stdio)
-            continue;
-        else if (c->channel[k].kind == CONTROL_QMP)
-            qmp_greet(&c->channel[k]);
-        else if (!shared)
-            monitor_greet(&c->channel[k]);
+            return true;
+    return false;
 }
 
 static const char *shutdown_reason(const struct control *c, enum machine_exit why)

@@ -24,10 +24,22 @@ struct control_spec {
 
 struct control;
 
+/* What else the front end has: each function may be NULL. */
+struct control_hooks {
+    void *ctx;
+    void (*put)(void *ctx, const void *bytes, size_t len); /* to standard output */
+    /* The character devices, with what they are connected to. */
+    void (*each_chardev)(void *ctx, void (*fn)(void *out, const char *id, const char *where, bool open), void *out);
+    /* What the guest has put into a ring, at most `len` bytes of it, is taken; or more is given to the guest. False:
+     * there is no ring of that name. */
+    bool (*ring_read)(void *ctx, const char *id, void *bytes, size_t *len);
+    bool (*ring_write)(void *ctx, const char *id, const void *bytes, size_t len);
+};
+
 /* Opens the channels; `stopped`: the machine starts stopped (-S). Says on stderr where TCP listens if the port is 0. */
 struct control *control_open(const struct control_spec *specs, unsigned count, bool stopped, struct error *e);
-/* `shared`: standard input and output are COM1's first, so a monitor there does not speak before it is spoken to. */
-void control_attach(struct control *c, struct machine *m, bool shared);
+void control_attach(struct control *c, struct machine *m);
+void control_set_hooks(struct control *c, const struct control_hooks *hooks);
 /* Tells the clients how it ended, and closes the channels. NULL is allowed. */
 void control_close(struct control *c, enum machine_exit why, bool ended);
 /* Serves what has come. */
@@ -44,6 +56,10 @@ bool control_wants_end(const struct control *c);
 unsigned control_fds(const struct control *c, struct pollfd *fds, unsigned room);
 /* There is a monitor on standard input: its bytes are given to control_typed(). */
 bool control_has_stdio(const struct control *c);
+/* There is one that a client can reach otherwise. */
+bool control_has_sockets(const struct control *c);
+/* What is typed goes there from now on: it says so. */
+void control_focus(struct control *c);
 void control_typed(struct control *c, const void *bytes, size_t len);
 /* For front ends with a window. */
 void control_set_stopped(struct control *c, bool stopped);

@@ -34,11 +34,13 @@ struct channel {
     unsigned depth;
     bool in_string, escaped;
     bool negotiated; /* QMP: qmp_capabilities was sent */
+    bool greeted;    /* standard output's */
     bool closing;    /* drop it when what waits is sent */
 };
 
 struct control {
     struct machine *m;
+    struct control_hooks hooks;
     struct channel channel[CONTROL_CHANNELS];
     unsigned count;
     bool stopped, quit, powered_down;
@@ -79,6 +81,7 @@ bool control_press(struct control *c, const uint8_t *events, size_t len);
 /* ---- monitor.c ---- */
 
 void monitor_greet(struct channel *ch);
+void monitor_prompt(struct channel *ch);
 /* Serves the whole lines of ch->in. */
 void monitor_serve(struct channel *ch);
 /* Runs one command; its output goes to `out`. */
@@ -106,6 +109,18 @@ struct qmp_error {
     const char *name;
     char text[256];
 };
+/* Formats the error; NULL, always. */
+json_t *qmp_fail(struct qmp_error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A string among the arguments, or NULL with the error. */
+const char *qmp_string(json_t *arguments, const char *name, struct qmp_error *e);
 json_t *qmp_run(struct control *c, const char *name, json_t *arguments, struct qmp_error *e);
+
+/* ---- qmp_chardev.c ---- */
+
+#define RING_PIECE 1048576 /* bytes that are read from a ring at a time, at most */
+
+json_t *qmp_query_chardev(struct control *c, json_t *arguments, struct qmp_error *e);
+json_t *qmp_ringbuf_read(struct control *c, json_t *arguments, struct qmp_error *e);
+json_t *qmp_ringbuf_write(struct control *c, json_t *arguments, struct qmp_error *e);
 
 #endif

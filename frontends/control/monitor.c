@@ -125,6 +125,30 @@ static void run_mouse_button(struct control *c, int argc, char **argv, const str
     machine_mouse_input(c->m, 0, 0, 0, c->buttons);
 }
 
+/* A ring's text, as far as it is text. */
+static void run_ring_read(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    struct qmp_error e;
+    uint64_t size;
+    json_t *text = NULL, *arguments = NULL;
+    if (!monitor_number(argv[2], &size) || size > RING_PIECE)
+        inspect_say(out, "error: '%s' is not a number up to %d", argv[2], RING_PIECE);
+    else if ((arguments = json_pack("{sssI}", "device", argv[1], "size", (json_int_t)size)))
+        text = qmp_ringbuf_read(c, arguments, &e);
+    if (text)
+        out->line(out->ctx, json_string_value(text));
+    else if (arguments)
+        inspect_say(out, "error: %s", e.text);
+    json_decref(text);
+    json_decref(arguments);
+}
+
+static void run_ring_write(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    if (!c->hooks.ring_write || !c->hooks.ring_write(c->hooks.ctx, argv[1], argv[2], strlen(argv[2])))
+        inspect_say(out, "error: there is no ringbuf chardev '%s'", argv[1]);
+}
+
 static void run_savevm(struct control *c, int argc, char **argv, const struct inspect_out *out)
 {
     struct error e;
@@ -180,6 +204,8 @@ static const struct monitor_row rows[] = {
     {"cpu", NULL, "N", "the processor that the following is about", 1, 1, run_cpu},
     {"x", NULL, "/FMT ADDRESS", "memory at a virtual address: count, then x d u o c i, then b h w g", 1, 2, run_x},
     {"xp", NULL, "/FMT ADDRESS", "memory at a physical address", 1, 2, run_xp},
+    {"ringbuf_read", NULL, "CHARDEV SIZE", "take what the guest has put into a ring", 2, 2, run_ring_read},
+    {"ringbuf_write", NULL, "CHARDEV TEXT", "give text to the guest behind a ring", 2, 2, run_ring_write},
     {"savevm", NULL, "FILE", "save the machine", 1, 1, run_savevm},
     {"loadvm", NULL, "FILE", "load a machine", 1, 1, run_loadvm},
 };
@@ -250,6 +276,11 @@ static void send_line(void *ctx, const char *text)
 void monitor_greet(struct channel *ch)
 {
     send_line(ch, "Umbra monitor; help lists the commands");
+    monitor_prompt(ch);
+}
+
+void monitor_prompt(struct channel *ch)
+{
     channel_send(ch, PROMPT, strlen(PROMPT));
 }
 

@@ -67,6 +67,17 @@ static void info_block(struct control *c, int argc, char **argv, const struct in
     machine_print_drives(c->m, out);
 }
 
+static void say_chardev(void *out, const char *id, const char *where, bool open)
+{
+    inspect_say(out, "%s: filename=%s%s", id, where, open ? "" : " (nobody is connected)");
+}
+
+static void info_chardev(struct control *c, int argc, char **argv, const struct inspect_out *out)
+{
+    if (c->hooks.each_chardev)
+        c->hooks.each_chardev(c->hooks.ctx, say_chardev, (void *)(uintptr_t)out);
+}
+
 static void info_keyboard(struct control *c, int argc, char **argv, const struct inspect_out *out)
 {
     machine_print_keyboard(c->m, out);
@@ -131,6 +142,7 @@ static const struct {
     {"mtree", "memory slots; ports and devices' memory", info_mtree},
     {"pci", "functions of the PCI bus with their BARs", info_pci},
     {"block", "drives and their images", info_block},
+    {"chardev", "character devices, and where they lead", info_chardev},
     {"keyboard", "its LEDs, scan codes, repetition", info_keyboard},
     {"mice", "and which one moves", info_mice},
     {"mmu", "roots and counters; with an ADDRESS: its walks", info_mmu},

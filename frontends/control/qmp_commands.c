@@ -11,9 +11,7 @@
 
 typedef json_t *qmp_fn(struct control *c, json_t *arguments, struct qmp_error *e);
 
-static json_t *fail(struct qmp_error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static json_t *fail(struct qmp_error *e, const char *fmt, ...)
+json_t *qmp_fail(struct qmp_error *e, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
@@ -22,14 +20,13 @@ static json_t *fail(struct qmp_error *e, const char *fmt, ...)
     return NULL;
 }
 
-/* A string among the arguments, or NULL with the error. */
-static const char *string_of(json_t *arguments, const char *name, struct qmp_error *e)
+const char *qmp_string(json_t *arguments, const char *name, struct qmp_error *e)
 {
     json_t *v = json_object_get(arguments, name);
     if (!v)
-        fail(e, "Parameter '%s' is missing", name);
+        qmp_fail(e, "Parameter '%s' is missing", name);
     else if (!json_is_string(v))
-        fail(e, "Invalid parameter type for '%s', expected: string", name);
+        qmp_fail(e, "Invalid parameter type for '%s', expected: string", name);
     return json_string_value(v);
 }
 
@@ -97,13 +94,13 @@ static json_t *qmp_powerdown(struct control *c, json_t *arguments, struct qmp_er
 static json_t *qmp_screendump(struct control *c, json_t *arguments, struct qmp_error *e)
 {
     struct error bad;
-    const char *file = string_of(arguments, "filename", e),
+    const char *file = qmp_string(arguments, "filename", e),
                *format = json_string_value(json_object_get(arguments, "format"));
     if (!file)
         return NULL;
     if (format && strcmp(format, "png"))
-        return fail(e, "the format is png, not '%s'", format);
-    return machine_screendump(c->m, file, &bad) ? json_object() : fail(e, "%s", bad.text);
+        return qmp_fail(e, "the format is png, not '%s'", format);
+    return machine_screendump(c->m, file, &bad) ? json_object() : qmp_fail(e, "%s", bad.text);
 }
 
 /* {"type": "qcode", "data": "a"} or {"type": "number", "data": 30} */
@@ -116,14 +113,14 @@ static enum key key_value(json_t *v, struct qmp_error *e)
     if (type && name && !strcmp(type, "qcode")) {
         key = key_find(name, strlen(name));
         if (key == KEY_COUNT)
-            fail(e, "Invalid parameter '%.80s': there is no key of that name", name);
+            qmp_fail(e, "Invalid parameter '%.80s': there is no key of that name", name);
     } else if (type && json_is_integer(data) && !strcmp(type, "number")) {
         key = key_of_number((uint64_t)json_integer_value(data));
         if (key == KEY_COUNT)
-            fail(e, "Invalid parameter '%" JSON_INTEGER_FORMAT "': there is no key of that number",
-                 json_integer_value(data));
+            qmp_fail(e, "Invalid parameter '%" JSON_INTEGER_FORMAT "': there is no key of that number",
+                     json_integer_value(data));
     } else {
-        fail(e, "a key is {\"type\": \"qcode\", \"data\": NAME} or {\"type\": \"number\", \"data\": CODE}");
+        qmp_fail(e, "a key is {\"type\": \"qcode\", \"data\": NAME} or {\"type\": \"number\", \"data\": CODE}");
     }
     return key;
 }
@@ -136,7 +133,7 @@ static bool hold_time(json_t *arguments, unsigned *ms, struct qmp_error *e)
     *ms = (unsigned)hold;
     if (!v || (json_is_integer(v) && hold >= 0 && hold <= KEY_HOLD_MAX))
         return true;
-    fail(e, "Parameter 'hold-time' is a number of milliseconds from 0 to %d", KEY_HOLD_MAX);
+    qmp_fail(e, "Parameter 'hold-time' is a number of milliseconds from 0 to %d", KEY_HOLD_MAX);
     return false;
 }
 
@@ -148,14 +145,14 @@ static json_t *qmp_send_key(struct control *c, json_t *arguments, struct qmp_err
     size_t n = json_array_size(keys);
     unsigned hold;
     if (!n || n > KEY_CHORD_MAX)
-        return fail(e, "Parameter 'keys' is an array of 1 to %d keys", KEY_CHORD_MAX);
+        return qmp_fail(e, "Parameter 'keys' is an array of 1 to %d keys", KEY_CHORD_MAX);
     if (!hold_time(arguments, &hold, e))
         return NULL;
     for (size_t k = 0; k < n; k++)
         if ((list[k] = key_value(json_array_get(keys, k), e)) == KEY_COUNT)
             return NULL;
     if (!control_press(c, events, key_list_events(list, (unsigned)n, hold, events)))
-        return fail(e, CONTROL_KEYS_WAIT);
+        return qmp_fail(e, CONTROL_KEYS_WAIT);
     return json_object();
 }
 
@@ -215,8 +212,8 @@ static bool input_event(struct control *c, struct gathered *g, json_t *event, st
     if (type &&
         ((!strcmp(type, "rel") && gather_axis(g, data)) || (!strcmp(type, "btn") && gather_button(g, data, down))))
         return true;
-    fail(e, "an event is of type key, rel (axis x or y) or btn (left, middle, right, side, extra, wheel-up, "
-            "wheel-down)");
+    qmp_fail(e, "an event is of type key, rel (axis x or y) or btn (left, middle, right, side, extra, wheel-up, "
+                "wheel-down)");
     return false;
 }
 
@@ -225,7 +222,7 @@ static json_t *qmp_input_send_event(struct control *c, json_t *arguments, struct
     json_t *events = json_object_get(arguments, "events");
     struct gathered g = {.buttons = c->buttons};
     if (!json_is_array(events))
-        return fail(e, "Parameter 'events' is missing");
+        return qmp_fail(e, "Parameter 'events' is missing");
     for (size_t k = 0; k < json_array_size(events); k++)
         if (!input_event(c, &g, json_array_get(events, k), e))
             return NULL;
@@ -243,7 +240,7 @@ static void keep_line(void *ctx, const char *text)
 
 static json_t *qmp_human(struct control *c, json_t *arguments, struct qmp_error *e)
 {
-    const char *line = string_of(arguments, "command-line", e);
+    const char *line = qmp_string(arguments, "command-line", e);
     char *copy = line ? strdup(line) : NULL;
     struct bytes text = {0};
     const struct inspect_out out = {keep_line, &text};
@@ -253,7 +250,7 @@ static json_t *qmp_human(struct control *c, json_t *arguments, struct qmp_error 
     json_t *value = text.data ? json_stringn(text.data, text.len) : json_string("");
     free(text.data);
     free(copy);
-    return value ? value : fail(e, "the answer is not text");
+    return value ? value : qmp_fail(e, "the answer is not text");
 }
 
 static void add_function(void *ctx, const struct inspect_pci *f)
@@ -338,6 +335,9 @@ static const struct {
     {"query-pci", qmp_query_pci},
     {"query-block", qmp_query_block},
     {"query-mice", qmp_query_mice},
+    {"query-chardev", qmp_query_chardev},
+    {"ringbuf-read", qmp_ringbuf_read},
+    {"ringbuf-write", qmp_ringbuf_write},
     {"stop", qmp_stop},
     {"cont", qmp_cont},
     {"quit", qmp_quit},
@@ -363,5 +363,5 @@ json_t *qmp_run(struct control *c, const char *name, json_t *arguments, struct q
         if (!strcmp(commands[k].name, name))
             return commands[k].fn(c, arguments, e);
     e->name = "CommandNotFound";
-    return fail(e, "The command %.80s has not been found", name);
+    return qmp_fail(e, "The command %.80s has not been found", name);
 }

@@ -370,6 +370,12 @@ int cards_find_console(const struct cards *c, const char *chardev)
     return -1;
 }
 
+size_t cards_console_room(const struct cards *c, const char *chardev)
+{
+    int k = cards_find_console(c, chardev);
+    return k < 0 ? 0 : virtio_console_room(c->card[k].dev);
+}
+
 uint64_t cards_digest(const struct cards *c)
 {
     struct snap_writer *w = snap_writer_digest();

@@ -63,6 +63,8 @@ void cards_load(struct cards *c, struct snap_reader *r);
 void cards_receive(void *cards, const uint8_t *bytes, size_t len);
 /* The number of the console that is connected to that chardev, or -1. */
 int cards_find_console(const struct cards *c, const char *chardev);
+/* Bytes that it takes now. */
+size_t cards_console_room(const struct cards *c, const char *chardev);
 /* Slots and names: two machines with the same digest of cards have the same cards. */
 uint64_t cards_digest(const struct cards *c);
 

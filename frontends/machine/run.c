@@ -459,6 +459,13 @@ size_t machine_serial_room(const struct machine *m, unsigned port)
     return taken < SERIAL_AHEAD ? SERIAL_AHEAD - taken : 0;
 }
 
+/* What is on its way to other cards is counted as well. */
+size_t machine_console_room(const struct machine *m, const char *chardev)
+{
+    size_t room = cards_console_room(&m->board.cards, chardev), taken = input_waiting(&m->input, INPUT_NET);
+    return taken < room ? room - taken : 0;
+}
+
 void machine_key_input(struct machine *m, const uint8_t *events, size_t len)
 {
     machine_input(m, INPUT_KEYBOARD, events, len);

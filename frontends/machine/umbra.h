@@ -202,6 +202,8 @@ void machine_serial_input(struct machine *m, unsigned port, const void *bytes, s
 size_t machine_serial_room(const struct machine *m, unsigned port);
 /* Bytes for the virtio console that is connected to that chardev. */
 void machine_console_input(struct machine *m, const char *chardev, const void *bytes, size_t len);
+/* How many bytes it takes now without losing some. */
+size_t machine_console_room(const struct machine *m, const char *chardev);
 /* Keys, as pairs of bytes, and movements of the mouse, as core/keys.h says; at the present position. */
 void machine_key_input(struct machine *m, const uint8_t *events, size_t len);
 /* Events (pairs) that the keyboard takes before it loses some. */

@@ -252,7 +252,7 @@ void remote_control_session(struct fuzz *f)
     b->control = control_open(spec, CLIENTS, false, &e);
     if (!b->control)
         fuzz_fail(f, "%s", e.text);
-    control_attach(b->control, b->m, false);
+    control_attach(b->control, b->m);
     for (unsigned k = 0; k < STEPS && !rng_is_over(b->rng); k++, f->round++, f->work++)
         step(b);
     control_close(b->control, MACHINE_STOPPED, true);

@@ -45,7 +45,7 @@ def test_options_of_things_that_are_not_there_are_refused_with_a_reason():
     for text, word in (("-usb", "USB"), ("-machine q35", "i440FX"), ("-machine pc,usb=on", "usb=on"), ("-daemonize", "-monitor"), ("-icount 3", "1 ns"),
                        ("-icount shift=0,rr=record,rrfile=x", "-input-script"), ("-virtfs local,path=/", "9p"), ("-net tap", "-nic user"),
                        ("-net nic", "-net user"), ("-global e1000.mac=1", "iobase"), ("-object memory-backend-ram,id=m", "rng"), ("-audiodev pa,id=a", "none"),
-                       ("-serial unix:x", "server"), ("-serial tcp:x,server", "tcp:"), ("-serial chardev:c", "id=c"), ("-mon chardev=c", "id=c"),
+                       ("-serial unix:x", "cannot connect"), ("-serial tcp:x,server", "tcp:"), ("-serial chardev:c", "id=c"), ("-mon chardev=c", "id=c"),
                        ("-fw_cfg name=etc/x,string=y", "opt/"), ("-fw_cfg name=opt/x", "file="), ("-fw_cfg name=opt/x,file=/nonexistent/x", "/nonexistent/x"),
                        ("-echr 99", "-echr"), ("-device isa-debugcon,iobase=0x402", "chardev"), ("-name ", "-name"),
                        ("-chardev null,id=c -mon chardev=c", "socket"), ("-monitor unix:/nonexistent/x", "/nonexistent/x")):

@@ -5,6 +5,7 @@
 //     swap N      exchanges what the first N pairs of page-table entries map, and writes through each
 //     grow N      writes to N pages, at most 2,048, that nobody has touched before
 //     sum         prints a sum over all pages
+//     say N       prints N lines of 100 characters
 //     exit N      leaves through isa-debug-exit with N
 //     halt        waits for ever with interrupts off
 //     spin        jumps to itself
@@ -91,6 +92,13 @@ static void triple_fault(void)
     __asm__ volatile("int3");
 }
 
+static void say(unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        print("%08x it goes on and on and on and on and on and on and on and on and on and on and on and on and off\n",
+              i);
+}
+
 static void obey(const char *text)
 {
     unsigned n;
@@ -102,6 +110,8 @@ static void obey(const char *text)
         grow(n);
     else if (is_command(text, "sum", &n))
         print("sum %016lx\n", sum());
+    else if (is_command(text, "say", &n))
+        say(n);
     else if (is_command(text, "exit", &n))
         guest_exit(n);
     else if (is_command(text, "halt", &n))
