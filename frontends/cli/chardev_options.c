@@ -275,7 +275,7 @@ static struct readers find_readers(const struct options *o, const struct chardev
 {
     struct readers r = {0};
     for (unsigned k = 0; k < o->serials; k++) {
-        char com[8];
+        char com[32];
         snprintf(com, sizeof com, "COM%u", k + 1);
         if (o->serial[k] && !strcmp(o->serial[k], s->id))
             note(&r, false, com);
@@ -325,7 +325,7 @@ static bool resolve_monitor(struct options *o, unsigned k, struct error *e)
 
 static bool names_check(const struct options *o, struct error *e)
 {
-    char com[16];
+    char com[32];
     for (unsigned k = 0; k < o->serials; k++) {
         snprintf(com, sizeof com, "-serial (COM%u)", k + 1);
         if (!known(o, com, o->serial[k], e))
