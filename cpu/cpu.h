@@ -158,6 +158,7 @@ struct vcpu_monitor {
     bool waiting;    /* activity is VCPU_HALTED by MWAIT */
     bool breaks;     /* an interrupt ends the wait though IF is clear */
     bool registered; /* with the tracking, from the first MONITOR on */
+    bool loading;    /* from vcpu_load() to vcpu_refresh(): what is written is memory as it was, and does not count */
     struct track_listener listener;
 };
 
@@ -351,6 +352,7 @@ void vcpu_ignore_x87(struct vcpu *v);
  * power of two. */
 void vcpu_firmware_mtrrs(struct vcpu *v, uint32_t hole);
 void vcpu_save(const struct vcpu *v, struct snap_writer *w);
+/* Memory may be loaded after it; then vcpu_refresh() is called. */
 void vcpu_load(struct vcpu *v, struct snap_reader *r);
 void vcpu_register_stats(struct vcpu *v, struct stats *s);
 /* Prints all registers, a dozen lines. */

@@ -102,6 +102,7 @@ void vcpu_mode_changed(struct vcpu *v)
 void vcpu_refresh(struct vcpu *v)
 {
     const struct segment *ss = &v->seg[SEG_SS];
+    v->monitor.loading = false;
     if (!(v->cr0 & CR0_PE))
         v->cpl = 0;
     else if (v->rflags & FLAG_VM)

@@ -21,7 +21,7 @@ static bool on_write(struct track_listener *l, unsigned as, gpa_t gpa, const voi
 {
     struct vcpu *v = container_of(l, struct vcpu, monitor.listener);
     struct vcpu_monitor *m = &v->monitor;
-    if (!m->armed || as != m->as || gpa + len <= m->line || gpa >= m->line + VCPU_MONITOR_LINE)
+    if (!m->armed || m->loading || as != m->as || gpa + len <= m->line || gpa >= m->line + VCPU_MONITOR_LINE)
         return true;
     m->written = true;
     v->attn |= ATTN_BOUNDARY;
@@ -32,7 +32,7 @@ static void on_flush_slot(struct track_listener *l, unsigned as, gfn_t start, ui
 {
     struct vcpu *v = container_of(l, struct vcpu, monitor.listener);
     gfn_t gfn = v->monitor.line >> PAGE_SHIFT;
-    if (v->monitor.armed && as == v->monitor.as && gfn >= start && gfn - start < pages)
+    if (v->monitor.armed && !v->monitor.loading && as == v->monitor.as && gfn >= start && gfn - start < pages)
         v->monitor.written = true;
 }
 
@@ -53,7 +53,7 @@ void monitor_arm(struct vcpu *v, unsigned as, gpa_t gpa)
     v->monitor.as = (uint8_t)as;
     v->monitor.line = gpa & ~LINE_MASK;
     v->monitor.armed = true;
-    v->monitor.written = false;
+    v->monitor.written = v->monitor.loading = false;
     watch(v);
 }
 
@@ -73,6 +73,7 @@ void monitor_wake(struct vcpu *v)
 
 void monitor_restore(struct vcpu *v)
 {
+    v->monitor.loading = v->monitor.armed;
     if (v->monitor.armed)
         watch(v);
 }

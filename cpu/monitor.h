@@ -20,7 +20,7 @@ static inline bool monitor_has_wakeup(const struct vcpu *v)
 {
     return v->monitor.waiting && (v->monitor.written || (v->monitor.breaks && v->intr_pin));
 }
-/* After a snapshot was loaded: the saved line is watched again. */
+/* A snapshot is being loaded: the saved line is watched again, from vcpu_refresh() on. */
 void monitor_restore(struct vcpu *v);
 void monitor_fini(struct vcpu *v);
 

@@ -1,5 +1,8 @@
 /* PCID and INVPCID as instructions, canonical widths, MONITOR and MWAIT. */
+#include "core/snapshot.h"
 #include "cpu_rig.h"
+
+#include <unistd.h>
 
 static struct cpu_rig r;
 
@@ -116,6 +119,32 @@ START_TEST(mwait_waits_for_a_write_to_the_line)
 }
 END_TEST
 
+/* A machine's memory is loaded after its processors. */
+START_TEST(wait_goes_on_in_a_machine_that_is_loaded)
+{
+    char err[200] = "", path[] = "umbra-wait-XXXXXX";
+    int fd = mkstemp(path);
+    uint64_t x = 1;
+    setup();
+    wait_on(RIG_DATA, 0);
+    struct snap_writer *w = snap_writer_open(path, err, sizeof err);
+    vcpu_save(r.v, w);
+    ck_assert(!snap_writer_close(w, err, sizeof err));
+    struct snap_reader *in = snap_reader_open(path, err, sizeof err);
+    ck_assert_msg(in != NULL, "%s", err);
+    vcpu_load(r.v, in);
+    rig_poke(&r, RIG_DATA, 0, 8);
+    vcpu_refresh(r.v);
+    ck_assert(!vcpu_has_wakeup(r.v));
+    mem_access(r.mem, 0, RIG_DATA, &x, 1, MEM_DMA, true, BUS_NO_CPU);
+    ck_assert(vcpu_has_wakeup(r.v));
+    snap_reader_close(in);
+    close(fd);
+    remove(path);
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(mwait_without_monitor_or_after_a_write_does_not_wait)
 {
     setup();
@@ -172,10 +201,10 @@ END_TEST
 static Suite *suite(void)
 {
     const TTest *const tests[] = {
-        invpcid_refuses_bad_types_descriptors_and_levels,     cr3_bit_63_is_taken_with_pcide_and_not_kept,
-        bases_are_as_wide_as_the_processor_can_have_them,     mwait_waits_for_a_write_to_the_line,
-        mwait_without_monitor_or_after_a_write_does_not_wait, masked_interrupt_ends_the_wait_only_if_asked_for,
-        monitor_and_mwait_refuse_extensions_and_other_levels};
+        invpcid_refuses_bad_types_descriptors_and_levels, cr3_bit_63_is_taken_with_pcide_and_not_kept,
+        bases_are_as_wide_as_the_processor_can_have_them, mwait_waits_for_a_write_to_the_line,
+        wait_goes_on_in_a_machine_that_is_loaded,         mwait_without_monitor_or_after_a_write_does_not_wait,
+        masked_interrupt_ends_the_wait_only_if_asked_for, monitor_and_mwait_refuse_extensions_and_other_levels};
     return rig_suite("wait", tests, ARRAY_LEN(tests));
 }
 
