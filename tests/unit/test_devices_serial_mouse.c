@@ -103,6 +103,7 @@ START_TEST(mouse_says_who_it_is_when_both_lines_have_come_up)
     wr(&g, MCR, 0x01);
     wr(&g, MCR, POWER);
     EXPECT(&g, "M3");
+    uart16550_fini(&g.uart);
 }
 END_TEST
 
@@ -135,6 +136,7 @@ START_TEST(identification_has_the_form_and_the_sum_of_plug_and_play)
     char digits[3];
     snprintf(digits, sizeof digits, "%02X", sum & 0xff);
     ck_assert_int_eq(strncmp(text + n - 3, digits, 2), 0);
+    uart16550_fini(&g.uart);
 }
 END_TEST
 
@@ -158,6 +160,7 @@ START_TEST(packets_carry_movement_and_buttons)
     move(&g, 1, 0, 0, 0);
     EXPECT(&g, "\x70\x01\0\x40\0\0"); /* the movement was with the buttons down */
     ck_assert_int_eq(next(&g), -1);
+    uart16550_fini(&g.uart);
 }
 END_TEST
 
@@ -176,6 +179,7 @@ START_TEST(middle_button_is_a_fourth_byte)
     EXPECT(&g, "\x40\x02\0");
     move(&g, 0, 0, 5, 0); /* there is no wheel */
     ck_assert_int_eq(next(&g), -1);
+    uart16550_fini(&g.uart);
 }
 END_TEST
 
@@ -191,6 +195,7 @@ START_TEST(movement_adds_up_while_the_line_is_busy)
     move(&g, 300, 0, 0, 0);
     EXPECT(&g, "\x41\x3f\0\x41\x3f\0\x40\x2e\0"); /* 127, 127, 46 */
     ck_assert_int_eq(next(&g), -1);
+    uart16550_fini(&g.uart);
 }
 END_TEST
 
@@ -208,6 +213,7 @@ START_TEST(bytes_come_at_the_rate_of_the_line)
         ck_assert(rd(&g, LSR) & 1);
         rd(&g, DATA);
     }
+    uart16550_fini(&g.uart);
 }
 END_TEST
 
@@ -224,6 +230,7 @@ START_TEST(clicks_are_not_lost_behind_a_reader_that_sleeps_and_do_not_pile_up_fo
     for (unsigned k = 0; k < 10000; k++)
         move(&g, 1, 0, 0, k & 1);
     ck_assert_uint_le(uart16550_waiting(&g.uart), SERIAL_MOUSE_QUEUED + 8);
+    uart16550_fini(&g.uart);
 }
 END_TEST
 
@@ -246,6 +253,7 @@ START_TEST(without_power_nothing_comes_and_nothing_is_remembered)
     uart16550_reset(&g.uart);
     serial_mouse_reset(&g.mouse);
     ck_assert(!g.mouse.powered);
+    uart16550_fini(&g.uart);
 }
 END_TEST
 
