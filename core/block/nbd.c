@@ -23,13 +23,14 @@
 #define CLOSING_MS    1000
 
 #define NBD_LIBRARY "libnbd.so.0"
-#define NBD_CALLS(X)                                                                                                   \
-    X(nbd_create)                                                                                                      \
-    X(nbd_close) X(nbd_poll) X(nbd_get_error) X(nbd_get_errno) X(nbd_set_export_name) X(nbd_aio_connect_uri)           \
-        X(nbd_aio_connect_unix) X(nbd_aio_connect_tcp) X(nbd_aio_is_connecting) X(nbd_aio_is_ready)                    \
-            X(nbd_aio_is_closed) X(nbd_aio_is_dead) X(nbd_aio_disconnect) X(nbd_aio_command_completed)                 \
-                X(nbd_aio_pread) X(nbd_aio_pwrite) X(nbd_aio_zero) X(nbd_aio_flush) X(nbd_can_zero) X(nbd_can_flush)   \
-                    X(nbd_get_size) X(nbd_get_block_size) X(nbd_is_read_only)
+/* clang-format off */
+#define NBD_CALLS(X) \
+    X(nbd_create) X(nbd_close) X(nbd_poll) X(nbd_get_error) X(nbd_get_errno) X(nbd_set_export_name) \
+    X(nbd_aio_connect_uri) X(nbd_aio_connect_unix) X(nbd_aio_connect_tcp) X(nbd_aio_is_connecting) \
+    X(nbd_aio_is_ready) X(nbd_aio_is_closed) X(nbd_aio_is_dead) X(nbd_aio_disconnect) \
+    X(nbd_aio_command_completed) X(nbd_aio_pread) X(nbd_aio_pwrite) X(nbd_aio_zero) X(nbd_aio_flush) \
+    X(nbd_can_zero) X(nbd_can_flush) X(nbd_get_size) X(nbd_get_block_size) X(nbd_is_read_only)
+/* clang-format on */
 
 struct nbd_calls {
     NBD_CALLS(LIBRARY_POINTER)

@@ -44,8 +44,11 @@ void jit_perf_map_region(const struct tr *t)
 
 /* ---- side by side ---- */
 
-#define CS_LIBRARY  "libcapstone.so.4"
-#define CS_CALLS(X) X(cs_open) X(cs_close) X(cs_disasm) X(cs_free)
+#define CS_LIBRARY "libcapstone.so.4"
+/* clang-format off */
+#define CS_CALLS(X) \
+    X(cs_open) X(cs_close) X(cs_disasm) X(cs_free)
+/* clang-format on */
 
 struct cs_calls {
     CS_CALLS(LIBRARY_POINTER)

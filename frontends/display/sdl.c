@@ -19,13 +19,14 @@
 #define INK           0xd0d8e0u
 
 #define SDL_LIBRARY "libSDL2-2.0.so.0"
-#define SDL_CALLS(X)                                                                                                   \
-    X(SDL_CreateRenderer)                                                                                              \
-    X(SDL_CreateTexture) X(SDL_CreateWindow) X(SDL_DestroyRenderer) X(SDL_DestroyTexture) X(SDL_DestroyWindow)         \
-        X(SDL_GetClipboardText) X(SDL_GetError) X(SDL_InitSubSystem) X(SDL_PollEvent) X(SDL_QuitSubSystem)             \
-            X(SDL_RenderClear) X(SDL_RenderCopy) X(SDL_RenderPresent) X(SDL_RenderSetLogicalSize) X(SDL_SetHint)       \
-                X(SDL_SetRelativeMouseMode) X(SDL_SetWindowFullscreen) X(SDL_SetWindowGrab) X(SDL_SetWindowSize)       \
-                    X(SDL_SetWindowTitle) X(SDL_UpdateTexture) X(SDL_free)
+/* clang-format off */
+#define SDL_CALLS(X) \
+    X(SDL_CreateRenderer) X(SDL_CreateTexture) X(SDL_CreateWindow) X(SDL_DestroyRenderer) X(SDL_DestroyTexture) \
+    X(SDL_DestroyWindow) X(SDL_GetClipboardText) X(SDL_GetError) X(SDL_InitSubSystem) X(SDL_PollEvent) \
+    X(SDL_QuitSubSystem) X(SDL_RenderClear) X(SDL_RenderCopy) X(SDL_RenderPresent) X(SDL_RenderSetLogicalSize) \
+    X(SDL_SetHint) X(SDL_SetRelativeMouseMode) X(SDL_SetWindowFullscreen) X(SDL_SetWindowGrab) \
+    X(SDL_SetWindowSize) X(SDL_SetWindowTitle) X(SDL_UpdateTexture) X(SDL_free)
+/* clang-format on */
 
 struct sdl_calls {
     SDL_CALLS(LIBRARY_POINTER)

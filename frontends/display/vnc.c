@@ -13,10 +13,11 @@
 #define FIRST_PORT 5900
 
 #define RFB_LIBRARY "libvncserver.so.1"
-#define RFB_CALLS(X)                                                                                                   \
-    X(rfbGetScreen)                                                                                                    \
-    X(rfbInitServer) X(rfbLogEnable) X(rfbMarkRectAsModified) X(rfbNewFramebuffer) X(rfbProcessEvents)                 \
-        X(rfbScreenCleanup) X(rfbShutdownServer) X(rfbStringToAddr)
+/* clang-format off */
+#define RFB_CALLS(X) \
+    X(rfbGetScreen) X(rfbInitServer) X(rfbLogEnable) X(rfbMarkRectAsModified) X(rfbNewFramebuffer) \
+    X(rfbProcessEvents) X(rfbScreenCleanup) X(rfbShutdownServer) X(rfbStringToAddr)
+/* clang-format on */
 
 struct rfb_calls {
     RFB_CALLS(LIBRARY_POINTER)

@@ -15,8 +15,11 @@
 #define NS_PER_MS   1000000ull
 
 #define SLIRP_LIBRARY "libslirp.so.0"
-#define SLIRP_CALLS(X)                                                                                                 \
-    X(slirp_add_hostfwd) X(slirp_cleanup) X(slirp_input) X(slirp_new) X(slirp_pollfds_fill) X(slirp_pollfds_poll)
+/* clang-format off */
+#define SLIRP_CALLS(X) \
+    X(slirp_add_hostfwd) X(slirp_cleanup) X(slirp_input) X(slirp_new) X(slirp_pollfds_fill) \
+    X(slirp_pollfds_poll)
+/* clang-format on */
 
 struct slirp_calls {
     SLIRP_CALLS(LIBRARY_POINTER)

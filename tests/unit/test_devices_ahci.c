@@ -2,7 +2,7 @@
  * The AHCI controller by its registers and structures in memory: who is there, PIO, DMA, packets and queued commands
  * against the image's bytes, resets, errors and what is left after them, interrupts, hostile pointers, a snapshot.
  */
-#include "devices_rig.h"
+#include "storage_rig.h"
 
 #include "core/bytes.h"
 #include "devices/ahci/ahci.h"
@@ -62,33 +62,7 @@ static enum mem_result ram_access(void *ctx, unsigned as, gpa_t gpa, void *buf, 
                                   bool write)
 {
     struct rig *g = ctx;
-    if (gpa > RAM || len > RAM - gpa)
-        return MEM_DEVICE;
-    if (write)
-        memcpy(g->ram + gpa, buf, len);
-    else
-        memcpy(buf, g->ram + gpa, len);
-    return MEM_OK;
-}
-
-static uint8_t disk_byte(uint64_t at)
-{
-    return (uint8_t)(at * 7 + (at >> 9) * 13);
-}
-
-static struct block_device *open_image(size_t size)
-{
-    char path[] = "/tmp/umbra-ahci-XXXXXX", err[256] = "";
-    int fd = mkstemp(path);
-    FILE *f = fdopen(fd, "wb");
-    for (size_t i = 0; i < size; i++)
-        fputc(disk_byte(i), f);
-    fclose(f);
-    struct block_device *b = block_open(
-        &(struct block_open_config){.file = path, .format = BLOCK_FORMAT_RAW, .snapshot = true}, err, sizeof err);
-    ck_assert_msg(b != NULL, "%s", err);
-    unlink(path);
-    return b;
+    return ram_move(g->ram, RAM, gpa, buf, len, write);
 }
 
 /* A disk on a host that has no room for the next `full` writes. */
@@ -153,8 +127,8 @@ static struct rig *rig_new(void)
                                      wire_line(g->irq, 3)};
     pci_bus_init(&g->pci, &g->io, &g->mmio, pirq, NULL);
     pci_bus_set_msi(&g->pci, on_message, g);
-    g->disk = open_image(DISK_SECTORS * 512);
-    g->cd = open_image(CD_SECTORS * 2048);
+    g->disk = open_image(DISK_SECTORS * 512, false);
+    g->cd = open_image(CD_SECTORS * 2048, false);
     g->tight = (struct block_device){.ops = &tight_ops, .size = DISK_SECTORS * 512, .sector_size = 512, .users = 1};
     block_set_full(&g->tight, NULL, g);
     ahci_init(&g->hba, &(struct ahci_config){.memory = {.ctx = g, .access = ram_access},

@@ -1,7 +1,7 @@
 /*
  * The floppy controller with its DMA controller, and the flash chip.
  */
-#include "devices_rig.h"
+#include "storage_rig.h"
 
 #include "devices/dma8237.h"
 #include "devices/fdc.h"
@@ -23,34 +23,7 @@ static enum mem_result ram_access(void *ctx, unsigned as, gpa_t gpa, void *buf, 
                                   bool write)
 {
     struct rig *g = ctx;
-    if (gpa > RAM || len > RAM - gpa)
-        return MEM_DEVICE;
-    if (write)
-        memcpy(g->ram + gpa, buf, len);
-    else
-        memcpy(buf, g->ram + gpa, len);
-    return MEM_OK;
-}
-
-static uint8_t image_byte(uint64_t at)
-{
-    return (uint8_t)(at * 5 + (at >> 9) * 11);
-}
-
-static struct block_device *open_image(size_t size, bool read_only)
-{
-    char path[] = "/tmp/umbra-fdc-XXXXXX", err[256] = "";
-    int fd = mkstemp(path);
-    FILE *f = fdopen(fd, "wb");
-    for (size_t i = 0; i < size; i++)
-        fputc(image_byte(i), f);
-    fclose(f);
-    const struct block_open_config cfg = {
-        .file = path, .format = BLOCK_FORMAT_RAW, .read_only = read_only, .snapshot = !read_only};
-    struct block_device *b = block_open(&cfg, err, sizeof err);
-    ck_assert_msg(b != NULL, "%s", err);
-    unlink(path);
-    return b;
+    return ram_move(g->ram, RAM, gpa, buf, len, write);
 }
 
 static void out(struct rig *g, unsigned reg, uint8_t v)
@@ -150,7 +123,7 @@ START_TEST(sectors_of_both_heads_come_by_dma)
     ck_assert_uint_eq(r[4], 1);
     ck_assert_uint_eq(r[5], 3);
     for (unsigned i = 0; i < 4 * 512; i++)
-        ck_assert_uint_eq(g->ram[0x14000 + i], image_byte((3ull * 36 + 16) * 512 + i));
+        ck_assert_uint_eq(g->ram[0x14000 + i], disk_byte((3ull * 36 + 16) * 512 + i));
     ck_assert_uint_eq(reg_read(&dma8237_low_bus_ops, &g->dma.chip[0], 8, 1) & 4, 4);
     rig_free(g);
 }
@@ -168,7 +141,7 @@ START_TEST(written_sector_is_on_the_image_and_a_protected_one_is_not)
         ck_assert_uint_eq(r[0] & 0xc0, read_only ? 0x40 : 0);
         ck_assert_uint_eq(r[1], read_only ? 2 : 0);
         ck_assert_int_eq(block_read(g->image, 512, sector, 512), BLOCK_OK);
-        ck_assert_uint_eq(sector[7], read_only ? image_byte(512 + 7) : 0x3c);
+        ck_assert_uint_eq(sector[7], read_only ? disk_byte(512 + 7) : 0x3c);
         rig_free(g);
     }
 }
@@ -206,7 +179,7 @@ START_TEST(floppy_command_goes_on_after_a_load)
     run_for(&to->clock, BLOCK_LATENCY);
     results(to, result, 7);
     ck_assert_uint_eq(result[0] & 0xc0, 0);
-    ck_assert_uint_eq(to->ram[0x14000 + 9], image_byte(3 * 512 + 9));
+    ck_assert_uint_eq(to->ram[0x14000 + 9], disk_byte(3 * 512 + 9));
     rig_free(g);
     rig_free(to);
 }
@@ -220,7 +193,7 @@ START_TEST(flash_clears_bits_and_erases_blocks)
     clock_init(&clock);
     struct block_device *b = open_image(16 * 4096, false);
     ck_assert(pflash_init(&p, &(struct pflash_config){.clock = &clock, .block = b}));
-    ck_assert_uint_eq(reg_read(&pflash_bus_ops, &p, 100, 1), image_byte(100));
+    ck_assert_uint_eq(reg_read(&pflash_bus_ops, &p, 100, 1), disk_byte(100));
     reg_write(&pflash_bus_ops, &p, 5, 1, 0x50); /* how OVMF finds out what it is */
     reg_write(&pflash_bus_ops, &p, 5, 1, 0x70);
     ck_assert_uint_eq(reg_read(&pflash_bus_ops, &p, 5, 1), 0);
@@ -234,7 +207,7 @@ START_TEST(flash_clears_bits_and_erases_blocks)
     reg_write(&pflash_bus_ops, &p, 5000, 1, 0xff);
     ck_assert_uint_eq(reg_read(&pflash_bus_ops, &p, 5000, 1), 0x50);
     ck_assert_uint_eq(reg_read(&pflash_bus_ops, &p, 4096, 1), 0xff);
-    ck_assert_uint_eq(reg_read(&pflash_bus_ops, &p, 8192, 1), image_byte(8192));
+    ck_assert_uint_eq(reg_read(&pflash_bus_ops, &p, 8192, 1), disk_byte(8192));
     run_for(&clock, 100 * BLOCK_LATENCY);
     ck_assert_int_eq(block_read(b, 5000 / 512 * 512, sector, 512), BLOCK_OK);
     ck_assert_uint_eq(sector[5000 % 512], 0x50);

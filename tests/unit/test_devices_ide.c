@@ -2,7 +2,7 @@
  * The IDE channel: who is there, PIO and DMA against the image's bytes, errors, packets, and a snapshot in the middle
  * of a transfer.
  */
-#include "devices_rig.h"
+#include "storage_rig.h"
 
 #include "devices/ide/piix_ide.h"
 
@@ -24,33 +24,7 @@ static enum mem_result ram_access(void *ctx, unsigned as, gpa_t gpa, void *buf, 
                                   bool write)
 {
     struct rig *g = ctx;
-    if (gpa > RAM || len > RAM - gpa)
-        return MEM_DEVICE;
-    if (write)
-        memcpy(g->ram + gpa, buf, len);
-    else
-        memcpy(buf, g->ram + gpa, len);
-    return MEM_OK;
-}
-
-static uint8_t disk_byte(uint64_t at)
-{
-    return (uint8_t)(at * 7 + (at >> 9) * 13);
-}
-
-static struct block_device *open_image(size_t size)
-{
-    char path[] = "/tmp/umbra-ide-XXXXXX", err[256] = "";
-    int fd = mkstemp(path);
-    FILE *f = fdopen(fd, "wb");
-    for (size_t i = 0; i < size; i++)
-        fputc(disk_byte(i), f);
-    fclose(f);
-    struct block_device *b = block_open(
-        &(struct block_open_config){.file = path, .format = BLOCK_FORMAT_RAW, .snapshot = true}, err, sizeof err);
-    ck_assert_msg(b != NULL, "%s", err);
-    unlink(path);
-    return b;
+    return ram_move(g->ram, RAM, gpa, buf, len, write);
 }
 
 static struct rig *rig_new(void)
@@ -61,8 +35,8 @@ static struct rig *rig_new(void)
     bus_init(&g->io, "port", 0x10000, NULL);
     bus_init(&g->mmio, "mmio", 0, NULL);
     pci_bus_init(&g->pci, &g->io, &g->mmio, none, NULL);
-    g->disk = open_image(DISK_SECTORS * 512);
-    g->cd = open_image(CD_SECTORS * 2048);
+    g->disk = open_image(DISK_SECTORS * 512, false);
+    g->cd = open_image(CD_SECTORS * 2048, false);
     piix_ide_init(&g->ide, &(struct piix_ide_config){.clock = &g->clock,
                                                      .irq = {wire_line(g->irq, 0), wire_line(g->irq, 1)},
                                                      .memory = {.ctx = g, .access = ram_access},
