@@ -65,6 +65,9 @@ struct trace;
 #define FLAG_VIP       (1ull << 20)
 #define FLAG_ID        (1ull << 21)
 #define FLAGS_ARITH    (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
+/* Bits of RFLAGS that exist, the arithmetic ones and bit 1 aside. */
+#define FLAGS_KEPT                                                                                                     \
+    (FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID)
 
 enum exception {
     EXC_DE,
@@ -222,6 +225,13 @@ static inline unsigned cpuid_answer_index(uint32_t leaf, uint32_t subleaf)
     return (leaf + subleaf) % CPUID_ANSWERS;
 }
 
+/* What the JIT calls the circumstances of 64-bit code: a name (0: none), good while what it was given for is the same.
+ */
+struct jit_known {
+    uint64_t epoch, generation, stamp; /* of mmu_vcpu.fetch_epoch and of the code cache */
+    uint32_t mode;                     /* as block.mode */
+};
+
 struct vcpu_config {
     unsigned index;
     struct mmu_vcpu *mv;
@@ -330,8 +340,9 @@ struct vcpu {
     struct cpuid_answers cpuid;
     struct insn step[VCPU_STEP_MAX];
     struct block *uncached;
-    struct jit *jit;  /* NULL: none */
-    bool jit_resumed; /* the JIT's own */
+    struct jit *jit;               /* NULL: none */
+    bool jit_resumed;              /* the JIT's own, like the next */
+    struct jit_known jit_known[2]; /* the last name: of a kernel, of a user */
     struct vcpu_stats {
         uint64_t blocks, block_stops, exceptions, interrupts, mem_slow, steps, halts;
     } stats;

@@ -214,10 +214,6 @@ void vcpu_set_a20(struct vcpu *v, bool enabled)
 
 /* ---- flags ---- */
 
-/* Bits of RFLAGS that exist, the arithmetic ones aside. */
-#define FLAGS_KEPT                                                                                                     \
-    (FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID)
-
 uint64_t vcpu_rflags(const struct vcpu *v)
 {
     return v->rflags | flags_image(v);

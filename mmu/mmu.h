@@ -173,7 +173,8 @@ struct mmu_vcpu {
     /* Names the contents of cur_fetch: a value that comes back (after a switch there and back) means that no entry was
      * dropped meanwhile. Validity of cached code look-ups. */
     uint64_t fetch_epoch;
-    uint64_t fetch_epochs; /* names given so far */
+    const uint64_t *epoch_of[2]; /* the same of fetch[], while it has one; 0: it has none yet */
+    uint64_t fetch_epochs;       /* names given so far */
     mmu_rip_fn *rip;
     void *rip_ctx;
     void *engine; /* the engine's own */

@@ -172,8 +172,9 @@ void tlb_vcpu_switch(struct mmu_vcpu *mv)
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
         mv->data[mode] = set->data[mode] ? set->data[mode] : mv->mmu->empty_data;
     for (unsigned mode = 0; mode < 2; mode++) {
-        struct tlb_fetch_entry *table = fetch_set(mv, mode)->fetch[mode];
-        mv->fetch[mode] = table ? table : mv->mmu->empty_fetch;
+        const struct tlb_set *from = fetch_set(mv, mode);
+        mv->fetch[mode] = from->fetch[mode] ? from->fetch[mode] : mv->mmu->empty_fetch;
+        mv->epoch_of[mode] = &from->fetch_epoch[mode];
     }
     tlb_select_data(mv);
     tlb_select_fetch(mv);

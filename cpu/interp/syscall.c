@@ -2,18 +2,13 @@
  * The fast ways into and out of a kernel: SYSCALL, SYSRET, SYSENTER, SYSEXIT (SDM volume 2), as Intel processors have
  * them: SYSCALL and SYSRET exist in 64-bit mode only.
  */
+#include "cpu/interp/syscall.h"
 #include "cpu/optable.h"
 #include "cpu/system.h"
 
-/* attr of flat segments: present, accessed, 4 GiB. */
-#define FLAT_CODE64 (ATTR_G | SEG_ATTR_L | SEG_ATTR_P | ATTR_S | ATTR_CODE | ATTR_RW | ATTR_ACCESSED)
-#define FLAT_CODE32 (ATTR_G | SEG_ATTR_DB | SEG_ATTR_P | ATTR_S | ATTR_CODE | ATTR_RW | ATTR_ACCESSED)
-#define FLAT_DATA   (ATTR_G | SEG_ATTR_DB | SEG_ATTR_P | ATTR_S | ATTR_RW | ATTR_ACCESSED)
-#define FLAT_DPL3   (3u << 5)
-
 static void enter_flat(struct vcpu *v, uint16_t cs, unsigned code_attr, uint16_t ss, unsigned cpl)
 {
-    unsigned dpl = cpl << 5;
+    unsigned dpl = FLAT_DPL(cpl);
     segment_set_flat(v, SEG_CS, cs, code_attr | dpl);
     segment_set_flat(v, SEG_SS, ss, FLAT_DATA | dpl);
     mode_set_cpl(v, cpl);
@@ -42,7 +37,7 @@ static void op_sysret(struct vcpu *v, const struct insn *i)
     uint64_t rip = wide ? v->gpr[REG_RCX] : (uint32_t)v->gpr[REG_RCX];
     if (wide && !addr_is_canonical(v, rip))
         vcpu_raise_error(v, i, EXC_GP, 0);
-    vcpu_set_rflags(v, (v->gpr[11] & 0x3c7fd7) | 2);
+    vcpu_set_rflags(v, (v->gpr[11] & SYSRET_FLAGS) | 2);
     enter_flat(v, (uint16_t)((wide ? base + 16 : base) | 3), wide ? FLAT_CODE64 : FLAT_CODE32,
                (uint16_t)((base + 8) | 3), 3);
     block_end(v, i, rip, 2);

@@ -26,11 +26,9 @@ static void find(struct tr *t, uint8_t *at, uint8_t *again, uint32_t rec, bool r
         t->cold[t->ncold - 1].back = again;
 }
 
-void tr_look_up(struct tr *t, uint32_t rec)
+void jit_emit_jump_entry(struct emit *e)
 {
-    struct emit *e = &t->e;
     struct how w = {.size = 4};
-    uint8_t *again = e->p;
     emit_rm(e, w, OPC(0x69), H_R15, op_reg(H_R14)); /* jit_jump_index(): imul */
     e32(e, JIT_JUMP_MIX);
     emit_rm(e, w, OPC(0xc1), 5, op_reg(H_R15)); /* shr */
@@ -38,6 +36,13 @@ void tr_look_up(struct tr *t, uint32_t rec)
     emit_rm(e, w, OPC(0x81), 4, op_reg(H_R15)); /* and */
     e32(e, ((1u << JIT_JUMP_BITS) - 1) << ENTRY_SHIFT);
     emit_op64(e, 0x03, H_R15, op_frame(FRAME(jumps)));
+}
+
+void tr_look_up(struct tr *t, uint32_t rec)
+{
+    struct emit *e = &t->e;
+    uint8_t *again = e->p;
+    jit_emit_jump_entry(e);
     emit_maddr(e, 8, 0x39, H_R14, (struct maddr){H_R15, -1, 0, 0}); /* cmp [r15], r14 */
     find(t, emit_jcc(e, CC_NZ), again, rec, false);
     emit_load(e, H_R14, FRAME(stamp));
@@ -246,6 +251,10 @@ bool tr_control(struct tr *t, const struct insn *i)
         return i->enc == ENC_D ? is_own_size(t, i) && call_direct(t, i) : jump_indirect(t, i);
     case OP_RET:
         return ret(t, i);
+    case OP_SYSCALL:
+        return tr_syscall(t, i);
+    case OP_SYSRET:
+        return tr_sysret(t, i);
     default:
         return false;
     }

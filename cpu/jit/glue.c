@@ -452,6 +452,7 @@ bool jit_make_thunks(struct jit *j)
     uint8_t *slow = emit_jcc(&e, CC_NZ);
     patch_jump(&e, slow, j->thunk_slow - e.exec);
     emit_jmp_to(&e, j->thunk_exit - e.exec);
+    jit_make_crossings(j, &e);
     a->code_used = (size_t)(e.p - e.start);
     j->thunks_end = a->code_used;
     j->data_start = a->data_used;

@@ -207,7 +207,7 @@ struct jit {
     void (*enter)(struct vcpu *v, struct jit_frame *f, const void *code);
     struct tr *tr;                                                     /* the translator's state while it translates */
     const uint8_t *thunk_exit, *thunk_interp, *thunk_slow, *thunk_vec; /* where they run */
-    const uint8_t *thunk_ymm, *thunk_x87, *thunk_find, *thunk_image;
+    const uint8_t *thunk_ymm, *thunk_x87, *thunk_find, *thunk_image, *thunk_syscall, *thunk_sysret;
     bool has_rorx;
     uint64_t host_gates; /* bits of enum op_gate: what the host's processor has of SSE and beyond */
     uint32_t generation; /* of compiled code: a block's is valid only if it has this one */
@@ -246,6 +246,10 @@ static inline bool jit_has_code(const struct jit *j, const struct block *b)
 bool jit_make_thunks(struct jit *j);
 /* Emits what makes the host's flags those of the frame's image. Uses r15. */
 void jit_emit_image_flags(struct emit *e);
+/* r15 = entry of the jump table for the address in r14. Clobbers flags (control.c). */
+void jit_emit_jump_entry(struct emit *e);
+/* The thunks of SYSCALL and SYSRET, when the others are there (crossing.c). */
+void jit_make_crossings(struct jit *j, struct emit *e);
 /* Called by compiled code: does rec's instruction. Returns where to go on, or NULL to leave. */
 const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec);
 /* Called by compiled code: the block at frame.exit_rip is not in the jump table. True: it is now. */
@@ -256,7 +260,7 @@ void jit_make_image(struct vcpu *v, struct jit_frame *f);
 void jit_flags_to_vcpu(struct vcpu *v, struct jit_frame *f, uint32_t recipe, uint32_t overlay, bool fresh);
 void jit_flags_partial(struct vcpu *v, const struct jit_frame *f, unsigned partial);
 void jit_flags_from_vcpu(const struct vcpu *v, struct jit_frame *f);
-uint64_t jit_stamp(struct jit *j, const struct vcpu *v);
+uint64_t jit_stamp(struct jit *j, struct vcpu *v);
 /* x87 state from the owner's image to v, and back. */
 void jit_x87_to_vcpu(struct vcpu *v, struct jit_frame *f);
 void jit_x87_from_vcpu(const struct vcpu *v, struct jit_frame *f);
@@ -611,6 +615,11 @@ void tr_check_aligned(struct tr *t, unsigned size, uint32_t rec);
 bool tr_system(struct tr *t, const struct insn *i);
 /* Does i end its block though execution goes on behind it? */
 bool tr_system_falls_through(const struct insn *i);
+
+/* ---- crossing.c ---- */
+
+bool tr_syscall(struct tr *t, const struct insn *i);
+bool tr_sysret(struct tr *t, const struct insn *i);
 
 /* ---- x87.c ---- */
 

@@ -108,14 +108,13 @@ static unsigned context_find(const struct jit *j, const struct jit_context *want
     return oldest;
 }
 
-/* The same circumstances have the same stamp again, as long as they are among the last few. Never 0. */
-uint64_t jit_stamp(struct jit *j, const struct vcpu *v)
+static uint64_t context_stamp(struct jit *j, const struct vcpu *v, uint32_t mode)
 {
     struct jit_context want = {.epoch = v->mv->fetch_epoch,
                                .generation = *v->code_generation,
                                .base = v->seg_base[SEG_CS],
                                .limit = v->mode & (MODE_CODE64 | MODE_FLAT) ? 0 : v->seg[SEG_CS].limit,
-                               .mode = v->mode | (uint32_t)v->mv->regs.as << 16,
+                               .mode = mode,
                                .index = v->index};
     struct jit_context *now = &j->context[j->context_now];
     if (likely(is_same(now, &want)))
@@ -132,6 +131,21 @@ uint64_t jit_stamp(struct jit *j, const struct vcpu *v)
     }
     *now = want;
     return want.stamp;
+}
+
+/* The same circumstances have the same stamp again, as long as they are among the last few. Never 0. */
+uint64_t jit_stamp(struct jit *j, struct vcpu *v)
+{
+    uint32_t mode = v->mode | (uint32_t)v->mv->regs.as << 16;
+    struct jit_known *known = &v->jit_known[(mode & MODE_USER) != 0];
+    if (!(mode & MODE_CODE64))
+        return context_stamp(j, v, mode);
+    if (known->epoch != v->mv->fetch_epoch || known->generation != *v->code_generation || known->mode != mode)
+        *known = (struct jit_known){.epoch = v->mv->fetch_epoch,
+                                    .generation = *v->code_generation,
+                                    .stamp = context_stamp(j, v, mode),
+                                    .mode = mode};
+    return known->stamp;
 }
 
 /* Of 64-bit code in one page: what its entry in the jump table says of it. */
