@@ -304,6 +304,7 @@ bool tr_flags_live(const struct tr *t)
 uint32_t tr_recipe(struct tr *t, struct jit_recipe r)
 {
     uint32_t at = jit_data_alloc_aligned(&t->j->arena, sizeof r, RECIPE_ALIGN);
+    r.code = jit_recipe_code(t->j, &r);
     if (!at)
         t->e.full = true;
     else

@@ -346,11 +346,11 @@ static void emit_find(struct emit *e, bool has_ymm)
     emit_op64(e, 0x85, H_R15, op_reg(H_R15));
 }
 
-/* r15: where to go on; r14 stays. The frame's flags become an image. x87 state stays in the host's unit. */
-static void emit_image(struct emit *e, bool has_ymm)
+/* Goes on at frame.exit_link with r14 from frame.exit_rip. The frame's flags become an image. x87 state stays in the
+ * host's unit. */
+void jit_emit_image_by_c(const struct jit *j, struct emit *e)
 {
-    emit_store(e, H_R14, FRAME(exit_rip));
-    emit_store(e, H_R15, FRAME(exit_link));
+    bool has_ymm = j->host_gates >> GATE_AVX & 1;
     emit_load(e, H_R14, FRAME(v));
     store_guest(e);
     save_vec(e, has_ymm);
@@ -445,8 +445,7 @@ bool jit_make_thunks(struct jit *j)
         emit_vec(&e, VEC_YMM);
     j->thunk_x87 = e.p + e.exec;
     emit_x87(&e, ymm);
-    j->thunk_image = e.p + e.exec;
-    emit_image(&e, ymm);
+    jit_make_image_thunk(j, &e);
     j->thunk_find = e.p + e.exec;
     emit_find(&e, ymm);
     uint8_t *slow = emit_jcc(&e, CC_NZ);

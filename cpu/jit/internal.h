@@ -109,6 +109,7 @@ enum { SRC_IMM = 0x40, SRC_M1, SRC_M2, SRC_M3, SRC_NONE };
 struct jit_recipe {
     const struct insn *insn; /* RECIPE_EXEC */
     uint64_t imm;
+    const uint8_t *code; /* of its evaluation (image.c), in a record */
     uint8_t kind, size, a, b;
 };
 
@@ -208,6 +209,7 @@ struct jit {
     struct tr *tr;                                                     /* the translator's state while it translates */
     const uint8_t *thunk_exit, *thunk_interp, *thunk_slow, *thunk_vec; /* where they run */
     const uint8_t *thunk_ymm, *thunk_x87, *thunk_find, *thunk_image, *thunk_syscall, *thunk_sysret;
+    const uint8_t *recipe_code[RECIPE_NEGR][4][3], *recipe_by_c; /* image.c */
     bool has_rorx;
     uint64_t host_gates; /* bits of enum op_gate: what the host's processor has of SSE and beyond */
     uint32_t generation; /* of compiled code: a block's is valid only if it has this one */
@@ -246,6 +248,11 @@ static inline bool jit_has_code(const struct jit *j, const struct block *b)
 bool jit_make_thunks(struct jit *j);
 /* Emits what makes the host's flags those of the frame's image. Uses r15. */
 void jit_emit_image_flags(struct emit *e);
+/* The thunk of images, and its part that calls C. */
+void jit_make_image_thunk(struct jit *j, struct emit *e);
+void jit_emit_image_by_c(const struct jit *j, struct emit *e);
+/* What evaluates a recipe, of the record at r14: comes back to frame.exit_link with r14 from frame.exit_rip. */
+const uint8_t *jit_recipe_code(const struct jit *j, const struct jit_recipe *r);
 /* r15 = entry of the jump table for the address in r14. Clobbers flags (control.c). */
 void jit_emit_jump_entry(struct emit *e);
 /* The thunks of SYSCALL and SYSRET, when the others are there (crossing.c). */
