@@ -257,6 +257,83 @@ START_TEST(flags_go_from_block_to_block_as_in_the_interpreter)
 }
 END_TEST
 
+/* ---- flags of an operation that another block asks for ---- */
+
+enum { ALU_TEST = 8, ALU_NEG };
+enum { ALU_REGISTERS, ALU_SAME, ALU_IMM, ALU_FORMS };
+
+/* The operation `op` (an ALU's number, or one of the above) of RAX and of RCX, of RAX, or of an immediate. */
+static void add_alu(struct text *t, unsigned op, unsigned size, unsigned form)
+{
+    static const uint8_t imm[] = {0x80, 0xff, 0xff, 0xff};
+    bool wide = size != 1;
+    uint8_t modrm = form == ALU_SAME ? 0xc0 : 0xc8;
+    uint8_t opcode = (uint8_t)((op == ALU_TEST ? 0x84 : op << 3) | wide);
+    if (size == 2)
+        add_bytes(t, "\x66", 1);
+    if (size == 8)
+        add_bytes(t, "\x48", 1);
+    if (op == ALU_NEG || form == ALU_IMM) {
+        opcode = (uint8_t)((op >= ALU_TEST ? 0xf6 : 0x80) | wide);
+        modrm = (uint8_t)(0xc0 | (op == ALU_NEG ? 3 : op == ALU_TEST ? 0 : op) << 3);
+    }
+    add_bytes(t, (const char *)&opcode, 1);
+    add_bytes(t, (const char *)&modrm, 1);
+    if (op != ALU_NEG && form == ALU_IMM)
+        add_bytes(t, (const char *)imm, size == 8 ? 4 : size);
+}
+
+/* 1: rol rdi, 7; add rdi, r12; mov rax, rdi; mov rcx, rdi; bswap rcx; op; call; add rsi, rbx; dec r15; jnz 1b; hlt.
+ * What is called: pushfq; pop rbx; ret. */
+static void put_operation(struct pair *p, unsigned op, unsigned size, unsigned form)
+{
+    struct text t = {.len = 0};
+    add_bytes(&t, "\x48\xc1\xc7\x07\x4c\x01\xe7\x48\x89\xf8\x48\x89\xf9\x48\x0f\xc9", 16);
+    add_alu(&t, op, size, form);
+    add_bytes(&t, "\xe8", 1);
+    add32(&t, FUNCTIONS - (RIG_CODE + t.len + 4));
+    add_bytes(&t, "\x48\x01\xde\x49\xff\xcf\x0f\x85", 8);
+    add32(&t, -(t.len + 4));
+    add_bytes(&t, "\xf4", 1);
+    put_code(p, RIG_CODE, t.bytes, t.len);
+    PUT_CODE(p, FUNCTIONS, "\x9c\x5b\xc3");
+}
+
+static void run_operation(struct pair *p, uint64_t rdi, uint64_t r12, uint64_t units, const char *what)
+{
+    for (unsigned n = 0; n < 2; n++) {
+        uint64_t *gpr = rig_of(p, n)->v->gpr;
+        gpr[REG_RSI] = 0;
+        gpr[REG_RDI] = rdi;
+        gpr[12] = r12;
+        gpr[15] = 30;
+    }
+    run_all(p, RIG_CODE, units, what);
+}
+
+START_TEST(flags_of_another_block_are_evaluated_without_c)
+{
+    static const uint64_t values[][2] = {
+        {0, 0}, {~0ull, 0}, {0x8000000080008080, 0}, {1, 0}, {0x123456789abcdef, 0xfedcba987654321}, {0x7f, 1}};
+    static const uint8_t ops[] = {0, 1, 4, 5, 6, 7, ALU_TEST, ALU_NEG};
+    struct pair p;
+    for (unsigned n = 0; n < ARRAY_LEN(ops) * 4 * ALU_FORMS; n++) {
+        unsigned op = ops[n / 4 / ALU_FORMS], size = 1u << n % 4, form = n / 4 % ALU_FORMS;
+        char what[40];
+        snprintf(what, sizeof what, "operation %u of %u bytes, form %u", op, size, form);
+        pair_open(&p, "max", rig_long, 2);
+        put_operation(&p, op, size, form);
+        for (unsigned k = 0; k < ARRAY_LEN(values); k++)
+            run_operation(&p, values[k][0], values[k][1], k % 2 ? 1000 : 13, what);
+        uint64_t by_c = stat(&p, "jit.collapsed");
+        run_operation(&p, 0xabcdef0123456789, 0x1111111111111111, 10000, what);
+        ck_assert_msg(stat(&p, "jit.collapsed") - by_c <= 2, "%s: %u by C", what,
+                      (unsigned)(stat(&p, "jit.collapsed") - by_c));
+        pair_close(&p);
+    }
+}
+END_TEST
+
 /* ---- where a call leads changes ---- */
 
 enum {
@@ -369,8 +446,10 @@ END_TEST
 
 static Suite *suite(void)
 {
-    const TTest *const tests[] = {cpuid_answers_as_the_registers_are_now, cpuid_and_rdtscp_stay_in_compiled_code,
+    const TTest *const tests[] = {cpuid_answers_as_the_registers_are_now,
+                                  cpuid_and_rdtscp_stay_in_compiled_code,
                                   flags_go_from_block_to_block_as_in_the_interpreter,
+                                  flags_of_another_block_are_evaluated_without_c,
                                   a_call_leads_to_what_its_target_is_now,
                                   a_call_leads_to_code_of_the_mode_it_is_made_in};
     return rig_suite("cpu: control flow in compiled code", tests, ARRAY_LEN(tests));
