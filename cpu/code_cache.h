@@ -32,6 +32,8 @@ struct block {
     uint16_t n;                 /* instructions */
     uint16_t bytes;             /* from the first byte to the end of the last instruction */
     uint32_t heat;              /* runs since it was decoded, until it is compiled */
+    uint32_t ran;               /* runs that heat does not count any more: before it was compiled, or since then */
+    uint32_t profile;           /* the JIT's: what `native` counts, 0: nothing, it was compiled for good */
     uint32_t native_generation; /* of `native` */
     const void *native;         /* the JIT's: compiled code, or NULL */
     uint32_t regions;           /* of its page, whose compiled code is made of it too: bits */
@@ -98,6 +100,8 @@ uint32_t code_cache_region(struct code_cache *c, const struct block *b);
  * code_cache_forget_links(). */
 void code_cache_link(struct code_cache *c, const struct block *b, struct block_link *l);
 void code_cache_forget_links(struct code_cache *c);
+/* b has new compiled code: who led to `old` is led to b->native, or does not know. */
+void code_cache_renew(struct code_cache *c, struct block *b, const void *old);
 /* A copy of a block's instructions is (not) about to run, which a patch of the block does not reach. */
 void code_cache_run_copy(struct code_cache *c, bool running);
 /* Frees dropped blocks; no block may be running. */

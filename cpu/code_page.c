@@ -401,6 +401,14 @@ void code_cache_link(struct code_cache *c, const struct block *b, struct block_l
     p->links = l;
 }
 
+void code_cache_renew(struct code_cache *c, struct block *b, const void *old)
+{
+    for (struct block_link *l = page_of(c, b)->links; l; l = l->next)
+        if (l->code == old)
+            l->code = b->native;
+    forget_entries(c, b, true);
+}
+
 void code_cache_forget_links(struct code_cache *c)
 {
     for (unsigned k = 0; k < CODE_HASH_SIZE; k++)

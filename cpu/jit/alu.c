@@ -89,12 +89,22 @@ static bool alu_reg(struct tr *t, int n, const struct insn *i)
     if (carry)
         tr_carry(t);
     tr_begin(t, writes ? tr_bit(dst) : 0, !carry);
-    unsigned reg = i->enc == ENC_MI ? 0 : tr_reg_in(t, i->reg);
-    alu_emit(t, n, i, tr_gpr(i->rm), reg);
-    if (writes && i->enc == ENC_RM)
-        tr_reg_out(t, i->reg, reg);
-    else if (writes)
-        tr_zero_upper(t, i->rm, i->opsize);
+    struct insn turned = *i; /* the register that is written in the place that takes no operand in memory */
+    if (i->enc == ENC_MR && (is_from_frame(i) || (writes && i->opsize == 4 && jit_host_of[i->rm] < 0))) {
+        turned.enc = ENC_RM;
+        turned.reg = i->rm;
+        turned.rm = i->reg;
+    }
+    if (turned.enc == ENC_MI) {
+        alu_emit(t, n, i, writes ? tr_gpr_change(t, i->rm, i->opsize) : tr_gpr(i->rm), 0);
+        if (writes)
+            tr_gpr_changed(t, i->rm, i->opsize);
+    } else {
+        unsigned reg = tr_reg_in(t, turned.reg);
+        alu_emit(t, n, &turned, tr_gpr(turned.rm), reg);
+        if (writes && turned.enc == ENC_RM)
+            tr_reg_out(t, turned.reg, reg);
+    }
     alu_flags_reg(t, n, i);
     return true;
 }

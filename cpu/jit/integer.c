@@ -34,17 +34,18 @@ static bool mov_imm(struct tr *t, const struct insn *i)
     } else if (i->opsize >= 4 && jit_host_of[i->rm] >= 0) {
         emit_imm(e, (unsigned)jit_host_of[i->rm], i->opsize == 4 ? (uint32_t)i->imm : i->imm);
         return true;
-    } else if (i->opsize == 8 && (int64_t)i->imm != (int32_t)i->imm) {
-        emit_imm(e, H_R15, i->imm);
+    } else if (i->opsize == 4 ? i->imm >> 31 & 1 : i->opsize == 8 && (int64_t)i->imm != (int32_t)i->imm) {
+        emit_imm(e, H_R15, i->opsize == 4 ? (uint32_t)i->imm : i->imm);
         tr_reg_out(t, i->rm, H_R15);
         return true;
     }
-    emit_rm(e, how_of(i), OPC(i->opsize == 1 ? 0xc6 : 0xc7), 0, mem ? op_r14() : tr_gpr(i->rm));
+    struct how w = how_of(i);
+    if (!mem && i->opsize == 4) /* all of it */
+        w.size = 8;
+    emit_rm(e, w, OPC(i->opsize == 1 ? 0xc6 : 0xc7), 0, mem ? op_r14() : tr_gpr(i->rm));
     imm_bytes(e, i->imm, i->opsize);
     if (mem)
         tr_resume(t, rec);
-    else
-        tr_zero_upper(t, i->rm, i->opsize);
     return true;
 }
 
@@ -57,6 +58,15 @@ static bool mov(struct tr *t, const struct insn *i)
         return false;
     uint32_t rec = 0;
     tr_begin(t, load ? tr_bit(i->reg) : mem ? 0 : tr_bit(i->rm), false);
+    if (!mem && !load && i->opsize == 4 && jit_host_of[i->rm] < 0) {
+        emit_rm(&t->e, how_of(i), OPC(0x8b), H_R15, tr_gpr(i->reg));
+        tr_reg_out(t, i->rm, H_R15);
+        return true;
+    }
+    if (is_from_frame(i)) {
+        emit_rm(&t->e, how_of(i), OPC(0x8b), (unsigned)jit_host_of[i->rm], tr_gpr(i->reg));
+        return true;
+    }
     if (mem) {
         rec = tr_slow(t, i);
         tr_ea(t, i);
@@ -68,8 +78,6 @@ static bool mov(struct tr *t, const struct insn *i)
     emit_rm(&t->e, how_of(i), OPC((uint8_t)(0x88 | (load ? 2 : 0) | (i->opsize != 1))), reg, rm);
     if (load)
         tr_reg_out(t, i->reg, reg);
-    else if (!mem)
-        tr_zero_upper(t, i->rm, i->opsize);
     if (mem)
         tr_resume(t, rec);
     return true;
@@ -108,18 +116,17 @@ static bool lea(struct tr *t, const struct insn *i)
     if (i->flags & INSN_DISP64 || !tr_has_ea(t, i))
         return false;
     tr_begin(t, tr_bit(i->reg), false);
-    tr_offset(t, i);
-    if (i->opsize == 2) {
+    if (i->opsize == 2 || i->adsize == 2) {
+        tr_offset(t, i);
         unsigned reg = tr_reg_in(t, i->reg);
-        emit_rm(&t->e, (struct how){.size = 2}, OPC(0x8b), reg, op_reg(H_R14));
+        emit_rm(&t->e, (struct how){.size = i->opsize}, OPC(0x8b), reg, op_reg(H_R14));
         tr_reg_out(t, i->reg, reg);
-    } else if (jit_host_of[i->reg] >= 0) {
-        emit_rm(&t->e, (struct how){.size = i->opsize}, OPC(0x8b), (unsigned)jit_host_of[i->reg], op_reg(H_R14));
-    } else {
-        if (i->opsize == 4)
-            emit_rm(&t->e, (struct how){.size = 4}, OPC(0x8b), H_R14, op_reg(H_R14));
-        tr_reg_out(t, i->reg, H_R14);
+        return true;
     }
+    struct maddr m = tr_maddr(t, i);
+    unsigned reg = jit_host_of[i->reg] >= 0 ? (unsigned)jit_host_of[i->reg] : H_R14;
+    emit_lea(&t->e, i->opsize == 8 && i->adsize == 8 ? 8 : 4, reg, m);
+    tr_reg_out(t, i->reg, reg);
     return true;
 }
 
@@ -148,9 +155,10 @@ static bool inc_dec(struct tr *t, const struct insn *i)
         tr_begin(t, tr_bit(i->rm), false);
     }
     bool carry_ok = t->host && !(t->undefined & FLAG_CF), live = tr_flags_live(t);
-    emit_rm(e, how_of(i), OPC(i->opsize == 1 ? 0xfe : 0xff), down, mem ? op_r14() : tr_gpr(i->rm));
+    struct opnd rm = mem ? op_r14() : tr_gpr_change(t, i->rm, i->opsize);
+    emit_rm(e, how_of(i), OPC(i->opsize == 1 ? 0xfe : 0xff), down, rm);
     if (!mem)
-        tr_zero_upper(t, i->rm, i->opsize);
+        tr_gpr_changed(t, i->rm, i->opsize);
     t->host = true;
     t->undefined = carry_ok ? 0 : FLAG_CF;
     r.kind = mem ? (down ? RECIPE_DEC : RECIPE_INC) : (down ? RECIPE_DECR : RECIPE_INCR);
@@ -181,9 +189,10 @@ static bool neg_not(struct tr *t, const struct insn *i)
     } else {
         tr_begin(t, tr_bit(i->rm), neg);
     }
-    emit_rm(&t->e, how_of(i), OPC(i->opsize == 1 ? 0xf6 : 0xf7), neg ? 3 : 2, mem ? op_r14() : tr_gpr(i->rm));
+    struct opnd rm = mem ? op_r14() : tr_gpr_change(t, i->rm, i->opsize);
+    emit_rm(&t->e, how_of(i), OPC(i->opsize == 1 ? 0xf6 : 0xf7), neg ? 3 : 2, rm);
     if (!mem)
-        tr_zero_upper(t, i->rm, i->opsize);
+        tr_gpr_changed(t, i->rm, i->opsize);
     if (neg && mem && tr_flags_live(t)) {
         load_r15(t, i->opsize);
         emit_store(&t->e, H_R15, FRAME(m1));
@@ -263,14 +272,15 @@ static bool cbw_cwd(struct tr *t, const struct insn *i)
 
 static bool bswap(struct tr *t, const struct insn *i)
 {
-    if (i->opsize == 2 || jit_host_of[i->rm] < 0)
+    if (i->opsize == 2)
         return false;
-    unsigned h = (unsigned)jit_host_of[i->rm];
     tr_begin(t, tr_bit(i->rm), false);
+    unsigned h = tr_reg_in(t, i->rm);
     if (i->opsize == 8 || h & 8)
         e8(&t->e, 0x40 | (i->opsize == 8 ? 8 : 0) | (h & 8 ? 1 : 0));
     e8(&t->e, 0x0f);
     e8(&t->e, 0xc8 | (h & 7));
+    tr_reg_out(t, i->rm, h);
     return true;
 }
 

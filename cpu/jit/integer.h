@@ -42,6 +42,14 @@ static inline bool operands_encode(const struct insn *i, struct how w)
     return can_encode(w, reg, mem ? op_r14() : tr_gpr(i->rm));
 }
 
+/* Both operands are registers, and the one that reg names has its place in the frame: reg and rm change places in the
+ * encoding of the host's instruction. */
+static inline bool is_from_frame(const struct insn *i)
+{
+    return i->enc == ENC_MR && i->flags & INSN_RM_REG && i->opsize != 1 && jit_host_of[i->reg] < 0 &&
+           jit_host_of[i->rm] >= 0;
+}
+
 /* Loads the operand at [r14] to r15, for a size of up to 8 bytes; the upper bytes are not defined. */
 static inline void load_r15(struct tr *t, unsigned size)
 {

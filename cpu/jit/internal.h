@@ -136,6 +136,24 @@ struct jit_slot {
     uint32_t mode;
 };
 
+/*
+ * Code is compiled twice: first as it gets hot, when little is known of its ways, then, once it has run for a while,
+ * with what the first code has counted: how often the head of each trace ran, and how often each block of it was where
+ * the trace was left.
+ */
+struct jit_left {
+    uint32_t offset; /* of the block from the page */
+    uint32_t times;
+};
+struct jit_profile {
+    int32_t more;        /* runs of the trace's head until the second time */
+    uint32_t n, left;    /* blocks of the trace, in order; data offset of as many struct jit_left */
+    uint32_t head, mode; /* offset from the page; of its blocks */
+    gpa_t page;
+};
+#define JIT_PROFILE_HEATS 25 /* so many times the heat */
+#define JIT_PROFILE_LINK  1  /* in exit_link: it is a profile, no slot */
+
 /* The entry for who comes from another page, with rip in r14, is this many bytes before a block's code. */
 #define JIT_FAR_LEN 12
 
@@ -163,6 +181,8 @@ struct jit_arena {
     int fd;
 };
 
+#define JIT_REGION_MAX (256u << 10)
+
 /* 0, or -1 with errno. */
 int jit_arena_init(struct jit_arena *a, size_t code_size, size_t data_size);
 void jit_arena_fini(struct jit_arena *a);
@@ -170,6 +190,11 @@ void jit_arena_fini(struct jit_arena *a);
 uint32_t jit_data_alloc(struct jit_arena *a, size_t size);
 /* The same, aligned to `align`, a power of two. */
 uint32_t jit_data_alloc_aligned(struct jit_arena *a, size_t size, size_t align);
+/* Is the room left less than the largest region may need? */
+static inline bool jit_arena_is_full(const struct jit_arena *a)
+{
+    return a->code_size - a->code_used < JIT_REGION_MAX || a->data_size - a->data_used < JIT_REGION_MAX;
+}
 static inline void *jit_data(const struct jit_arena *a, uint32_t offset)
 {
     return a->data + offset;
@@ -226,7 +251,7 @@ struct jit {
         struct jit_slot *slot; /* NULL: none pending */
     } link;
     struct {
-        uint64_t regions, blocks, bytes, entries, continued, found, renewed, links, slow, slow_tlb, slow_handler,
+        uint64_t regions, again, blocks, bytes, entries, continued, found, renewed, links, slow, slow_tlb, slow_handler,
             slow_jump, handled, resets, refused, collapsed;
     } stats;
     struct jit_form_count *forms; /* by row of the table */
@@ -296,13 +321,15 @@ struct tr_block {
     uint8_t *entry, *vectors,
         *body;   /* written addresses: of the head, behind its check of vectors, behind all checks; NULL: it has none */
     bool wanted; /* something jumps to its head */
-    bool in_trace; /* in the one that is being emitted */
-    uint8_t units; /* instructions of the trace that begins with it */
+    bool in_trace;    /* in the one that is being emitted */
+    uint8_t units;    /* instructions of the trace that begins with it */
+    uint32_t profile; /* of that */
 };
 
 /* A trace is a block that can be entered, and the blocks that follow it on the likely way: their code stands behind
  * its. Its head takes the units of them all; who leaves it on the way gives back those of the rest. */
-#define TRACE_UNITS 100
+#define TRACE_UNITS  100
+#define UNROLL_UNITS 40 /* a loop that is a trace is in it several times, up to so many */
 struct tr_trace {
     const uint8_t *from, *to; /* written addresses */
     unsigned block, mark;     /* the first ones of its */
@@ -331,6 +358,7 @@ struct tr_cold {
         COLD_SLOW,
         COLD_FIND,
         COLD_BUDGET,
+        COLD_HOT,
         COLD_NOVEC,
         COLD_NOX87,
         COLD_UNLINKED,
@@ -407,8 +435,11 @@ struct tr {
     struct tr_trace traces[REGION_BLOCKS];
     unsigned ntraces;
     unsigned nside;
-    uint8_t *clock[8]; /* behind 32-bit numbers from which the units of the trace are still to be subtracted */
+    uint8_t *clock[TRACE_UNITS]; /* behind 32-bit numbers, the trace's units are still to be subtracted */
     unsigned nclock;
+    bool final;                           /* the second time: nothing is counted */
+    uint32_t profile;                     /* data offset of the trace's counts, 0: none */
+    unsigned turns;                       /* of the loop that the trace is, but for the one that is being emitted */
     uint32_t trace;                       /* as jit_slow.trace */
     struct block *follow;                 /* the trace goes on there behind the current instruction, or NULL */
     struct tr_near near[BLOCK_MAX_INSNS]; /* of the block */
@@ -424,10 +455,11 @@ struct tr {
     struct tr_cold cold[REGION_COLD];
     struct tr_mark marks[REGION_EMITTED];
     struct tr_side side[TRACE_UNITS]; /* of the trace that is being emitted */
+    uint32_t path[TRACE_UNITS];       /* its blocks, as offsets from the page */
     struct {
         uint8_t *at;
         unsigned block;
-    } fix[16 * REGION_BLOCKS]; /* jumps inside the region */
+    } fix[2 * REGION_EMITTED]; /* jumps inside the region */
 };
 
 /* Host register of a guest one, or -1: in the frame. */
@@ -435,8 +467,20 @@ extern const int8_t jit_host_of[16];
 
 /* Free with free(). */
 struct tr *jit_translator_create(void);
-/* Compiles b and what it leads to in its page. NULL: no room. */
-bool jit_translate(struct jit *j, struct vcpu *v, struct block *b);
+/* Compiles b and what it leads to in its page; final: for good, by what was counted. False: no room. */
+bool jit_translate(struct jit *j, struct vcpu *v, struct block *b, bool final);
+
+/* ---- profile.c ---- */
+
+/* What the code of the region's blocks has counted so far becomes their runs. */
+void tr_profile_apply(struct tr *t);
+/* A profile of the trace that begins with t->b; its blocks, one after the other. */
+void tr_profile_begin(struct tr *t);
+void tr_profile_block(struct tr *t);
+void tr_profile_end(struct tr *t);
+/* Emits: the head is run (clobbers flags; jumps away if that was often enough); the trace is left in t->b. */
+void tr_profile_count_head(struct tr *t, unsigned number);
+void tr_profile_count_side(struct tr *t);
 
 /* Pieces (integer.c, memory.c, control.c, vector.c): true if they emitted i; false, before emitting anything, if the
  * handler must do it. */
@@ -550,6 +594,9 @@ void tr_commit_sources(struct tr *t);
 
 /* Can r14 be the address of the memory operand? */
 bool tr_has_ea(const struct tr *t, const struct insn *i);
+/* The memory operand's address but for its segment, where i has no INSN_DISP64; r14 and r15 are registers of it that
+ * the host has none for. Addresses of 16 and 32 bits are still to be cut. */
+struct maddr tr_maddr(struct tr *t, const struct insn *i);
 /* r14 = offset part of the memory operand's address. */
 void tr_offset(struct tr *t, const struct insn *i);
 /* r14 = address of the memory operand: linear, or where its segment must be looked at an offset in it, which
@@ -650,6 +697,10 @@ static inline uint32_t tr_bit(unsigned g)
 /* The guest register in a host one, r15 if it has none. */
 unsigned tr_reg_in(struct tr *t, unsigned g);
 void tr_reg_out(struct tr *t, unsigned g, unsigned h);
+/* A register as an operand that is read and written: r15, if that is better. Flags stay. */
+struct opnd tr_gpr_change(struct tr *t, unsigned g, unsigned size);
+/* The operand was written. */
+void tr_gpr_changed(struct tr *t, unsigned g, unsigned size);
 /* After a 4-byte write to a guest register by its operand: the upper half is cleared. */
 void tr_zero_upper(struct tr *t, unsigned g, unsigned size);
 

@@ -59,6 +59,7 @@ void jit_destroy(struct jit *j)
 void jit_register_stats(struct jit *j, struct stats *s)
 {
     stats_add(s, "jit.regions", "regions", &j->stats.regions);
+    stats_add(s, "jit.again", "regions", &j->stats.again);
     stats_add(s, "jit.blocks", "blocks", &j->stats.blocks);
     stats_add(s, "jit.bytes", "bytes", &j->stats.bytes);
     stats_add(s, "jit.entries", "entries", &j->stats.entries);
@@ -205,11 +206,12 @@ bool jit_warm(struct jit *j, struct vcpu *v, struct block *b)
         b->heat = 0;
         return false;
     }
+    b->ran += b->heat;
     b->heat = 0;
-    if (jit_translate(j, v, b))
+    if (jit_translate(j, v, b, false))
         return true;
     jit_reset(j, v->code);
-    if (jit_translate(j, v, b))
+    if (jit_translate(j, v, b, false))
         return true;
     j->stats.refused++;
     return false;
@@ -242,6 +244,23 @@ static void link_follow(struct jit *j, struct vcpu *v, struct block *b)
     j->link.slot = NULL;
 }
 
+/* The head of a trace, where v is, has run for long enough to know its ways: it is compiled for good. The code from
+ * before stays: others may still run it. */
+static void compile_again(struct jit *j, struct vcpu *v, struct jit_profile *p)
+{
+    struct block *b = code_cache_find(v->code, p->page + p->head, BLOCK_NO_PAGE, p->mode);
+    p->more = INT32_MAX;
+    if (!b || !jit_has_code(j, b) || !b->profile || !is_page_whole(v, b))
+        return;
+    if (jit_translate(j, v, b, true)) {
+        j->stats.again++;
+        return;
+    }
+    b->profile = 0;
+    if (jit_arena_is_full(&j->arena))
+        jit_reset(j, v->code);
+}
+
 static void after_edge(struct jit *j, struct vcpu *v, struct jit_frame *f)
 {
     uint64_t left = (uint64_t)f->budget + f->bias;
@@ -252,6 +271,11 @@ static void after_edge(struct jit *j, struct vcpu *v, struct jit_frame *f)
     if (f->x87)
         jit_x87_to_vcpu(v, f);
     jit_x87_notes(v, f, NULL);
+    if (f->exit_link & JIT_PROFILE_LINK) {
+        j->link.slot = NULL;
+        compile_again(j, v, (struct jit_profile *)(uintptr_t)(f->exit_link - JIT_PROFILE_LINK));
+        return;
+    }
     j->link.slot = (struct jit_slot *)(uintptr_t)f->exit_link;
     j->link.rip = v->rip;
     j->link.generation = *v->code_generation;

@@ -33,6 +33,21 @@ void tr_zero_upper(struct tr *t, unsigned g, unsigned size)
     e32(&t->e, 0);
 }
 
+/* Four bytes of a register in the frame are not changed there: whoever loads all eight would wait for two stores. */
+struct opnd tr_gpr_change(struct tr *t, unsigned g, unsigned size)
+{
+    if (size != 4 || g & BYTE_HIGH || jit_host_of[g] >= 0)
+        return tr_gpr(g);
+    emit_rm(&t->e, (struct how){.size = 4}, OPC(0x8b), H_R15, tr_gpr(g));
+    return op_reg(H_R15);
+}
+
+void tr_gpr_changed(struct tr *t, unsigned g, unsigned size)
+{
+    if (size == 4)
+        tr_reg_out(t, g, H_R15);
+}
+
 /* ---- records and cold code ---- */
 
 void tr_jump_cold(struct tr *t, uint8_t *at, int kind, uint32_t n, int32_t target)
@@ -157,15 +172,21 @@ static int address_reg(struct tr *t, unsigned g, unsigned scratch)
     return (int)scratch;
 }
 
+struct maddr tr_maddr(struct tr *t, const struct insn *i)
+{
+    struct maddr m = {.scale = i->scale, .disp = i->base == REG_IP ? (int32_t)ip_disp(t, i) : i->disp};
+    m.base = address_reg(t, i->base, H_R14);
+    m.index = address_reg(t, i->index, H_R15);
+    return m;
+}
+
 void tr_offset(struct tr *t, const struct insn *i)
 {
     struct emit *e = &t->e;
     if (i->flags & INSN_DISP64) {
         emit_imm(e, H_R14, i->adsize == 8 ? i->imm : i->adsize == 4 ? (uint32_t)i->imm : (uint16_t)i->imm);
     } else {
-        struct maddr m = {.scale = i->scale, .disp = i->base == REG_IP ? (int32_t)ip_disp(t, i) : i->disp};
-        m.base = address_reg(t, i->base, H_R14);
-        m.index = address_reg(t, i->index, H_R15);
+        struct maddr m = tr_maddr(t, i);
         if (m.base >= 0 && m.index < 0 && !m.disp && i->adsize == 8)
             emit_mov(e, H_R14, (unsigned)m.base);
         else

@@ -79,12 +79,12 @@ static void shift_by_cl(struct tr *t, const struct insn *i, unsigned digit, bool
 
 static void shift_by_imm(struct tr *t, const struct insn *i, unsigned digit, bool mem, bool live)
 {
-    struct opnd rm = mem ? op_r14() : tr_gpr(i->rm);
     if (live)
         keep_operand(t, i, mem);
+    struct opnd rm = mem ? op_r14() : tr_gpr_change(t, i->rm, i->opsize);
     shift_emit(t, i, digit, rm, i->enc == ENC_MC ? -1 : (int)count_of(i));
     if (!mem)
-        tr_zero_upper(t, i->rm, i->opsize);
+        tr_gpr_changed(t, i->rm, i->opsize);
     if (!live)
         tr_set_flags_dead(t, FLAGS_ARITH);
     else if (mem)
@@ -95,7 +95,7 @@ static void shift_by_imm(struct tr *t, const struct insn *i, unsigned digit, boo
 
 static void rotate(struct tr *t, const struct insn *i, unsigned digit, bool mem, bool live, uint32_t rec)
 {
-    struct opnd rm = mem ? op_r14() : tr_gpr(i->rm);
+    struct opnd rm = mem ? op_r14() : tr_gpr_change(t, i->rm, i->opsize);
     unsigned kept = t->host ? FLAGS_ARITH & ~t->undefined : 0;
     int count = i->enc == ENC_MC ? -1 : (int)count_of(i);
     if (live && count > 1) {
@@ -104,7 +104,7 @@ static void rotate(struct tr *t, const struct insn *i, unsigned digit, bool mem,
     }
     shift_emit(t, i, digit, rm, count);
     if (!mem)
-        tr_zero_upper(t, i->rm, i->opsize);
+        tr_gpr_changed(t, i->rm, i->opsize);
     tr_set_partial(t, PARTIAL_CFOF, FLAG_CF | FLAG_OF, live ? kept : 0, rec);
 }
 

@@ -35,6 +35,12 @@ static int region_find(const struct tr *t, int32_t offset)
     return -1;
 }
 
+/* Has the block all the code that it needs? The second time a loop's blocks come together, if need be once more. */
+static bool is_done(const struct tr *t, const struct block *b)
+{
+    return jit_has_code(t->j, b) && (!t->final || (!b->profile && __builtin_popcount(b->regions) > 2));
+}
+
 static void region_collect(struct tr *t, struct block *root)
 {
     unsigned insns = root->n;
@@ -47,7 +53,7 @@ static void region_collect(struct tr *t, struct block *root)
                 continue;
             struct block *b =
                 code_cache_find(t->v->code, (root->gpa & ~PAGE_MASK) + (unsigned)next[s], BLOCK_NO_PAGE, root->mode);
-            if (!b || jit_has_code(t->j, b) || insns + b->n > REGION_INSNS)
+            if (!b || is_done(t, b) || insns + b->n > REGION_INSNS)
                 continue;
             insns += b->n;
             t->blocks[t->nblocks++].b = b;
@@ -103,6 +109,7 @@ static void head(struct tr *t, unsigned number)
     emit_op64(e, 0x83, 5, op_frame(FRAME(budget))); /* sub, of what trace_end() says */
     e8(e, 0);
     tr_jump_cold(t, emit_jcc(e, CC_S), COLD_BUDGET, number, 0);
+    tr_profile_count_head(t, number);
     t->before = 0;
     t->flags = BASE_FRAME;
     t->overlay.kind = RECIPE_NONE;
@@ -202,31 +209,65 @@ void tr_go_behind(struct tr *t, const struct insn *i)
 
 /* ---- traces ---- */
 
-/* The block at an offset, if the trace can go on there: in the region, and no jump back. */
-static struct block *followable(struct tr *t, int64_t offset)
+/* The block at an offset from the page, if it is in the region. */
+static const struct tr_block *block_at(const struct tr *t, int64_t offset)
 {
     int known = offset >= 0 && offset < (int64_t)PAGE_SIZE ? region_find(t, (int32_t)offset) : -1;
-    if (known < 0)
+    return known >= 0 ? &t->blocks[known] : NULL;
+}
+
+/* Is there room for so many units more in the trace, up to `most`? */
+static bool has_room(const struct tr *t, unsigned units, unsigned most)
+{
+    return t->before + t->b->n + units <= most && t->nmarks + units <= REGION_EMITTED - REGION_INSNS &&
+           t->nside < ARRAY_LEN(t->side) - 1;
+}
+
+/* The trace's head, if an offset is its and the loop is short enough for another turn. */
+static struct block *another_turn(struct tr *t, const struct tr_block *tb)
+{
+    if (tb != &t->blocks[t->traces[t->ntraces].block])
         return NULL;
-    const struct tr_block *tb = &t->blocks[known];
-    unsigned units = t->before + t->b->n + tb->b->n;
-    bool fits = units <= TRACE_UNITS && t->nmarks + tb->b->n <= REGION_EMITTED - REGION_INSNS;
-    return tb->in_trace || tb->entry || !fits || t->nside >= ARRAY_LEN(t->side) - 1 ? NULL : tb->b;
+    unsigned turn = (t->before + t->b->n) / (t->turns + 1);
+    return t->final && has_room(t, turn, UNROLL_UNITS) ? tb->b : NULL;
+}
+
+/* The block, if the trace can go on there: it is in no other, or is its head. */
+static struct block *followable(struct tr *t, const struct tr_block *tb)
+{
+    if (!tb)
+        return NULL;
+    if (tb->in_trace || tb->entry || !has_room(t, tb->b->n, TRACE_UNITS))
+        return another_turn(t, tb);
+    return tb->b;
 }
 
 bool tr_follow(struct tr *t, int64_t offset)
 {
-    t->follow = followable(t, offset);
+    t->follow = followable(t, block_at(t, offset));
     return t->follow != NULL;
+}
+
+/* How often a block ran before it was compiled, 0 if it is in no region. */
+static uint32_t runs_of(const struct tr_block *tb)
+{
+    return tb ? tb->b->heat + tb->b->ran : 0;
 }
 
 bool tr_follow_branch(struct tr *t, int64_t next, int64_t target, bool *taken)
 {
-    if (target <= page_offset(t) + t->b->insn[t->k].off) /* a loop's end */
+    const struct tr_block *behind = block_at(t, next), *there = block_at(t, target);
+    uint32_t ran_behind = runs_of(behind), ran_there = runs_of(there);
+    bool back = target <= page_offset(t) + t->b->insn[t->k].off;
+    *taken = back ? ran_there >= ran_behind : ran_there > ran_behind;
+    t->follow = followable(t, *taken ? there : behind);
+    if (t->follow)
+        return true;
+    uint32_t likely = *taken ? ran_there : ran_behind, other = *taken ? ran_behind : ran_there;
+    if (likely > 2 * other && (*taken || behind)) /* a loop's end */
         return false;
-    struct block *behind = followable(t, next), *there = followable(t, target);
-    *taken = there && (!behind || there->heat > behind->heat);
-    t->follow = *taken ? there : behind;
+    *taken = !*taken;
+    t->follow = followable(t, *taken ? there : behind);
     return t->follow != NULL;
 }
 
@@ -249,6 +290,17 @@ void tr_add_position(struct tr *t, const struct insn *i)
 
 /* ---- cold code ---- */
 
+/* lea r15, [rip + a place in the data arena] */
+static void lea_data(struct tr *t, const uint8_t *data)
+{
+    struct emit *e = &t->e;
+    e8(e, 0x4c);
+    e8(e, 0x8d);
+    e8(e, 0x3d);
+    e32(e, (uint32_t)(int32_t)(data - (e->p + 4 + e->exec)));
+}
+
+/* The head takes no units; target: data offset of the profile that has run for long enough, or 0. */
 static void cold_budget(struct tr *t, const struct tr_cold *c)
 {
     struct emit *e = &t->e;
@@ -256,7 +308,10 @@ static void cold_budget(struct tr *t, const struct tr_cold *c)
     emit_op64(e, 0x83, 0, op_frame(FRAME(budget)));
     e8(e, t->blocks[c->n].units);
     tr_rip_at(t, page_offset(t));
-    emit_imm(e, H_R15, 0);
+    if (c->kind == COLD_HOT)
+        lea_data(t, (uint8_t *)jit_data(&t->j->arena, (uint32_t)c->target) + JIT_PROFILE_LINK);
+    else
+        emit_imm(e, H_R15, 0);
     emit_jmp_to(e, t->j->thunk_exit - e->exec);
 }
 
@@ -292,10 +347,7 @@ static void cold_unlinked(struct tr *t, const struct tr_cold *c)
     struct jit_slot *s = jit_data(&t->j->arena, c->n);
     s->link.code = s->link.out = e->p + e->exec;
     tr_rip_at(t, c->target);
-    e8(e, 0x4c); /* lea r15, [rip + slot] */
-    e8(e, 0x8d);
-    e8(e, 0x3d);
-    e32(e, (uint32_t)(int32_t)((uint8_t *)s - (e->p + 4 + e->exec)));
+    lea_data(t, (uint8_t *)s);
     emit_jmp_to(e, t->j->thunk_exit - e->exec);
 }
 
@@ -336,6 +388,7 @@ static void emit_cold(struct tr *t)
             tr_cold_near(t, c);
             break;
         case COLD_BUDGET:
+        case COLD_HOT:
             cold_budget(t, c);
             break;
         case COLD_NOVEC:
@@ -390,8 +443,15 @@ static void insn_marked(struct tr *t)
 /* One block of a trace. */
 static void body(struct tr *t)
 {
-    t->blocks[region_find(t, page_offset(t))].in_trace = true;
+    struct tr_block *tb = &t->blocks[region_find(t, page_offset(t))];
+    if (tb->in_trace) { /* another turn */
+        for (unsigned k = 0; k < t->nblocks; k++)
+            t->blocks[k].in_trace = false;
+        t->turns++;
+    }
+    tb->in_trace = true;
     t->follow = NULL;
+    tr_profile_block(t);
     tr_near_plan(t);
     for (t->k = 0; t->k < t->b->n && !t->e.full; t->k++)
         insn_marked(t);
@@ -405,7 +465,7 @@ static void trace_begin(struct tr *t, unsigned number)
     t->trace = jit_data_alloc(&t->j->arena, sizeof(uint32_t));
     if (!t->trace)
         t->e.full = true;
-    t->nside = t->nclock = 0;
+    t->nside = t->nclock = t->turns = 0;
     for (unsigned k = 0; k < t->nblocks; k++)
         t->blocks[k].in_trace = false;
     t->traces[t->ntraces] = (struct tr_trace){.from = t->e.p, .block = number, .mark = t->nmarks};
@@ -436,6 +496,7 @@ static void trace_sides(struct tr *t, unsigned units)
         t->place = s->place;
         patch_jump(&t->e, s->at, t->e.p);
         tr_commit_edge(t, tr_edge_lost(t, s->target));
+        tr_profile_count_side(t);
         tr_go(t, s->branch, s->target, units - t->before - t->b->n);
     }
 }
@@ -443,12 +504,16 @@ static void trace_sides(struct tr *t, unsigned units)
 static void trace(struct tr *t, unsigned number)
 {
     trace_begin(t, number);
+    t->b = t->blocks[number].b;
+    tr_profile_begin(t);
     head(t, number);
     for (body(t); t->follow && !t->e.full; body(t)) {
         t->before += t->b->n;
         t->b = t->follow;
     }
     trace_end(t, number);
+    tr_profile_end(t);
+    t->blocks[number].profile = t->profile;
     trace_sides(t, t->blocks[number].units);
     t->traces[t->ntraces++].to = t->e.p;
 }
@@ -495,10 +560,15 @@ static void install(struct tr *t, size_t size)
     uint32_t region = code_cache_region(t->v->code, t->blocks[0].b);
     for (unsigned k = 0; k < t->nblocks; k++) {
         t->blocks[k].b->regions |= region;
+        struct block *b = t->blocks[k].b;
         if (!t->blocks[k].entry)
             continue;
-        t->blocks[k].b->native = t->blocks[k].entry + t->e.exec;
-        t->blocks[k].b->native_generation = j->generation;
+        const void *old = jit_has_code(j, b) ? b->native : NULL;
+        b->native = t->blocks[k].entry + t->e.exec;
+        b->native_generation = j->generation;
+        b->profile = t->blocks[k].profile;
+        if (old)
+            code_cache_renew(t->v->code, b, old);
     }
     serialise();
     j->arena.code_used += size;
@@ -528,11 +598,13 @@ static void tr_init(struct tr *t, struct jit *j, struct vcpu *v, const struct bl
                          .exec = a->code - a->code_write};
 }
 
-bool jit_translate(struct jit *j, struct vcpu *v, struct block *b)
+bool jit_translate(struct jit *j, struct vcpu *v, struct block *b, bool final)
 {
     struct tr *t = j->tr;
     tr_init(t, j, v, b);
+    t->final = final;
     region_collect(t, b);
+    tr_profile_apply(t);
     find_uses(t);
     traces(t);
     t->cold_start = t->e.p;
