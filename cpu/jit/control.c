@@ -38,26 +38,99 @@ void jit_emit_jump_entry(struct emit *e)
     emit_op64(e, 0x03, H_R15, op_frame(FRAME(jumps)));
 }
 
+/* cmp [r15 + disp], r14 */
+static void compare_entry(struct emit *e, int32_t disp)
+{
+    emit_maddr(e, 8, 0x39, H_R14, (struct maddr){H_R15, -1, 0, disp});
+}
+
 void tr_look_up(struct tr *t, uint32_t rec)
 {
     struct emit *e = &t->e;
     uint8_t *again = e->p;
     jit_emit_jump_entry(e);
-    emit_maddr(e, 8, 0x39, H_R14, (struct maddr){H_R15, -1, 0, 0}); /* cmp [r15], r14 */
+    compare_entry(e, 0);
     find(t, emit_jcc(e, CC_NZ), again, rec, false);
     emit_load(e, H_R14, FRAME(stamp));
-    emit_maddr(e, 8, 0x39, H_R14, (struct maddr){H_R15, -1, 0, 8});
+    compare_entry(e, offsetof(struct jit_jump, stamp));
     find(t, emit_jcc(e, CC_NZ), again, rec, true);
+}
+
+/* jmp [r15 + disp] */
+static void jump_through(struct emit *e, int32_t disp)
+{
+    bool near = disp < 128;
+    e8(e, 0x41);
+    e8(e, 0xff);
+    e8(e, near ? 0x67 : 0xa7);
+    if (near)
+        e8(e, (unsigned)disp);
+    else
+        e32(e, (uint32_t)disp);
 }
 
 void tr_jump_entry(struct tr *t)
 {
+    emit_maddr(&t->e, 8, 0x8b, H_R14, (struct maddr){H_R15, -1, 0, 0});
+    jump_through(&t->e, offsetof(struct jit_jump, code));
+}
+
+/*
+ * Where the target is known but for the page that runs: its entry, as it is for the page that runs now. For others
+ * (a page may be mapped at many addresses) the code out of line computes it.
+ */
+
+/* r14 = the target. */
+static void place_rip(struct tr *t, const struct tr_target *to)
+{
+    tr_rip_at(t, to->offset);
+    if (to->cut)
+        tr_cut16(t, H_R14);
+}
+
+static int32_t entry_disp(const struct tr *t, const struct tr_target *to)
+{
+    uint64_t rip = t->v->rip - (t->blocks[0].b->gpa & PAGE_MASK) + (uint64_t)(int64_t)to->offset;
+    if (!t->wide)
+        rip = (uint32_t)rip;
+    return (int32_t)(jit_jump_index(to->cut ? (uint16_t)rip : rip) << ENTRY_SHIFT);
+}
+
+void tr_look_up_known(struct tr *t, const struct tr_target *to, uint32_t rec)
+{
     struct emit *e = &t->e;
-    emit_maddr(e, 8, 0x8b, H_R14, (struct maddr){H_R15, -1, 0, 0});
-    e8(e, 0x41); /* jmp [r15 + 16] */
-    e8(e, 0xff);
-    e8(e, 0x67);
-    e8(e, 16);
+    int32_t disp = entry_disp(t, to);
+    place_rip(t, to);
+    emit_load(e, H_R15, FRAME(jumps));
+    compare_entry(e, disp);
+    uint8_t *other = emit_jcc(e, CC_NZ);
+    emit_load(e, H_R14, FRAME(stamp));
+    compare_entry(e, disp + (int32_t)offsetof(struct jit_jump, stamp));
+    uint8_t *stale = emit_jcc(e, CC_NZ);
+    tr_jump_cold(t, other, COLD_OTHER_ENTRY, rec, 0);
+    tr_jump_cold(t, stale, COLD_OTHER_ENTRY, rec, 0);
+    for (unsigned k = 1; k <= 2 && !e->full; k++) {
+        struct tr_cold *c = &t->cold[t->ncold - k];
+        c->back = e->p;
+        c->to = *to;
+    }
+}
+
+void tr_cold_other_entry(struct tr *t, const struct tr_cold *c)
+{
+    struct emit *e = &t->e;
+    struct tr_target to = c->to;
+    uint8_t *back = c->back;
+    place_rip(t, &to);
+    tr_look_up(t, c->n);
+    emit_lea(e, 8, H_R15, (struct maddr){H_R15, -1, 0, -entry_disp(t, &to)});
+    emit_jmp_to(e, back);
+}
+
+void tr_jump_known(struct tr *t, const struct tr_target *to)
+{
+    place_rip(t, to);
+    jump_through(&t->e, entry_disp(t, to) + (int32_t)offsetof(struct jit_jump, code));
 }
 
 static int64_t target_of(const struct tr *t, const struct insn *i, bool taken)
@@ -70,12 +143,10 @@ static bool in_page(int64_t target)
     return target >= 0 && target < (int64_t)PAGE_SIZE;
 }
 
-/* r14 = where a branch goes, as its operand size cuts it. */
-static void branch_rip(struct tr *t, const struct insn *i, int64_t target)
+/* Where a branch goes, as its operand size cuts it. */
+static struct tr_target branch_target(const struct insn *i, int64_t target)
 {
-    tr_rip_at(t, (int32_t)target);
-    if (i->opsize == 2)
-        tr_cut16(t, H_R14);
+    return (struct tr_target){(int32_t)target, i && i->opsize == 2};
 }
 
 static void give_back(struct tr *t, unsigned units)
@@ -95,14 +166,11 @@ void tr_go(struct tr *t, const struct insn *branch, int64_t target, unsigned uni
         tr_edge(t, (int32_t)target);
         return;
     }
-    if (branch)
-        branch_rip(t, branch, target);
-    else
-        tr_rip_at(t, (int32_t)target);
-    tr_look_up(t, branch ? tr_slow(t, branch) : 0);
+    struct tr_target to = branch_target(branch, target);
+    tr_look_up_known(t, &to, branch ? tr_slow(t, branch) : 0);
     if (branch)
         give_back(t, units);
-    tr_jump_entry(t);
+    tr_jump_known(t, &to);
 }
 
 static bool jmp_direct(struct tr *t, const struct insn *i)
@@ -168,9 +236,9 @@ static bool call_direct(struct tr *t, const struct insn *i)
     int64_t target = target_of(t, i, true);
     tr_commit(t);
     uint32_t rec = tr_slow(t, i);
+    struct tr_target to = branch_target(i, target);
     if (!in_page(target)) {
-        branch_rip(t, i, target);
-        tr_look_up(t, rec);
+        tr_look_up_known(t, &to, rec);
         emit_store(e, H_R15, FRAME(tmp));
     }
     push_return(t, i, rec);
@@ -180,7 +248,7 @@ static bool call_direct(struct tr *t, const struct insn *i)
         return true;
     }
     emit_load(e, H_R15, FRAME(tmp));
-    tr_jump_entry(t);
+    tr_jump_known(t, &to);
     return true;
 }
 

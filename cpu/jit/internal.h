@@ -352,11 +352,18 @@ struct tr_near {
     int64_t disp;   /* from the register as it is at the access */
 };
 
+/* A place whose distance from the page that runs is known; cut: to 16 bits. */
+struct tr_target {
+    int32_t offset;
+    bool cut;
+};
+
 struct tr_cold {
     uint8_t *at; /* the jump that leads here, or NULL */
     enum {
         COLD_SLOW,
         COLD_FIND,
+        COLD_OTHER_ENTRY,
         COLD_BUDGET,
         COLD_HOT,
         COLD_NOVEC,
@@ -373,6 +380,7 @@ struct tr_cold {
     struct tr_near near; /* COLD_NEAR: the access, its size now, and whether it writes */
     uint8_t near_base, near_size;
     bool near_write;
+    struct tr_target to;       /* COLD_OTHER_ENTRY */
     struct jit_recipe overlay; /* COLD_IMAGE: on top of the image, if the frame has one */
 };
 
@@ -497,6 +505,10 @@ void tr_edge(struct tr *t, int32_t offset);
 void tr_look_up(struct tr *t, uint32_t rec);
 /* r15: entry; goes there. */
 void tr_jump_entry(struct tr *t);
+/* The same for a known target: r15 is then only good for tr_jump_known() with the same one. */
+void tr_look_up_known(struct tr *t, const struct tr_target *to, uint32_t rec);
+void tr_jump_known(struct tr *t, const struct tr_target *to);
+void tr_cold_other_entry(struct tr *t, const struct tr_cold *c);
 /* Goes on behind i, the last instruction of the block. Commits flags. */
 void tr_go_behind(struct tr *t, const struct insn *i);
 /* It ends a block, but mostly goes on behind itself: a repeated string instruction (string.c). */

@@ -150,9 +150,9 @@ bool tr_edge_if(struct tr *t, unsigned cc, int32_t offset)
 /* On at an offset, by the jump table. */
 static void look_up_at(struct tr *t, int32_t offset)
 {
-    tr_rip_at(t, offset);
-    tr_look_up(t, 0);
-    tr_jump_entry(t);
+    struct tr_target to = {offset, false};
+    tr_look_up_known(t, &to, 0);
+    tr_jump_known(t, &to);
 }
 
 /* The instruction there may reach into the next page, of whose translation a slot knows nothing. */
@@ -226,10 +226,11 @@ static bool has_room(const struct tr *t, unsigned units, unsigned most)
 /* The trace's head, if an offset is its and the loop is short enough for another turn. */
 static struct block *another_turn(struct tr *t, const struct tr_block *tb)
 {
-    if (tb != &t->blocks[t->traces[t->ntraces].block])
+    bool calls = t->k < t->b->n && t->b->insn[t->k].op == OP_CALL; /* a recursion is no loop */
+    if (!t->final || calls || tb != &t->blocks[t->traces[t->ntraces].block])
         return NULL;
     unsigned turn = (t->before + t->b->n) / (t->turns + 1);
-    return t->final && has_room(t, turn, UNROLL_UNITS) ? tb->b : NULL;
+    return has_room(t, turn, UNROLL_UNITS) ? tb->b : NULL;
 }
 
 /* The block, if the trace can go on there: it is in no other, or is its head. */
@@ -383,6 +384,9 @@ static void emit_cold(struct tr *t)
             break;
         case COLD_FIND:
             cold_find(t, c);
+            break;
+        case COLD_OTHER_ENTRY:
+            tr_cold_other_entry(t, c);
             break;
         case COLD_NEAR:
             tr_cold_near(t, c);
