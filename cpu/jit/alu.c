@@ -110,7 +110,7 @@ static bool alu_reg(struct tr *t, int n, const struct insn *i)
 }
 
 /* reg op= [mem], CMP and TEST with memory: the memory operand is in r15. */
-static void alu_load_flags(struct tr *t, int n, const struct insn *i)
+static void alu_load_flags(struct tr *t, int n, const struct insn *i, uint32_t rec)
 {
     bool live = tr_flags_live(t);
     if (!live) {
@@ -118,12 +118,12 @@ static void alu_load_flags(struct tr *t, int n, const struct insn *i)
     } else if (n == ALU_ADC || n == ALU_SBB) {
         tr_set_flags_image(t);
     } else if (alu_is_logic(n) && n != ALU_TEST) {
-        tr_set_flags_committed(t, alu_recipe(n, i, i->reg, SRC_NONE));
+        tr_set_flags_memory(t, alu_recipe(n, i, i->reg, SRC_NONE), rec);
     } else {
         bool mem_first = i->enc != ENC_RM; /* CMP or TEST [mem], x */
         emit_store(&t->e, H_R15, mem_first ? FRAME(m1) : FRAME(m2));
         unsigned other = i->enc == ENC_MI ? SRC_IMM : i->reg;
-        tr_set_flags_committed(t, alu_recipe(n, i, mem_first ? SRC_M1 : other, mem_first ? other : SRC_M2));
+        tr_set_flags_memory(t, alu_recipe(n, i, mem_first ? SRC_M1 : other, mem_first ? other : SRC_M2), rec);
     }
 }
 
@@ -164,7 +164,7 @@ static bool alu_load(struct tr *t, int n, const struct insn *i)
     } else {
         alu_emit(t, n, i, op_reg(H_R15), 0);
     }
-    alu_load_flags(t, n, i);
+    alu_load_flags(t, n, i, rec);
     tr_resume(t, rec);
     return true;
 }
@@ -195,11 +195,11 @@ static bool alu_rmw(struct tr *t, int n, const struct insn *i)
     } else if (logic) {
         load_r15(t, i->opsize);
         emit_store(e, H_R15, FRAME(m1));
-        tr_set_flags_committed(t, alu_recipe(n, i, SRC_M1, SRC_NONE));
+        tr_set_flags_memory(t, alu_recipe(n, i, SRC_M1, SRC_NONE), rec);
     } else {
         struct jit_recipe r = alu_recipe(n, i, SRC_M1, i->enc == ENC_MI ? (unsigned)SRC_IMM : i->reg);
         r.kind = n == 0 ? RECIPE_ADD : RECIPE_SUB;
-        tr_set_flags_committed(t, r);
+        tr_set_flags_memory(t, r, rec);
     }
     tr_resume(t, rec);
     return true;
@@ -227,7 +227,7 @@ static bool alu_loose(struct tr *t, int n, const struct insn *i)
     alu_emit(t, n, &x, op_reg(H_R15), reg);
     if (writes)
         tr_reg_out(t, i->rm, reg);
-    alu_load_flags(t, n, &x);
+    alu_load_flags(t, n, &x, 0);
     return true;
 }
 

@@ -135,6 +135,19 @@ void jit_flags_to_vcpu(struct vcpu *v, struct jit_frame *f, uint32_t recipe, uin
         eval_pieces(v, f, covered);
 }
 
+void jit_operand_after(const struct vcpu *v, struct jit_frame *f, const struct jit_recipe *r, uint64_t before)
+{
+    uint64_t result = v->f_res, a = operand(v, f, r, r->a), b = operand(v, f, r, r->b);
+    if (r->b == SRC_M2) /* the result is in the register, unless it is compared */
+        f->m2 = r->kind == RECIPE_SUB ? a - result : r->kind == RECIPE_SUBR ? before - a : a - before;
+    else if (r->kind == RECIPE_SUB)
+        f->m1 = result + b;
+    else if (r->kind == RECIPE_ADD)
+        f->m1 = result - b;
+    else /* NEGR, LOGIC, AND: what is anded once more stays */
+        f->m1 = result;
+}
+
 void jit_flags_partial(struct vcpu *v, const struct jit_frame *f, unsigned partial)
 {
     bool cf = f->m4 & 1, of = f->m4 >> 8 & 1;
@@ -466,6 +479,15 @@ void tr_set_flags(struct tr *t, struct jit_recipe r)
     }
     t->flags = BASE_RECIPE;
     t->base = r;
+}
+
+void tr_set_flags_memory(struct tr *t, struct jit_recipe r, uint32_t rec)
+{
+    struct jit_slow *s = jit_data(&t->j->arena, rec);
+    tr_set_flags(t, r);
+    if (!rec || t->flags != BASE_RECIPE || (r.a != SRC_M1 && r.b != SRC_M2))
+        return;
+    s->after = t->base_rec = tr_recipe(t, t->base);
 }
 
 void tr_set_flags_committed(struct tr *t, struct jit_recipe r)

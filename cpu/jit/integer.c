@@ -196,7 +196,7 @@ static bool neg_not(struct tr *t, const struct insn *i)
     if (neg && mem && tr_flags_live(t)) {
         load_r15(t, i->opsize);
         emit_store(&t->e, H_R15, FRAME(m1));
-        tr_set_flags_committed(t, r);
+        tr_set_flags_memory(t, r, rec);
     } else if (neg) {
         tr_set_flags(t, r);
     }

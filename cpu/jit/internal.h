@@ -121,12 +121,13 @@ struct jit_slow {
     uint8_t partial;          /* enum partial_kind */
     bool flags_only;          /* nothing is executed: the flags become an image */
     uint32_t recipe, overlay; /* flags before the instruction, 0: the frame's */
-    bool recipe_fresh;        /* recipe hides the frame's overlay */
-    const struct insn *note;  /* the last x87 instruction of the block before it that has pointers to note, or NULL */
-    bool by_handler;          /* compiled code never does it */
-    bool at_end;              /* resume is behind the block: a repeated string instruction's */
-    uint16_t before;          /* instructions of the trace before the block */
-    uint32_t trace;           /* data offset of the number of the trace's instructions (32 bits) */
+    uint32_t after;    /* the recipe of its own, if compiled code has left an operand of that in the frame, or 0 */
+    bool recipe_fresh; /* recipe hides the frame's overlay */
+    const struct insn *note; /* the last x87 instruction of the block before it that has pointers to note, or NULL */
+    bool by_handler;         /* compiled code never does it */
+    bool at_end;             /* resume is behind the block: a repeated string instruction's */
+    uint16_t before;         /* instructions of the trace before the block */
+    uint32_t trace;          /* data offset of the number of the trace's instructions (32 bits) */
 };
 
 /* Where a direct jump inside a page leads: out, until the block there is compiled. */
@@ -290,6 +291,9 @@ bool jit_find(struct vcpu *v, struct jit_frame *f);
 void jit_make_image(struct vcpu *v, struct jit_frame *f);
 /* Sets v's flags from the frame, or from recipe and overlay where they are not 0. */
 void jit_flags_to_vcpu(struct vcpu *v, struct jit_frame *f, uint32_t recipe, uint32_t overlay, bool fresh);
+/* A handler has done what the recipe says: the operand that compiled code would have left in the frame, or one with the
+ * same flags. before: the register of the recipe's first operand before it. */
+void jit_operand_after(const struct vcpu *v, struct jit_frame *f, const struct jit_recipe *r, uint64_t before);
 void jit_flags_partial(struct vcpu *v, const struct jit_frame *f, unsigned partial);
 void jit_flags_from_vcpu(const struct vcpu *v, struct jit_frame *f);
 uint64_t jit_stamp(struct jit *j, struct vcpu *v);
@@ -565,7 +569,10 @@ bool tr_can_have_host(const struct tr *t, unsigned mask);
 bool tr_flags_live(const struct tr *t);
 /* The instruction just emitted set the flags; `r` says how (its operands are where it says). */
 void tr_set_flags(struct tr *t, struct jit_recipe r);
-/* As tr_set_flags for a memory operand: committed at once. */
+/* As tr_set_flags for an instruction with a memory operand, which is in m1 or m2, or its result in m1: rec is its slow
+ * record. */
+void tr_set_flags_memory(struct tr *t, struct jit_recipe r, uint32_t rec);
+/* As tr_set_flags where a handler cannot tell what compiled code has left in the frame: committed at once. */
 void tr_set_flags_committed(struct tr *t, struct jit_recipe r);
 /* They are in the host's registers and as defined as the guest's: commits an image. */
 void tr_set_flags_image(struct tr *t);

@@ -459,6 +459,8 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
     step[0] = *s->insn;
     step[1].fn = op_resume;
     v->jit_resumed = false;
+    const struct jit_recipe *after = s->after ? jit_data(&f->jit->arena, s->after) : NULL;
+    uint64_t before = after ? v->gpr[after->a & 15] : 0;
     step[0].fn(v, step);
     if (!v->jit_resumed)
         return is_behind(v, s) ? resume_behind(v, f, s) : go_on(v, f);
@@ -468,6 +470,8 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
         block_end(v, s->insn, insn_next_rip(v, s->insn), 2);
         return leave(f);
     }
+    if (after)
+        jit_operand_after(v, f, after, before);
     frame_refresh(v, f);
     return s->resume;
 }
