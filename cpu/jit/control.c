@@ -108,12 +108,12 @@ void tr_look_up_known(struct tr *t, const struct tr_target *to, uint32_t rec)
     compare_entry(e, disp + (int32_t)offsetof(struct jit_jump, stamp));
     uint8_t *stale = emit_jcc(e, CC_NZ);
     tr_jump_cold(t, other, COLD_OTHER_ENTRY, rec, 0);
-    tr_jump_cold(t, stale, COLD_OTHER_ENTRY, rec, 0);
-    for (unsigned k = 1; k <= 2 && !e->full; k++) {
-        struct tr_cold *c = &t->cold[t->ncold - k];
-        c->back = e->p;
-        c->to = *to;
-    }
+    if (e->full)
+        return;
+    struct tr_cold *c = &t->cold[t->ncold - 1];
+    c->also_at = stale;
+    c->back = e->p;
+    c->to = *to;
 }
 
 void tr_cold_other_entry(struct tr *t, const struct tr_cold *c)

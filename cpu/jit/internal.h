@@ -363,7 +363,7 @@ struct tr_target {
 };
 
 struct tr_cold {
-    uint8_t *at; /* the jump that leads here, or NULL */
+    uint8_t *at, *also_at; /* the jumps that lead here, or NULL */
     enum {
         COLD_SLOW,
         COLD_FIND,

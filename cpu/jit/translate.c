@@ -375,6 +375,8 @@ static void emit_cold(struct tr *t)
         const struct tr_cold *c = &t->cold[k];
         if (c->at)
             patch_jump(&t->e, c->at, t->e.p);
+        if (c->also_at)
+            patch_jump(&t->e, c->also_at, t->e.p);
         switch (c->kind) {
         case COLD_SLOW:
             e8(&t->e, 0x41); /* mov r15d, record */
@@ -464,6 +466,13 @@ static void body(struct tr *t)
         tr_go_behind(t, last);
 }
 
+/* Loops go back to where a trace takes its units: that begins a line, as far as the page's head lets it. */
+static void align(struct tr *t)
+{
+    while (t->final && !t->e.full && (uintptr_t)(t->e.p + JIT_FAR_LEN) % 32)
+        e8(&t->e, 0xcc);
+}
+
 static void trace_begin(struct tr *t, unsigned number)
 {
     t->trace = jit_data_alloc(&t->j->arena, sizeof(uint32_t));
@@ -507,6 +516,7 @@ static void trace_sides(struct tr *t, unsigned units)
 
 static void trace(struct tr *t, unsigned number)
 {
+    align(t);
     trace_begin(t, number);
     t->b = t->blocks[number].b;
     tr_profile_begin(t);
