@@ -253,6 +253,7 @@ START_TEST(flags_go_from_block_to_block_as_in_the_interpreter)
             run_program(&p, &rng);
     }
     ck_assert_uint_gt(stat(&p, "jit.entries"), 1500);
+    ck_assert_uint_gt(stat(&p, "jit.again"), 50);
     pair_close(&p);
 }
 END_TEST
