@@ -217,6 +217,9 @@ static void install_data(struct mmu_vcpu *mv, enum tlb_mode mode, const struct t
     gva_t page = f->gva & ~PAGE_MASK;
     unsigned i = tlb_index(page);
     struct tlb_entry *e = &set->data[mode][i];
+    bool less = e->ntag_r != -page || e->host != (uint64_t)(uintptr_t)f->host || (data_writes(e) && !f->write);
+    if (data_is_live(e, i) && less) /* who has copied it would not hear of its end any more */
+        mv->data_epoch++;
     e->ntag_r = f->read ? -page : tlb_empty_tag(i);
     e->ntag_w = f->write ? -page : tlb_empty_tag(i);
     e->host = (uint64_t)(uintptr_t)f->host;
@@ -258,7 +261,7 @@ void tlb_install(struct mmu_vcpu *mv, enum tlb_mode mode, const struct tlb_fill 
 
 /* ---- dropping and the rest: one entry ---- */
 
-static unsigned data_apply(struct tlb_entry *e, unsigned index, enum tlb_action action)
+static unsigned data_apply(struct mmu_vcpu *mv, struct tlb_entry *e, unsigned index, enum tlb_action action)
 {
     switch (action) {
     case TLB_TEST:
@@ -268,10 +271,12 @@ static unsigned data_apply(struct tlb_entry *e, unsigned index, enum tlb_action 
     case TLB_PROTECT:
         if (!data_writes(e))
             return 0;
+        mv->data_epoch++;
         e->ntag_w = tlb_empty_tag(index);
         e->gpa |= TLB_GPA_WRITE_EMUL;
         return 1;
     case TLB_DROP:
+        mv->data_epoch++;
         data_clear(e, index);
         return 1;
     }
@@ -310,7 +315,7 @@ static unsigned set_page_apply(struct mmu *mmu, struct tlb_set *set, gva_t page,
             continue;
         struct tlb_entry *e = &set->data[mode][i];
         if (e->ntag_r == -page && (any_gfn || e->gpa >> PAGE_SHIFT == gfn))
-            n += data_apply(e, i, action);
+            n += data_apply(tlb_set_vcpu(mmu, set), e, i, action);
     }
     for (unsigned mode = 0; mode < 2; mode++) {
         if (!(set->fetch_used[mode] >> (j / FETCH_GROUP) & 1))
@@ -344,7 +349,7 @@ static unsigned set_drop_leaf(struct mmu *mmu, struct tlb_set *set, uint64_t dep
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
         if ((set->data_used[mode] >> (i / DATA_GROUP) & 1) && set->data_meta[mode][i].dep[0] == dep &&
             data_is_live(&set->data[mode][i], i))
-            n += data_apply(&set->data[mode][i], i, TLB_DROP);
+            n += data_apply(tlb_set_vcpu(mmu, set), &set->data[mode][i], i, TLB_DROP);
     for (unsigned mode = 0; mode < 2; mode++)
         if ((set->fetch_used[mode] >> (i / FETCH_GROUP) & 1) && set->fetch_meta[mode][i].dep[0] == dep &&
             fetch_is_live(&set->fetch[mode][i], i))
@@ -385,7 +390,8 @@ static inline bool scan_matches(const struct scan *s, gva_t page, gpa_t gpa, con
 }
 
 /* Returns the entries that it applied to; `*used` loses the groups that turned out empty. */
-static unsigned data_scan(struct tlb_entry *t, const struct tlb_meta *meta, uint64_t *used, const struct scan *s)
+static unsigned data_scan(struct mmu_vcpu *mv, struct tlb_entry *t, const struct tlb_meta *meta, uint64_t *used,
+                          const struct scan *s)
 {
     unsigned n = 0;
     for (uint64_t left = *used & s->data_groups; left; left &= left - 1) {
@@ -395,7 +401,7 @@ static unsigned data_scan(struct tlb_entry *t, const struct tlb_meta *meta, uint
             if (!data_is_live(&t[i], i))
                 continue;
             if (scan_matches(s, -t[i].ntag_r, t[i].gpa, &meta[i]))
-                n += data_apply(&t[i], i, s->action);
+                n += data_apply(mv, &t[i], i, s->action);
             live |= data_is_live(&t[i], i);
         }
         if (!live)
@@ -431,7 +437,7 @@ static unsigned set_scan(struct mmu *mmu, struct tlb_set *set, const struct scan
     unsigned n = 0;
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
         if (set->data_used[mode])
-            n += data_scan(set->data[mode], set->data_meta[mode], &set->data_used[mode], s);
+            n += data_scan(tlb_set_vcpu(mmu, set), set->data[mode], set->data_meta[mode], &set->data_used[mode], s);
     for (unsigned mode = 0; mode < 2; mode++)
         if (set->fetch_used[mode])
             n += fetch_scan(tlb_set_vcpu(mmu, set), set, mode, s);
@@ -496,6 +502,7 @@ unsigned tlb_drop_gfns(struct mmu *mmu, gfn_t start, uint64_t pages)
 
 void tlb_set_clear(struct mmu_vcpu *mv, struct tlb_set *set)
 {
+    mv->data_epoch++;
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {
         for (; set->data_used[mode]; set->data_used[mode] &= set->data_used[mode] - 1) {
             unsigned first = (unsigned)__builtin_ctzll(set->data_used[mode]) * DATA_GROUP;

@@ -186,6 +186,7 @@ static void set_mode(struct emit *e, unsigned side)
     load_from(e, H_R14, H_R15, MV(data) + 8 * (side == USER ? TLB_USER : TLB_SUPER));
     store_to(e, H_R14, H_R15, MV(cur_data));
     emit_store(e, H_R14, FRAME(tlb));
+    jit_emit_forget_streams(e, H_R14, 0);
 }
 
 /* r15: entry. */

@@ -235,6 +235,9 @@ static void emit_enter(struct emit *e)
     copy_frame(e, H_RSP, H_RSI);
     load_from(e, H_R15, H_RSI, FRAME(jit));
     emit_store(e, H_R15, FRAME(jit));
+    load_from(e, H_R15, H_RSI, FRAME(data_epoch));
+    emit_store(e, H_R15, FRAME(data_epoch));
+    jit_emit_forget_streams(e, H_R15, 0);
     emit_mov(e, H_R14, H_RDX);
     load_guest(e, H_RDI);
     e8(e, 0x41); /* jmp r14 */
@@ -446,6 +449,7 @@ bool jit_make_thunks(struct jit *j)
     j->thunk_x87 = e.p + e.exec;
     emit_x87(&e, ymm);
     jit_make_image_thunk(j, &e);
+    jit_make_stream_thunks(j, &e);
     j->thunk_find = e.p + e.exec;
     emit_find(&e, ymm);
     uint8_t *slow = emit_jcc(&e, CC_NZ);

@@ -30,6 +30,13 @@ enum vec_level { VEC_NONE, VEC_XMM, VEC_YMM };
 
 #define NEAR_SLOTS 4
 
+/* Stream slots (stream.c), those of odd numbers for writing. From STREAM_GIVEN on they are given to the streams of
+ * regions, one after the other. */
+#define JIT_STREAMS 16
+#define STREAM_SIZE 8 /* bytes of an access that a slot's room allows */
+enum { STREAM_NONE = -1, STREAM_STACK_READ, STREAM_STACK_WRITE, STREAM_GIVEN };
+#define STREAMS_GIVEN ((JIT_STREAMS - STREAM_GIVEN) / 2) /* for reading, and as many for writing */
+
 struct jit_frame {
     int64_t budget;      /* units left after the running block */
     uint64_t page;       /* guest address of the page of code that is running: rip less its offset in the page */
@@ -58,8 +65,11 @@ struct jit_frame {
     uint32_t m4;  /* of a partial recipe and of the pieces: byte 0 is CF, byte 1 OF */
     /* From here on the owner's alone, but for `jit`. */
     struct jit *jit;
+    uint64_t data_epoch;       /* mmu_vcpu's, when near and stream slots were empty */
     uint64_t near[NEAR_SLOTS]; /* host address of the beginning of a range that was checked, or 0 (near.c) */
-    uint8_t image[112];        /* as FNSAVE stores it: where x87 state is while C looks and x87 is set */
+    /* A page each: as tlb_entry has it, and the first offset at which no STREAM_SIZE bytes are left, or 0: empty. */
+    uint64_t stream_room[JIT_STREAMS], stream_ntag[JIT_STREAMS], stream_host[JIT_STREAMS];
+    uint8_t image[120]; /* as FNSAVE stores it: where x87 state is while C looks and x87 is set */
 };
 #define FRAME(field) ((int)offsetof(struct jit_frame, field))
 
@@ -234,7 +244,9 @@ struct jit {
     void (*enter)(struct vcpu *v, struct jit_frame *f, const void *code);
     struct tr *tr;                                                     /* the translator's state while it translates */
     const uint8_t *thunk_exit, *thunk_interp, *thunk_slow, *thunk_vec; /* where they run */
-    const uint8_t *thunk_ymm, *thunk_x87, *thunk_find, *thunk_image, *thunk_syscall, *thunk_sysret;
+    const uint8_t *thunk_ymm, *thunk_x87, *thunk_find, *thunk_image, *thunk_forget, *thunk_syscall, *thunk_sysret;
+    const uint8_t *thunk_stream[JIT_STREAMS]; /* by call */
+    unsigned streams_given;
     const uint8_t *recipe_code[RECIPE_NEGR][4][3], *recipe_by_c; /* image.c */
     bool has_rorx;
     uint64_t host_gates; /* bits of enum op_gate: what the host's processor has of SSE and beyond */
@@ -253,7 +265,7 @@ struct jit {
     } link;
     struct {
         uint64_t regions, again, blocks, bytes, entries, continued, found, renewed, links, slow, slow_tlb, slow_handler,
-            slow_jump, handled, resets, refused, collapsed;
+            slow_jump, handled, resets, refused, collapsed, streamed;
     } stats;
     struct jit_form_count *forms; /* by row of the table */
 };
@@ -307,6 +319,9 @@ const void *jit_x87_load(struct vcpu *v, struct jit_frame *f);
 /* Pointers that were noted, to v. s: at its instruction, of the running block; NULL: between blocks. */
 void jit_x87_notes(struct vcpu *v, struct jit_frame *f, const struct jit_slow *s);
 
+/* C has run: what the frame has of the data table, and whether what was copied from it is still good. */
+void jit_frame_data(struct vcpu *v, struct jit_frame *f);
+
 /* ---- the translator ---- */
 
 #define REGION_BLOCKS  24
@@ -328,6 +343,7 @@ struct tr_block {
     bool in_trace;    /* in the one that is being emitted */
     uint8_t units;    /* instructions of the trace that begins with it */
     uint32_t profile; /* of that */
+    uint32_t steady;  /* general registers, as bits, that its accesses may stream off (stream.c) */
 };
 
 /* A trace is a block that can be entered, and the blocks that follow it on the likely way: their code stands behind
@@ -362,6 +378,14 @@ struct tr_target {
     bool cut;
 };
 
+/* What accesses of a stream have in common. */
+struct tr_stream {
+    uint8_t base, index;
+    int seg;      /* FS, GS or SEG_NONE */
+    int32_t page; /* of the displacement */
+    unsigned slot;
+};
+
 struct tr_cold {
     uint8_t *at, *also_at; /* the jumps that lead here, or NULL */
     enum {
@@ -376,11 +400,15 @@ struct tr_cold {
         COLD_PARTIAL,
         COLD_IMAGE,
         COLD_MAKE_IMAGE,
-        COLD_NEAR
+        COLD_NEAR,
+        COLD_STREAM
     } kind;
     uint32_t n; /* slow record, block number, or slot */
     int32_t target;
-    uint8_t *back;       /* COLD_FIND, COLD_PARTIAL, COLD_IMAGE, COLD_MAKE_IMAGE */
+    uint8_t *back;       /* COLD_FIND, COLD_PARTIAL, COLD_IMAGE, COLD_MAKE_IMAGE, COLD_NEAR */
+    uint8_t *fetched;    /* COLD_STREAM, COLD_NEAR: where the stream's slot has the page */
+    int stream;          /* COLD_STREAM, COLD_NEAR: STREAM_NONE if it is none */
+    unsigned size;       /* COLD_STREAM: of the access, in bytes */
     struct tr_near near; /* COLD_NEAR: the access, its size now, and whether it writes */
     uint8_t near_base, near_size;
     bool near_write;
@@ -456,7 +484,12 @@ struct tr {
     struct block *follow;                 /* the trace goes on there behind the current instruction, or NULL */
     struct tr_near near[BLOCK_MAX_INSNS]; /* of the block */
     bool is_near;                         /* the address asked for has not been emitted: its check is the group's */
-    uint32_t near_set;                    /* slots that the code of the block has set so far, as bits */
+    uint32_t steady;                      /* of the block */
+    const struct insn *operand;           /* r14 is this one's memory operand, for the next check; or NULL */
+    bool on_stack;                        /* r14 is off the stack pointer, for the next check */
+    struct tr_stream streams[2][STREAMS_GIVEN]; /* [1]: for writing */
+    unsigned nstreams[2];
+    uint32_t near_set; /* slots that the code of the block has set so far, as bits */
     union {
         struct tr_place place;
         struct {
@@ -504,6 +537,9 @@ unsigned tr_is_vector(const struct tr *t, const struct insn *i); /* enum vec_lev
 
 /* Goes on at an offset of the running page (translate.c). Flags are committed. */
 void tr_edge(struct tr *t, int32_t offset);
+/* Offsets in the page of where b goes on: [0] behind it, [1] its direct target; -1: none, or in another page
+ * (translate.c). */
+void tr_successors(const struct block *b, int32_t next[2]);
 /* r14 = guest address; r15 = its entry in the jump table. If it is not there and cannot be put there, rec's handler
  * runs; if rec is 0, compiled code is left for there. Flags are committed. (control.c) */
 void tr_look_up(struct tr *t, uint32_t rec);
@@ -630,6 +666,9 @@ void tr_cut16(struct tr *t, unsigned reg);
 void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec);
 /* Its first part: r15 is the TLB's entry; above: a miss. */
 void tr_check_entry(struct tr *t, unsigned size, bool write);
+/* The first part of that: r15 is the entry for the address in r14, to which its tag is added. shift: to be added to the
+ * frame's offsets. */
+void jit_emit_tlb_look(struct emit *e, bool has_rorx, int shift, bool write);
 /* reg = an address of the host's, which stands in a record beside the code: never in the code, whose listing is the
  * same in every run. */
 void tr_load_address(struct tr *t, unsigned reg, const void *address);
@@ -649,6 +688,44 @@ bool tr_stack(struct tr *t, const struct insn *i);
 void tr_stack_check(struct tr *t, int32_t disp, unsigned size, bool write, uint32_t rec);
 /* The stack pointer moves; r14 is lost. */
 void tr_stack_adjust(struct tr *t, int32_t bytes);
+
+/* ---- effect.c ---- */
+
+enum effect {
+    EFFECT_UNKNOWN,
+    EFFECT_READ,   /* reads rm, writes reg */
+    EFFECT_WRITE,  /* reads reg, writes rm */
+    EFFECT_CHANGE, /* reads and writes rm */
+    EFFECT_LOOK    /* reads both */
+};
+enum effect tr_effect(const struct insn *i);
+/* Bits of the general registers that i may write; all of them, if that is not known. */
+uint32_t tr_written(const struct tr *t, const struct insn *i);
+/* PUSH or POP of 8 bytes, and POP not of RSP. */
+bool tr_is_stack_step(const struct insn *i);
+/* True if i moves one register by a known distance. */
+bool tr_is_step(const struct insn *i, unsigned *reg, int64_t *by);
+
+/* ---- stream.c ---- */
+
+/* Finds out what the region's accesses may stream off. */
+void tr_streams_plan(struct tr *t);
+/* The slot of a memory operand's stream, or of the stack's, or STREAM_NONE. */
+int tr_stream_of(struct tr *t, const struct insn *i, bool write);
+int tr_stream_of_stack(const struct tr *t, bool write);
+/* r14: address to offset in the slot's page, if it is that and `size` bytes are there; else the jumps at[] (the second
+ * may be NULL). Clobbers flags. */
+void tr_check_stream(struct tr *t, int s, unsigned size, uint8_t *at[2]);
+/* Its second half: r14 is the host address. */
+void tr_add_stream_host(struct tr *t, int s);
+/* Where the first half's jumps lead: fetches the page into the slot. Jumps miss[] if the TLB does not allow `size`
+ * bytes there (r14 is lost; the second may be NULL); else it can go on behind the first half. Clobbers r15. */
+void tr_cold_stream(struct tr *t, int s, unsigned size, uint8_t *miss[2]);
+void jit_make_stream_thunks(struct jit *j, struct emit *e);
+/* All slots become empty, by way of a register. shift: to be added to the frame's offsets. */
+void jit_emit_forget_streams(struct emit *e, unsigned scratch, int shift);
+/* The same by a call; r15 is lost. */
+void tr_forget_streams(struct tr *t);
 
 /* ---- near.c ---- */
 

@@ -36,13 +36,13 @@ struct jit *jit_create(const struct jit_config *cfg)
     j->tr = jit_translator_create();
     j->host_gates = jit_host_gates();
     jit_counts_init(j);
+    j->has_rorx = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx & 1u << 8;
     if (jit_arena_init(&j->arena, size, size) || !jit_make_thunks(j)) {
         log_emit(cfg->log, LOG_JIT, "no memory for code: %s; the interpreter runs everything", strerror(errno));
         jit_destroy(j);
         return NULL;
     }
     jit_perf_map_thunks(j);
-    j->has_rorx = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx & 1u << 8;
     return j;
 }
 
@@ -72,6 +72,7 @@ void jit_register_stats(struct jit *j, struct stats *s)
     stats_add(s, "jit.slow_handler", "instructions", &j->stats.slow_handler);
     stats_add(s, "jit.slow_jump", "instructions", &j->stats.slow_jump);
     stats_add(s, "jit.collapsed", "times", &j->stats.collapsed);
+    stats_add(s, "jit.streamed", "pages", &j->stats.streamed);
     stats_add(s, "jit.handled", "instructions", &j->stats.handled);
     stats_add(s, "jit.resets", "resets", &j->stats.resets);
 }
@@ -227,7 +228,8 @@ static struct jit_frame frame_make(struct jit *j, struct vcpu *v, const struct b
                               .v = v,
                               .end = end,
                               .exit_kind = JIT_EXIT_DONE,
-                              .jit = j};
+                              .jit = j,
+                              .data_epoch = v->mv->data_epoch};
 }
 
 /* The edge by which compiled code was left last led to this block, and nothing has changed since: it gets a direct way.
@@ -330,6 +332,17 @@ static void op_resume(struct vcpu *v, const struct insn *i)
     v->jit_resumed = true;
 }
 
+void jit_frame_data(struct vcpu *v, struct jit_frame *f)
+{
+    uint64_t tlb = (uint64_t)(uintptr_t)v->mv->cur_data;
+    if (f->tlb == tlb && f->data_epoch == v->mv->data_epoch)
+        return;
+    f->tlb = tlb;
+    f->data_epoch = v->mv->data_epoch;
+    memset(f->near, 0, sizeof f->near);
+    memset(f->stream_room, 0, sizeof f->stream_room);
+}
+
 static const void *leave(struct jit_frame *f)
 {
     f->exit_kind = JIT_EXIT_DONE;
@@ -352,7 +365,7 @@ static const void *go_on(struct vcpu *v, struct jit_frame *f)
     f->budget = (int64_t)(f->end - now);
     f->bias = 0;
     f->page = v->rip - (b->gpa & PAGE_MASK);
-    f->tlb = (uint64_t)(uintptr_t)v->mv->cur_data;
+    jit_frame_data(v, f);
     f->stamp = jit_stamp(j, v);
     f->vec = VEC_NONE;
     f->x87 = 0;
@@ -368,7 +381,7 @@ static void frame_refresh(struct vcpu *v, struct jit_frame *f)
     uint64_t stamp = jit_stamp(f->jit, v);
     if (f->x87)
         jit_x87_from_vcpu(v, f);
-    f->tlb = (uint64_t)(uintptr_t)v->mv->cur_data;
+    jit_frame_data(v, f);
     jit_flags_from_vcpu(v, f);
     if (stamp != f->stamp && !f->bias) {
         f->bias = JIT_POISON;
@@ -405,10 +418,12 @@ bool jit_find(struct vcpu *v, struct jit_frame *f)
     struct jit *j = f->jit;
     if (!f->bias && jump_renew(j, v, f, f->exit_rip)) {
         j->stats.renewed++;
+        jit_frame_data(v, f);
         return true;
     }
     v->rip = f->exit_rip;
     struct block *b = f->bias ? NULL : vcpu_known_block(v);
+    jit_frame_data(v, f);
     if (!b || !jit_has_code(j, b) || unlikely(!is_page_whole(v, b)))
         return false;
     f->stamp = jit_stamp(j, v);
@@ -447,7 +462,7 @@ const void *jit_slow_path(struct vcpu *v, struct jit_frame *f, uint32_t rec)
         jit_flags_from_vcpu(v, f);
         return s->resume;
     }
-    memset(f->near, 0, sizeof f->near); /* what is allowed may change */
+    memset(f->near, 0, sizeof f->near); /* i may be what would have set one */
     if (f->x87)
         jit_x87_to_vcpu(v, f);
     jit_x87_notes(v, f, s);

@@ -198,6 +198,7 @@ void tr_offset(struct tr *t, const struct insn *i)
 
 void tr_ea(struct tr *t, const struct insn *i)
 {
+    t->operand = i;
     t->is_near = tr_is_near(t, i);
     if (t->is_near)
         return;
@@ -243,10 +244,9 @@ static void through_segment(struct tr *t, unsigned size, bool write, uint32_t re
 
 /* ---- the check: mmu/tlb.h ---- */
 
-void tr_check_entry(struct tr *t, unsigned size, bool write)
+void jit_emit_tlb_look(struct emit *e, bool has_rorx, int shift, bool write)
 {
-    struct emit *e = &t->e;
-    if (t->j->has_rorx) {
+    if (has_rorx) {
         static const uint8_t rorx[] = {0xc4, 0x43, 0xfb, 0xf0, 0xfe, PAGE_SHIFT - 5}; /* rorx $7, %r14, %r15 */
         for (unsigned k = 0; k < sizeof rorx; k++)
             e8(e, rorx[k]);
@@ -257,10 +257,44 @@ void tr_check_entry(struct tr *t, unsigned size, bool write)
     }
     emit_rm(e, (struct how){.size = 4}, OPC(0x81), 4, op_reg(H_R15)); /* and */
     e32(e, (TLB_SIZE - 1) << 5);
-    emit_op64(e, 0x03, H_R15, op_frame(FRAME(tlb)));
+    emit_op64(e, 0x03, H_R15, op_frame(shift + FRAME(tlb)));
     emit_maddr(e, 8, 0x03, H_R14, (struct maddr){H_R15, -1, 0, write ? 8 : 0});
+}
+
+void tr_check_entry(struct tr *t, unsigned size, bool write)
+{
+    struct emit *e = &t->e;
+    jit_emit_tlb_look(e, t->j->has_rorx, 0, write);
     emit_op64(e, 0x81, 7, op_reg(H_R14)); /* cmp */
     e32(e, PAGE_SIZE - size);
+}
+
+/* r14: linear to host address, by stream s. */
+static void check_by_stream(struct tr *t, int s, unsigned size, uint32_t rec)
+{
+    uint8_t *at[2];
+    tr_check_stream(t, s, size, at);
+    tr_jump_cold(t, at[0], COLD_STREAM, rec, 0);
+    if (t->e.full)
+        return;
+    struct tr_cold *c = &t->cold[t->ncold - 1];
+    c->also_at = at[1];
+    c->fetched = t->e.p;
+    c->stream = s;
+    c->size = size;
+    tr_add_stream_host(t, s);
+}
+
+/* That of the access which tr_ea() or stack.c has told of. */
+static int stream_now(struct tr *t, bool write)
+{
+    const struct insn *i = t->operand;
+    bool stack = t->on_stack;
+    t->operand = NULL;
+    t->on_stack = false;
+    if (t->segment != SEG_NONE)
+        return STREAM_NONE;
+    return stack ? tr_stream_of_stack(t, write) : i ? tr_stream_of(t, i, write) : STREAM_NONE;
 }
 
 void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec)
@@ -270,10 +304,15 @@ void tr_check(struct tr *t, unsigned size, bool write, uint32_t rec)
         tr_check_near(t, size, write, rec);
         return;
     }
+    int s = stream_now(t, write);
     if (t->segment != SEG_NONE)
         through_segment(t, size, write, rec);
-    tr_check_entry(t, size, write);
-    tr_jump_cold(t, emit_jcc(&t->e, CC_A), COLD_SLOW, rec, 0);
-    emit_maddr(&t->e, 8, 0x03, H_R14, (struct maddr){H_R15, -1, 0, 16});
+    if (s == STREAM_NONE) {
+        tr_check_entry(t, size, write);
+        tr_jump_cold(t, emit_jcc(&t->e, CC_A), COLD_SLOW, rec, 0);
+        emit_maddr(&t->e, 8, 0x03, H_R14, (struct maddr){H_R15, -1, 0, 16});
+    } else {
+        check_by_stream(t, s, size, rec);
+    }
     tr_clobber(t);
 }

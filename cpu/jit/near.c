@@ -36,119 +36,6 @@ static bool is_simple(const struct tr *t, const struct insn *i)
            i->base != REG_ZERO && i->seg != SEG_FS && i->seg != SEG_GS && tr_has_ea(t, i);
 }
 
-/* ---- what an instruction does to registers, and to its operand ---- */
-
-enum effect {
-    EFFECT_UNKNOWN,
-    EFFECT_READ,   /* reads rm, writes reg */
-    EFFECT_WRITE,  /* reads reg, writes rm */
-    EFFECT_CHANGE, /* reads and writes rm */
-    EFFECT_LOOK    /* reads both */
-};
-
-static enum effect effect_of(const struct insn *i)
-{
-    switch (i->op) {
-    case OP_MOV:
-        return i->enc == ENC_RM ? EFFECT_READ : EFFECT_WRITE;
-    case OP_MOVZX:
-    case OP_MOVSX:
-    case OP_MOVSXD:
-    case OP_CMOVCC:
-    case OP_LEA:
-        return EFFECT_READ;
-    case OP_IMUL:
-        return i->enc == ENC_M ? EFFECT_UNKNOWN : EFFECT_READ;
-    case OP_ADD:
-    case OP_OR:
-    case OP_ADC:
-    case OP_SBB:
-    case OP_AND:
-    case OP_SUB:
-    case OP_XOR:
-        return i->enc == ENC_RM ? EFFECT_READ : EFFECT_CHANGE;
-    case OP_CMP:
-    case OP_TEST:
-        return EFFECT_LOOK;
-    case OP_INC:
-    case OP_DEC:
-    case OP_NEG:
-    case OP_NOT:
-    case OP_SHL:
-    case OP_SHR:
-    case OP_SAR:
-    case OP_ROL:
-    case OP_ROR:
-    case OP_BSWAP:
-        return EFFECT_CHANGE;
-    case OP_SETCC:
-        return EFFECT_WRITE;
-    default:
-        return EFFECT_UNKNOWN;
-    }
-}
-
-static uint32_t written_operand(const struct insn *i, enum effect effect)
-{
-    if (effect == EFFECT_READ)
-        return tr_bit(i->reg);
-    return effect != EFFECT_LOOK && i->flags & INSN_RM_REG ? tr_bit(i->rm) : 0;
-}
-
-static bool is_general(unsigned kind)
-{
-    return kind == KIND_G || kind == KIND_G32;
-}
-
-/* General registers that a vector instruction may write, as bits. */
-static uint32_t written_by_vector(const struct insn *i)
-{
-    const struct op_form *f = insn_form(i);
-    uint32_t writes = tr_vector_implied_writes(i);
-    if (is_general(f->reg_kind))
-        writes |= tr_bit(i->reg);
-    if (is_general(f->rm_kind) && i->flags & INSN_RM_REG)
-        writes |= tr_bit(i->rm);
-    return writes;
-}
-
-/* Bits of the general registers that i may write; all of them, if that is not known. */
-static uint32_t written_by(const struct tr *t, const struct insn *i)
-{
-    enum effect effect = effect_of(i);
-    if (effect != EFFECT_UNKNOWN)
-        return written_operand(i, effect);
-    if (i->op == OP_PUSH || i->op == OP_POP)
-        return tr_bit(REG_RSP) | (i->op == OP_POP && i->flags & INSN_RM_REG ? tr_bit(i->rm) : 0);
-    switch (i->op) {
-    case OP_CBW:
-    case OP_CWD:
-    case OP_MUL:
-    case OP_IMUL:
-    case OP_DIV:
-    case OP_IDIV:
-        return tr_bit(REG_RAX) | tr_bit(REG_RDX);
-    case OP_BT:
-    case OP_BTS:
-    case OP_BTR:
-    case OP_BTC:
-        return i->flags & INSN_RM_REG ? tr_bit(i->rm) : 0;
-    case OP_NOP:
-        return 0;
-    default:
-        break;
-    }
-    if (tr_is_x87(t, i))
-        return tr_bit(REG_RAX); /* FNSTSW */
-    return tr_is_vector(t, i) ? written_by_vector(i) : ~0u;
-}
-
-static bool is_whole_stack_step(const struct insn *i)
-{
-    return (i->op == OP_PUSH && i->opsize == 8) ||
-           (i->op == OP_POP && i->opsize == 8 && i->flags & INSN_RM_REG && i->rm != REG_RSP);
-}
-
 /* A call or return whose access to the stack is its only one. */
 static bool is_call_or_return(const struct insn *i)
 {
@@ -156,38 +43,12 @@ static bool is_call_or_return(const struct insn *i)
     return (i->op == OP_CALL || i->op == OP_RET) && i->opsize == 8 && !mem;
 }
 
-/* True if i moves one register by a known distance. */
-static bool is_step(const struct insn *i, unsigned *reg, int64_t *by)
-{
-    bool rm = i->flags & INSN_RM_REG && i->opsize == 8;
-    *reg = i->rm;
-    if (is_whole_stack_step(i)) {
-        *reg = REG_RSP;
-        *by = i->op == OP_PUSH ? -8 : 8;
-        return true;
-    }
-    if (rm && i->enc == ENC_MI && !(i->flags & INSN_PATCHED) && (i->op == OP_ADD || i->op == OP_SUB)) {
-        *by = i->op == OP_ADD ? (int64_t)i->imm : -(int64_t)i->imm;
-        return *by == (int32_t)*by;
-    }
-    if (rm && (i->op == OP_INC || i->op == OP_DEC)) {
-        *by = i->op == OP_INC ? 1 : -1;
-        return true;
-    }
-    if (i->op == OP_LEA && i->opsize == 8 && i->adsize == 8 && i->base == i->reg && i->index == REG_ZERO) {
-        *reg = i->reg;
-        *by = i->disp;
-        return true;
-    }
-    return false;
-}
-
 static void follow(const struct tr *t, struct near_state *s, const struct insn *i)
 {
     unsigned step = BASES;
     int64_t by = 0;
-    uint32_t writes = written_by(t, i);
-    if (is_step(i, &step, &by))
+    uint32_t writes = tr_written(t, i);
+    if (tr_is_step(i, &step, &by))
         s->moved[step] += by;
     else
         step = BASES;
@@ -203,8 +64,8 @@ static void follow(const struct tr *t, struct near_state *s, const struct insn *
 static struct near_access access_of(const struct tr *t, const struct near_state *s, const struct insn *i)
 {
     struct near_access a = {.size = i->opsize};
-    enum effect effect = effect_of(i);
-    bool stack = is_call_or_return(i) || (is_whole_stack_step(i) && (i->enc == ENC_I || i->flags & INSN_RM_REG));
+    enum effect effect = tr_effect(i);
+    bool stack = is_call_or_return(i) || (tr_is_stack_step(i) && (i->enc == ENC_I || i->flags & INSN_RM_REG));
     unsigned vector = effect == EFFECT_UNKNOWN && !stack ? tr_is_vector(t, i) : VEC_NONE;
     if (stack) {
         a.base = REG_RSP;
@@ -329,6 +190,29 @@ bool tr_is_near(const struct tr *t, const struct insn *i)
     return i == &t->b->insn[t->k] && n->slot && (n->leads || t->near_set >> n->slot & 1);
 }
 
+/* r14: from the address of the range to the host's, by a stream or by the TLB. */
+static struct tr_cold *lead(struct tr *t, int s, const struct tr_near *n, uint32_t rec)
+{
+    struct emit *e = &t->e;
+    uint8_t *at[2] = {0};
+    if (s == STREAM_NONE) {
+        tr_check_entry(t, n->span, n->write);
+        at[0] = emit_jcc(e, CC_A);
+    } else {
+        tr_check_stream(t, s, n->span, at);
+    }
+    tr_jump_cold(t, at[0], COLD_NEAR, rec, 0);
+    struct tr_cold *c = &t->cold[t->ncold - 1];
+    c->also_at = at[1];
+    c->fetched = e->p;
+    c->stream = s;
+    if (s == STREAM_NONE)
+        emit_maddr(e, 8, 0x03, H_R14, (struct maddr){H_R15, -1, 0, 16});
+    else
+        tr_add_stream_host(t, s);
+    return c;
+}
+
 void tr_check_near(struct tr *t, unsigned size, bool write, uint32_t rec)
 {
     const struct insn *i = &t->b->insn[t->k];
@@ -338,6 +222,8 @@ void tr_check_near(struct tr *t, unsigned size, bool write, uint32_t rec)
     bool stack = i->op == OP_PUSH || i->op == OP_POP || is_call_or_return(i);
     unsigned base = stack ? REG_RSP : base_number(i);
     t->near_set |= 1u << n->slot;
+    t->operand = NULL;
+    t->on_stack = false;
     if (size > n->size || (write && !n->write)) { /* not as planned: alone */
         if (n->leads)
             emit_store_imm(e, slot_of(n->slot), 0);
@@ -347,16 +233,14 @@ void tr_check_near(struct tr *t, unsigned size, bool write, uint32_t rec)
     }
     if (n->leads) {
         address(t, base, n->disp - n->within);
-        tr_check_entry(t, n->span, n->write);
-        tr_jump_cold(t, emit_jcc(e, CC_A), COLD_NEAR, rec, 0);
-        c = &t->cold[t->ncold - 1];
-        emit_maddr(e, 8, 0x03, H_R14, (struct maddr){H_R15, -1, 0, 16});
+        c = lead(t, stack ? tr_stream_of_stack(t, n->write) : tr_stream_of(t, i, n->write), n, rec);
         emit_store(e, H_R14, slot_of(n->slot));
     } else {
         emit_load(e, H_R14, slot_of(n->slot));
         emit_op64(e, 0x85, H_R14, op_reg(H_R14)); /* test */
         tr_jump_cold(t, emit_jcc(e, CC_Z), COLD_NEAR, rec, 0);
         c = &t->cold[t->ncold - 1];
+        c->stream = STREAM_NONE;
     }
     tr_clobber(t);
     e->r14_disp = n->within;
@@ -373,6 +257,14 @@ void tr_check_near(struct tr *t, unsigned size, bool write, uint32_t rec)
 void tr_cold_near(struct tr *t, const struct tr_cold *c)
 {
     struct emit *e = &t->e;
+    uint8_t *alone[2];
+    if (c->stream != STREAM_NONE) {
+        tr_cold_stream(t, c->stream, c->near.span, alone);
+        emit_jmp_to(e, c->fetched);
+        patch_jump(e, alone[0], e->p);
+        if (alone[1])
+            patch_jump(e, alone[1], e->p);
+    }
     if (c->near.leads)
         emit_store_imm(e, slot_of(c->near.slot), 0);
     address(t, c->near_base, c->near.disp);

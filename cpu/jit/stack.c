@@ -22,6 +22,7 @@ static void check_at(struct tr *t, unsigned reg, int32_t disp, unsigned size, bo
     t->is_near = tr_is_near(t, &t->b->insn[t->k]);
     if (!t->is_near)
         stack_offset(t, reg, disp);
+    t->on_stack = reg == H_R13;
     t->segment = t->wide || t->mode & MODE_FLAT ? SEG_NONE : SEG_SS;
     tr_check(t, size, write, rec);
 }

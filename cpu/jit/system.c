@@ -121,6 +121,8 @@ static bool set_ac(struct tr *t, const struct insn *i)
     }
     emit_maddr(e, 8, 0x89, H_R14, at(H_R15, MV(cur_data)));
     emit_store(e, H_R14, FRAME(tlb));
+    if (!ac)
+        tr_forget_streams(t);
     return true;
 }
 

@@ -12,8 +12,7 @@
 
 /* ---- which blocks ---- */
 
-/* Offsets in the page of where b goes on: [0] behind it, [1] its direct target; -1: none, or in another page. */
-static void successors(const struct block *b, int32_t next[2])
+void tr_successors(const struct block *b, int32_t next[2])
 {
     const struct insn *last = &b->insn[b->n - 1];
     int64_t behind = (int64_t)(b->gpa & PAGE_MASK) + last->off + last->len;
@@ -47,7 +46,7 @@ static void region_collect(struct tr *t, struct block *root)
     t->blocks[t->nblocks++].b = root;
     for (unsigned k = 0; k < t->nblocks; k++) {
         int32_t next[2];
-        successors(t->blocks[k].b, next);
+        tr_successors(t->blocks[k].b, next);
         for (unsigned s = 0; s < 2; s++) {
             if (next[s] < 0 || region_find(t, next[s]) >= 0 || t->nblocks == REGION_BLOCKS)
                 continue;
@@ -369,6 +368,17 @@ static void cold_find(struct tr *t, const struct tr_cold *c)
     emit_jmp_to(e, t->j->thunk_find - e->exec);
 }
 
+static void cold_stream(struct tr *t, const struct tr_cold *c)
+{
+    uint8_t *miss[2];
+    tr_cold_stream(t, c->stream, c->size, miss);
+    emit_jmp_to(&t->e, c->fetched);
+    patch_jump(&t->e, miss[0], t->e.p);
+    if (miss[1])
+        patch_jump(&t->e, miss[1], t->e.p);
+    tr_slow_now(t, c->n);
+}
+
 static void emit_cold(struct tr *t)
 {
     for (unsigned k = 0; k < t->ncold && !t->e.full; k++) {
@@ -392,6 +402,9 @@ static void emit_cold(struct tr *t)
             break;
         case COLD_NEAR:
             tr_cold_near(t, c);
+            break;
+        case COLD_STREAM:
+            cold_stream(t, c);
             break;
         case COLD_BUDGET:
         case COLD_HOT:
@@ -439,6 +452,8 @@ static void insn_marked(struct tr *t)
 {
     const uint8_t *from = t->e.p;
     unsigned number = (unsigned)region_find(t, page_offset(t));
+    t->operand = NULL;
+    t->on_stack = false;
     tr_near_begin(t);
     insn(t, &t->b->insn[t->k]);
     t->e.r14_disp = 0;
@@ -456,6 +471,7 @@ static void body(struct tr *t)
         t->turns++;
     }
     tb->in_trace = true;
+    t->steady = tb->steady;
     t->follow = NULL;
     tr_profile_block(t);
     tr_near_plan(t);
@@ -620,6 +636,7 @@ bool jit_translate(struct jit *j, struct vcpu *v, struct block *b, bool final)
     region_collect(t, b);
     tr_profile_apply(t);
     find_uses(t);
+    tr_streams_plan(t);
     traces(t);
     t->cold_start = t->e.p;
     emit_cold(t);
