@@ -218,7 +218,8 @@ static inline void *jit_data(const struct jit_arena *a, uint32_t offset)
 /* What a stamp stands for. */
 struct jit_context {
     uint64_t epoch, generation, base, stamp;
-    uint64_t left; /* when others were there last: a count */
+    const void *fetches; /* the table of fetches that epoch names */
+    uint64_t left;       /* when others were there last: a count */
     uint32_t mode, limit;
     unsigned index;
 };

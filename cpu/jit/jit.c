@@ -97,15 +97,26 @@ static bool is_same(const struct jit_context *a, const struct jit_context *b)
            a->limit == b->limit && a->mode == b->mode && a->index == b->index;
 }
 
-/* Among the last few circumstances, and then the one of them that is wanted; else the one that was left first. */
+/* The circumstances do not come back: their table of fetches is called otherwise now, or the code cache, and no name is
+ * given twice. */
+static bool is_past(const struct jit_context *a, const struct jit_context *want)
+{
+    return (a->fetches == want->fetches && a->epoch != want->epoch) || a->generation != want->generation;
+}
+
+/* Among the last few circumstances, and then the one of them that is wanted; else one that is past, or was left first.
+ */
 static unsigned context_find(const struct jit *j, const struct jit_context *want)
 {
     unsigned oldest = 0;
+    bool past = false;
     for (unsigned k = 0; k < JIT_STAMPS; k++) {
-        if (is_same(&j->context[k], want))
+        const struct jit_context *c = &j->context[k];
+        if (is_same(c, want))
             return k;
-        if (j->context[k].left < j->context[oldest].left)
+        if (!past && (is_past(c, want) || c->left < j->context[oldest].left))
             oldest = k;
+        past = past || is_past(c, want);
     }
     return oldest;
 }
@@ -113,6 +124,7 @@ static unsigned context_find(const struct jit *j, const struct jit_context *want
 static uint64_t context_stamp(struct jit *j, const struct vcpu *v, uint32_t mode)
 {
     struct jit_context want = {.epoch = v->mv->fetch_epoch,
+                               .fetches = v->mv->cur_fetch,
                                .generation = *v->code_generation,
                                .base = v->seg_base[SEG_CS],
                                .limit = v->mode & (MODE_CODE64 | MODE_FLAT) ? 0 : v->seg[SEG_CS].limit,
