@@ -229,8 +229,10 @@ static inline unsigned cpuid_answer_index(uint32_t leaf, uint32_t subleaf)
  */
 struct jit_known {
     uint64_t epoch, generation, stamp; /* of mmu_vcpu.fetch_epoch and of the code cache */
-    uint32_t mode;                     /* as block.mode */
+    uint32_t mode;                     /* as block.mode, the address space aside */
+    uint32_t as;
 };
+#define JIT_KNOWN 8 /* processes that call the kernel in turn */
 
 struct vcpu_config {
     unsigned index;
@@ -340,9 +342,9 @@ struct vcpu {
     struct cpuid_answers cpuid;
     struct insn step[VCPU_STEP_MAX];
     struct block *uncached;
-    struct jit *jit;               /* NULL: none */
-    bool jit_resumed;              /* the JIT's own, like the next */
-    struct jit_known jit_known[2]; /* the last name: of a kernel, of a user */
+    struct jit *jit;                          /* NULL: none */
+    bool jit_resumed;                         /* the JIT's own, like the next */
+    struct jit_known jit_known[2][JIT_KNOWN]; /* the last names: of kernels, of users; by the epoch's lower bits */
     struct vcpu_stats {
         uint64_t blocks, block_stops, exceptions, interrupts, mem_slow, steps, halts;
     } stats;

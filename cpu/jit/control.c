@@ -44,6 +44,91 @@ static void compare_entry(struct emit *e, int32_t disp)
     emit_maddr(e, 8, 0x39, H_R14, (struct maddr){H_R15, -1, 0, disp});
 }
 
+#define V(field)  ((int)offsetof(struct vcpu, field))
+#define MV(field) ((int)offsetof(struct mmu_vcpu, field))
+_Static_assert(sizeof(struct tlb_fetch_entry) == 24, "the index times 3 and 8");
+
+static void load_via(struct emit *e, unsigned reg, unsigned base, int disp)
+{
+    emit_maddr(e, 8, 0x8b, reg, (struct maddr){(int)base, -1, 0, disp});
+}
+
+/* op reg32, imm32 with the opcode's digit. */
+static void imm_to(struct emit *e, unsigned digit, unsigned reg, uint32_t imm)
+{
+    emit_rm(e, (struct how){.size = 4}, OPC(0x81), digit, op_reg(reg));
+    e32(e, imm);
+}
+
+static void shift_by(struct emit *e, unsigned digit, unsigned reg, unsigned by)
+{
+    emit_op64(e, 0xc1, digit, op_reg(reg));
+    e8(e, by);
+}
+
+/* rcx = mmu_vcpu.fetch's entry for the address that the jump table's at r15 is for. r14 is lost. */
+static void fetch_entry(struct emit *e, int fetch)
+{
+    load_via(e, H_RCX, H_R15, offsetof(struct jit_jump, rip));
+    shift_by(e, 5, H_RCX, PAGE_SHIFT); /* shr */
+    imm_to(e, 4, H_RCX, TLB_FETCH_SIZE - 1);
+    emit_lea(e, 8, H_RCX, (struct maddr){H_RCX, H_RCX, 1, 0});
+    emit_load(e, H_R14, FRAME(v));
+    load_via(e, H_R14, H_R14, V(mv));
+    load_via(e, H_R14, H_R14, fetch);
+    emit_lea(e, 8, H_RCX, (struct maddr){H_R14, H_RCX, 3, 0});
+}
+
+/* r14 = jump_key() of the fetch entry at rcx, which is lost. */
+static void key_of(struct emit *e, uint32_t flip)
+{
+    load_via(e, H_R14, H_RCX, offsetof(struct tlb_fetch_entry, gpa));
+    shift_by(e, 5, H_R14, PAGE_SHIFT); /* shr */
+    shift_by(e, 4, H_R14, 24);         /* shl */
+    emit_load(e, H_RCX, FRAME(v));
+    emit_maddr(e, 4, 0x8b, H_RCX, (struct maddr){H_RCX, -1, 0, V(mode)});
+    imm_to(e, 6, H_RCX, flip); /* xor */
+    emit_op64(e, 0x0b, H_R14, op_reg(H_RCX));
+    emit_load(e, H_RCX, FRAME(v));
+    load_via(e, H_RCX, H_RCX, V(mv));
+    emit_maddr(e, 4, 0x8b, H_RCX, (struct maddr){H_RCX, -1, 0, MV(regs.as)});
+    imm_to(e, 4, H_RCX, 0xff); /* it is a byte */
+    shift_by(e, 4, H_RCX, 16);
+    emit_op64(e, 0x0b, H_R14, op_reg(H_RCX));
+}
+
+void jit_emit_renew(struct emit *e, const struct jit_renew *r, uint8_t *no[5])
+{
+    emit_store(e, H_RCX, r->keep);
+    emit_load(e, H_RCX, FRAME(jit));
+    load_via(e, H_R14, H_R15, offsetof(struct jit_jump, stamp));
+    emit_maddr(e, 8, 0x3b, H_R14, (struct maddr){H_RCX, -1, 0, offsetof(struct jit, first_stamp)});
+    no[0] = emit_jcc(e, CC_C);
+    emit_load(e, H_R14, FRAME(v));
+    load_via(e, H_R14, H_R14, V(code_generation));
+    load_via(e, H_R14, H_R14, 0);
+    emit_maddr(e, 8, 0x3b, H_R14, (struct maddr){H_RCX, -1, 0, offsetof(struct jit, first_generation)});
+    no[1] = emit_jcc(e, CC_NZ);
+    fetch_entry(e, r->fetch);
+    load_via(e, H_R14, H_R15, offsetof(struct jit_jump, rip));
+    emit_maddr(e, 8, 0x03, H_R14, (struct maddr){H_RCX, -1, 0, offsetof(struct tlb_fetch_entry, ntag)});
+    emit_op64(e, 0x81, 7, op_reg(H_R14)); /* cmp */
+    e32(e, PAGE_SIZE - 1);
+    no[2] = emit_jcc(e, CC_A);
+    emit_maddr(e, 8, 0x83, 7, (struct maddr){H_R15, -1, 0, offsetof(struct jit_jump, key)}); /* cmp */
+    e8(e, 0);
+    no[3] = emit_jcc(e, CC_Z);
+    key_of(e, r->flip);
+    emit_maddr(e, 8, 0x3b, H_R14, (struct maddr){H_R15, -1, 0, offsetof(struct jit_jump, key)});
+    no[4] = emit_jcc(e, CC_NZ);
+    emit_load(e, H_RCX, FRAME(jit));
+    emit_maddr(e, 8, 0x83, 0, (struct maddr){H_RCX, -1, 0, offsetof(struct jit, stats.renewed)}); /* add */
+    e8(e, 1);
+    emit_load(e, H_R14, r->stamp);
+    emit_maddr(e, 8, 0x89, H_R14, (struct maddr){H_R15, -1, 0, offsetof(struct jit_jump, stamp)});
+    emit_load(e, H_RCX, r->keep);
+}
+
 void tr_look_up(struct tr *t, uint32_t rec)
 {
     struct emit *e = &t->e;

@@ -3,10 +3,9 @@
  *
  * Two thunks do all of it, without C: what the handlers would do to registers, flags, segments, CPL and mode, what
  * mode_update() and mmu_vcpu_set_mode() would do behind them, and the way on by the jump table. For that the name of
- * the circumstances on the other side must be the last one that C gave there (vcpu.jit_known), and it must be good
- * still. Whatever else there is (a target that is not in the table, flags that ask for a look at events or for
- * alignment checks, SYSRET to 32-bit code, all faults) the handlers do: until all conditions are known to hold, nothing
- * is changed.
+ * the circumstances on the other side must be among the last ones that C gave there (vcpu.jit_known). Whatever else
+ * there is (a target that is not in the table, flags that ask for a look at events or for alignment checks, SYSRET to
+ * 32-bit code, all faults) the handlers do: until all conditions are known to hold, nothing is changed.
  */
 #include "cpu/interp/syscall.h"
 #include "cpu/jit/integer.h"
@@ -20,11 +19,9 @@ _Static_assert(offsetof(struct segment, attr) == offsetof(struct segment, sel) +
 
 enum { KERNEL, USER }; /* as in vcpu.jit_known, and as TLB modes of fetches the other way round */
 
-static int known(unsigned side, size_t field)
-{
-    return V(jit_known) + (int)(side * sizeof(struct jit_known) + field);
-}
-#define KNOWN(side, field) known((side), offsetof(struct jit_known, field))
+#define KNOWN_SHIFT 5
+_Static_assert(sizeof(struct jit_known) == 1u << KNOWN_SHIFT, "shifted by that");
+#define KNOWN(field) ((int)offsetof(struct jit_known, field))
 
 static unsigned fetch_mode(unsigned side)
 {
@@ -71,14 +68,16 @@ static void op32(struct emit *e, unsigned op, unsigned reg, unsigned with)
     emit_rm(e, (struct how){.size = 4}, OPC((uint8_t)op), reg, op_reg(with));
 }
 
-enum { ADD = 0, OR = 1, AND = 4, CMP = 7 }; /* digits of 81 */
-enum { SHL = 4, SHR = 5 };                  /* of c1 */
+enum { ADD = 0, OR = 1, AND = 4, XOR = 6, CMP = 7 }; /* digits of 81 */
+enum { SHL = 4, SHR = 5 };                           /* of c1 */
 enum { LOAD = 0x8b, OR_REG = 0x0b, AND_REG = 0x23 };
 
 /* Ways to the handler. */
 struct ways {
     uint8_t *at[16];
     unsigned n;
+    uint8_t *stale; /* the entry has another name: renewed if that works */
+    const uint8_t *renewed;
 };
 
 static void leave_if(struct emit *e, struct ways *w, unsigned cc)
@@ -88,7 +87,7 @@ static void leave_if(struct emit *e, struct ways *w, unsigned cc)
 
 /* ---- before anything is changed ---- */
 
-/* r14: the vCPU. What the other side is called is known: to frame.tmp2. */
+/* r14: the vCPU. What the other side is called is known: to frame.tmp2. r14 is lost. */
 static void need_known(struct emit *e, struct ways *w, unsigned side)
 {
     load_from(e, H_R15, H_R14, V(mv));
@@ -97,22 +96,31 @@ static void need_known(struct emit *e, struct ways *w, unsigned side)
     leave_if(e, w, CC_NZ);
     load_from(e, H_R15, H_R15, MV(epoch_of) + 8 * (int)fetch_mode(side));
     load_from(e, H_R15, H_R15, 0);
-    emit_maddr(e, 8, 0x3b, H_R15, at(H_R14, KNOWN(side, epoch)));
+    emit_store(e, H_R15, FRAME(tmp2));
+    reg_imm(e, AND, H_R15, JIT_KNOWN - 1);
+    shift(e, SHL, H_R15, KNOWN_SHIFT);
+    emit_lea(e, 8, H_R15,
+             (struct maddr){H_R15, H_R14, 0, V(jit_known) + (int)side * (int)sizeof(((struct vcpu *)0)->jit_known[0])});
+    emit_load(e, H_R14, FRAME(tmp2));
+    emit_maddr(e, 8, 0x39, H_R14, at(H_R15, KNOWN(epoch)));
     leave_if(e, w, CC_NZ);
-    load_from(e, H_R15, H_R14, V(code_generation));
-    load_from(e, H_R15, H_R15, 0);
-    emit_maddr(e, 8, 0x3b, H_R15, at(H_R14, KNOWN(side, generation)));
+    emit_load(e, H_R14, FRAME(v));
+    load_from(e, H_R14, H_R14, V(code_generation));
+    load_from(e, H_R14, H_R14, 0);
+    emit_maddr(e, 8, 0x39, H_R14, at(H_R15, KNOWN(generation)));
     leave_if(e, w, CC_NZ);
-    load_from(e, H_R15, H_R14, V(mv));
-    emit_maddr(e, 4, 0x8b, H_R15, at(H_R15, MV(regs.as))); /* a byte */
-    reg_imm(e, AND, H_R15, 0xff);
-    shift(e, SHL, H_R15, 16);
-    emit_maddr(e, 4, 0x33, H_R15, at(H_R14, V(mode))); /* xor */
-    emit_rm(e, (struct how){.size = 4}, OPC(0x81), 6, op_reg(H_R15));
-    e32(e, MODE_USER);
-    emit_maddr(e, 4, 0x3b, H_R15, at(H_R14, KNOWN(side, mode)));
+    emit_load(e, H_R14, FRAME(v));
+    emit_maddr(e, 4, 0x8b, H_R14, at(H_R14, V(mode)));
+    reg_imm(e, XOR, H_R14, MODE_USER);
+    emit_maddr(e, 4, 0x39, H_R14, at(H_R15, KNOWN(mode)));
     leave_if(e, w, CC_NZ);
-    load_from(e, H_R15, H_R14, KNOWN(side, stamp));
+    emit_load(e, H_R14, FRAME(v));
+    load_from(e, H_R14, H_R14, V(mv));
+    emit_maddr(e, 4, 0x8b, H_R14, at(H_R14, MV(regs.as))); /* a byte */
+    reg_imm(e, AND, H_R14, 0xff);
+    emit_maddr(e, 4, 0x39, H_R14, at(H_R15, KNOWN(as)));
+    leave_if(e, w, CC_NZ);
+    load_from(e, H_R15, H_R15, KNOWN(stamp));
     emit_store(e, H_R15, FRAME(tmp2));
 }
 
@@ -125,7 +133,8 @@ static void need_entry(struct emit *e, struct ways *w)
     leave_if(e, w, CC_NZ);
     emit_load(e, H_R14, FRAME(tmp2));
     emit_maddr(e, 8, 0x39, H_R14, at(H_R15, offsetof(struct jit_jump, stamp)));
-    leave_if(e, w, CC_NZ);
+    w->stale = emit_jcc(e, CC_NZ);
+    w->renewed = e->p;
     emit_store(e, H_R14, FRAME(stamp));
 }
 
@@ -200,8 +209,19 @@ static void go_there(struct emit *e)
 }
 
 /* What leaves goes to the handler of the record in frame.tmp. */
-static void emit_ways(const struct jit *j, struct emit *e, const struct ways *w)
+static void emit_ways(const struct jit *j, struct emit *e, const struct ways *w, unsigned side)
 {
+    const struct jit_renew renew = {.fetch = MV(fetch) + 8 * (int)fetch_mode(side),
+                                    .flip = MODE_USER,
+                                    .stamp = FRAME(tmp2),
+                                    .keep = FRAME(exit_link)};
+    uint8_t *no[5];
+    patch_jump(e, w->stale, e->p);
+    jit_emit_renew(e, &renew, no);
+    emit_jmp_to(e, w->renewed);
+    for (unsigned k = 0; k < ARRAY_LEN(no); k++)
+        patch_jump(e, no[k], e->p);
+    emit_load(e, H_RCX, renew.keep);
     for (unsigned k = 0; k < w->n; k++)
         patch_jump(e, w->at[k], e->p);
     emit_rm(e, (struct how){.size = 4}, OPC(0x8b), H_R15, op_frame(FRAME(tmp)));
@@ -246,6 +266,7 @@ static void emit_syscall(struct jit *j, struct emit *e)
     op32_imm(e, 0xf7, 0, H_R14, V(rflags), FLAG_AC);
     leave_if(e, &w, CC_NZ);
     need_known(e, &w, KERNEL);
+    emit_load(e, H_R14, FRAME(v));
     load_from(e, H_R14, H_R14, V(msr.lstar));
     need_entry(e, &w);
     emit_mov(e, H_RCX, H_R15);
@@ -262,7 +283,7 @@ static void emit_syscall(struct jit *j, struct emit *e)
     emit_mov(e, H_R15, H_RCX);
     emit_load(e, H_RCX, FRAME(exit_rip));
     go_there(e);
-    emit_ways(j, e, &w);
+    emit_ways(j, e, &w, KERNEL);
 }
 
 /* r15d: record. RF and TF are looked at by the run loop, AC with CR0.AM by each access; what was pinned to wait for IF
@@ -295,7 +316,7 @@ static void emit_sysret(struct jit *j, struct emit *e)
     set_mode(e, USER);
     emit_load(e, H_R15, FRAME(tmp));
     go_there(e);
-    emit_ways(j, e, &w);
+    emit_ways(j, e, &w, USER);
 }
 
 void jit_make_crossings(struct jit *j, struct emit *e)

@@ -319,6 +319,28 @@ static void emit_x87(struct emit *e, bool has_ymm)
 /* Guest registers whose host registers a C function may change. */
 static const uint8_t volatile_gpr[] = {REG_RAX, REG_RCX, REG_RDX, REG_RSI, REG_RDI, 8, 9, 10, 11};
 
+/* Its entry may have to be renewed only; frame.bias: compiled code is about to be left. */
+static void find_stale(struct emit *e)
+{
+    const struct jit_renew renew = {
+        .fetch = (int)offsetof(struct mmu_vcpu, cur_fetch), .stamp = FRAME(stamp), .keep = FRAME(tmp2)};
+    uint8_t *other[2], *no[5];
+    emit_op64(e, 0x83, 7, op_frame(FRAME(bias))); /* cmp */
+    e8(e, 0);
+    other[0] = emit_jcc(e, CC_NZ);
+    jit_emit_jump_entry(e);
+    emit_maddr(e, 8, 0x39, H_R14, at(H_R15, offsetof(struct jit_jump, rip)));
+    other[1] = emit_jcc(e, CC_NZ);
+    jit_emit_renew(e, &renew, no);
+    emit_load(e, H_R14, FRAME(exit_rip));
+    emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(exit_link)));
+    for (unsigned k = 0; k < ARRAY_LEN(no); k++)
+        patch_jump(e, no[k], e->p);
+    emit_load(e, H_RCX, renew.keep);
+    patch_jump(e, other[0], e->p);
+    patch_jump(e, other[1], e->p);
+}
+
 /* r14: guest address that is not in the jump table; frame.exit_link: where the look-up is done again once it is; r15d:
  * record of the instruction whose handler does it otherwise, or 0 to leave. x87 state stays in the host's unit, which
  * jit_find() does not use. */
@@ -326,6 +348,7 @@ static void emit_find(struct emit *e, bool has_ymm)
 {
     emit_store(e, H_R14, FRAME(exit_rip));
     emit_store(e, H_R15, FRAME(tmp));
+    find_stale(e);
     emit_load(e, H_R14, FRAME(v));
     for (unsigned k = 0; k < sizeof volatile_gpr; k++)
         store_to(e, (unsigned)jit_host_of[volatile_gpr[k]], H_R14, V_GPR(volatile_gpr[k]));

@@ -294,6 +294,15 @@ void jit_emit_image_by_c(const struct jit *j, struct emit *e);
 const uint8_t *jit_recipe_code(const struct jit *j, const struct jit_recipe *r);
 /* r15 = entry of the jump table for the address in r14. Clobbers flags (control.c). */
 void jit_emit_jump_entry(struct emit *e);
+/* r15: entry of the jump table for the right address under an older stamp. If no code was dropped
+ * since, and the address (of 64-bit code) leads to the same code again, as jump_renew() says, it gets the new stamp,
+ * which is in r14 then. Else jumps no[], with guest RCX in the frame's `keep`. */
+struct jit_renew {
+    int fetch;       /* offset in mmu_vcpu of the fetch table */
+    uint32_t flip;   /* bits in which the mode is not vcpu.mode */
+    int stamp, keep; /* frame slots: of the new stamp, and a free one */
+};
+void jit_emit_renew(struct emit *e, const struct jit_renew *r, uint8_t *no[5]);
 /* The thunks of SYSCALL and SYSRET, when the others are there (crossing.c). */
 void jit_make_crossings(struct jit *j, struct emit *e);
 /* Called by compiled code: does rec's instruction. Returns where to go on, or NULL to leave. */

@@ -150,15 +150,15 @@ static uint64_t context_stamp(struct jit *j, const struct vcpu *v, uint32_t mode
 /* The same circumstances have the same stamp again, as long as they are among the last few. Never 0. */
 uint64_t jit_stamp(struct jit *j, struct vcpu *v)
 {
-    uint32_t mode = v->mode | (uint32_t)v->mv->regs.as << 16;
-    struct jit_known *known = &v->jit_known[(mode & MODE_USER) != 0];
+    uint64_t epoch = v->mv->fetch_epoch, generation = *v->code_generation;
+    uint32_t mode = v->mode, as = v->mv->regs.as;
+    struct jit_known *known = &v->jit_known[(mode & MODE_USER) != 0][epoch % JIT_KNOWN];
     if (!(mode & MODE_CODE64))
-        return context_stamp(j, v, mode);
-    if (known->epoch != v->mv->fetch_epoch || known->generation != *v->code_generation || known->mode != mode)
-        *known = (struct jit_known){.epoch = v->mv->fetch_epoch,
-                                    .generation = *v->code_generation,
-                                    .stamp = context_stamp(j, v, mode),
-                                    .mode = mode};
+        return context_stamp(j, v, mode | as << 16);
+    if (known->epoch != epoch || known->generation != generation || known->mode != mode || known->as != as) {
+        uint64_t stamp = context_stamp(j, v, mode | as << 16);
+        *known = (struct jit_known){.epoch = epoch, .generation = generation, .stamp = stamp, .mode = mode, .as = as};
+    }
     return known->stamp;
 }
 

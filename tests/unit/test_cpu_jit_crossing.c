@@ -11,6 +11,7 @@ enum {
     FUNCTION2 = FUNCTION + 0x100,
     COPY = 0x60000,             /* of the user's page, or of the kernel's, not quite the same */
     SECRET = RIG_DATA + 0x1000, /* the kernel's data */
+    PML4_2 = 0x62000,           /* of another address space, where the user's page may be another */
     TURNS = 200
 };
 #define PTE(gva) ((uint64_t)RIG_PT + 8 * ((gva) >> 12))
@@ -85,6 +86,7 @@ static void start(struct pair *p, const struct program *g, unsigned cpl)
         v->msr.lstar = KERNEL;
         v->msr.fmask = g->fmask;
         v->efer |= EFER_SCE;
+        v->cr3 = RIG_PML4;
         v->cr4 = CR4_PAE | g->cr4;
         v->dr[7] = 0x400;
         v->pending_dbg = 0;
@@ -245,6 +247,42 @@ START_TEST(the_way_leads_to_what_is_there_now)
     struct program written = {.rbx = RIG_CODE + 9, .r13 = 0xdf, .r14 = 0xde};
     add_bytes(&written.middle, "\x44\x88\x2b\x4d\x87\xee", 6);
     scene("code written", &written, false);
+}
+END_TEST
+
+/* The same tables but for the user's page, if that is another one there. */
+static void put_second_space(struct pair *p, gpa_t user)
+{
+    for (unsigned n = 0; n < 2; n++) {
+        struct cpu_rig *r = rig_of(p, n);
+        rig_poke(r, PML4_2, (PML4_2 + 0x1000) | 7, 8);
+        rig_poke(r, PML4_2 + 0x1000, (PML4_2 + 0x2000) | 7, 8);
+        rig_poke(r, PML4_2 + 0x2000, (PML4_2 + 0x3000) | 7, 8);
+        for (uint64_t k = 0; k < 512; k++)
+            rig_poke(r, PML4_2 + 0x3000 + 8 * k, (k == RIG_CODE >> 12 ? user : k << 12) | 7, 8);
+    }
+}
+
+/* The kernel changes address spaces in every turn, as between processes with the same program, or with another. */
+START_TEST(a_user_of_another_space_is_another)
+{
+    static const gpa_t users[] = {RIG_CODE, COPY};
+    uint64_t rng = 17;
+    struct pair p;
+    struct program g = {.r13 = PML4_2, .r14 = RIG_PML4};
+    add_bytes(&g.middle, "\x41\x0f\x22\xdd\x4d\x87\xee", 7); /* mov cr3, r13; xchg r13, r14 */
+    pair_open_kind(&p, "max", _i % 2 ? MMU_SHADOW : MMU_WALK, rig_long, 2);
+    put_program(&p, &g);
+    put_second_space(&p, users[_i / 2]);
+    for (unsigned units = 1000; units > 0; units /= 3)
+        run_program(&p, &g, &rng, units, "spaces");
+    uint64_t slow = stat(&p, "jit.slow"), found = stat(&p, "jit.found");
+    run_program(&p, &g, &rng, 1000000, "spaces");
+    if (users[_i / 2] == RIG_CODE) { /* C does MOV CR3, and no more */
+        ck_assert_uint_le(stat(&p, "jit.slow") - slow, TURNS + 12);
+        ck_assert_uint_le(stat(&p, "jit.found") - found, 12);
+    }
+    pair_close(&p);
 }
 END_TEST
 
@@ -419,6 +457,7 @@ static Suite *suite(void)
     tcase_add_loop_test(t, a_user_calls_the_kernel_in_compiled_code, 0, 3);
     tcase_add_test(t, vectors_stay_in_registers_on_the_way);
     tcase_add_test(t, the_way_leads_to_what_is_there_now);
+    tcase_add_loop_test(t, a_user_of_another_space_is_another, 0, 4);
     tcase_add_test(t, what_asks_for_more_goes_to_the_handlers);
     tcase_add_test(t, the_kernel_has_its_own_rights_to_data);
     tcase_add_loop_test(t, whatever_comes_in_between_counts_at_once, 0, CHANGES);
