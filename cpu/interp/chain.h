@@ -54,6 +54,13 @@ static inline struct block *jump_find(struct vcpu *v, uint64_t rip)
     return likely(hit) ? j->block : NULL;
 }
 
+/* Does all of b, which begins at v->rip, lie within CS's limit? */
+static inline bool chain_within_limit(const struct vcpu *v, const struct block *b)
+{
+    const struct insn *last = &b->insn[b->n - 1];
+    return v->mode & (MODE_CODE64 | MODE_FLAT) || v->rip + last->off + last->len <= (uint64_t)v->seg[SEG_CS].limit + 1;
+}
+
 static inline __attribute__((always_inline)) void vcpu_enter_next(struct vcpu *v, unsigned slot)
 {
     if (unlikely(!CHAIN_BLOCKS || v->chain_epoch != v->mv->fetch_epoch || v->attn))
@@ -61,7 +68,7 @@ static inline __attribute__((always_inline)) void vcpu_enter_next(struct vcpu *v
     const struct block *b = slot < 2 ? v->block->next[slot] : NULL;
     if (slot == 2 || !b)
         b = jump_find(v, v->rip);
-    if (unlikely(!b))
+    if (unlikely(!b || !chain_within_limit(v, b)))
         return;
     uint64_t left = v->chain_end - clock_now(v->clock);
     if (unlikely((int64_t)left < (int64_t)b->n))
