@@ -175,8 +175,9 @@ struct mmu_vcpu {
     uint64_t fetch_epoch;
     const uint64_t *epoch_of[2]; /* the same of fetch[], while it has one; 0: it has none yet */
     uint64_t fetch_epochs;       /* names given so far */
-    /* Another value means that a data entry, of any table, was dropped or replaced or permits less. Validity of what
-     * compiled code has copied from cur_data. */
+    /* Another value means that a data entry, of any table, was dropped or replaced or permits less, or that cur_data
+     * has become the shared empty table, perhaps from that of another mode or root. Validity of what compiled code has
+     * copied from cur_data. */
     uint64_t data_epoch;
     mmu_rip_fn *rip;
     void *rip_ctx;

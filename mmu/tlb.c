@@ -140,6 +140,8 @@ void tlb_select_data(struct mmu_vcpu *mv)
     const struct paging_regs *r = &mv->regs;
     bool checks_alignment = r->cpl == 3 && r->ac && r->cr0 & CR0_AM;
     mv->cur_data = mv->data_bypass || checks_alignment ? mv->mmu->empty_data : mv->data[tlb_mode_of(r, 0)];
+    if (mv->cur_data == mv->mmu->empty_data) /* any mode's of any root: who compares tables would see no change */
+        mv->data_epoch++;
 }
 
 /* The fetch table of a mode of the set is not what it was: it gets a new name. */

@@ -11,7 +11,7 @@
  *
  * A slot is empty if its room is 0. All slots are emptied when compiled code is entered, when an entry of the TLB was
  * dropped or replaced (mmu_vcpu.data_epoch), and when the data table becomes another one that allows less. So a slot
- * has what the TLB has.
+ * has what the TLB has; behind STAC it may be of the table before, which allows nothing that the new one does not.
  */
 #include "cpu/jit/internal.h"
 

@@ -64,6 +64,7 @@ struct cpu_rig {
     struct code_cache *code;
     struct cpu_model *model;
     struct vcpu *v;
+    hva_t hva;             /* of RAM */
     uint64_t device_value; /* last written; what reads return */
     unsigned device_accesses, device_size;
     uint64_t device_offset, device_time; /* of the last access */
@@ -119,8 +120,8 @@ static inline void rig_open_kind(struct cpu_rig *r, const char *model, enum mmu_
     clock_init(&r->clock);
     trace_init(&r->trace, &r->clock);
     r->mem = mem_create(&(struct mem_config){.mm = r->mm, .mmio = &r->mmio, .log = &r->log, .trace = &r->trace});
-    hva_t hva = host_mm_mmap_anon(r->mm, RIG_RAM, HOST_READ | HOST_WRITE);
-    ck_assert_int_eq(mem_slot_add(r->mem, 0, 0, RIG_RAM, hva, MEMSLOT_RAM), 0);
+    r->hva = host_mm_mmap_anon(r->mm, RIG_RAM, HOST_READ | HOST_WRITE);
+    ck_assert_int_eq(mem_slot_add(r->mem, 0, 0, RIG_RAM, r->hva, MEMSLOT_RAM), 0);
     r->mmu =
         mmu_create(&(struct mmu_config){.kind = kind, .mem = r->mem, .vcpus = 1, .log = &r->log, .trace = &r->trace});
     r->code = code_cache_create(r->mem, &r->trace, &r->log);
