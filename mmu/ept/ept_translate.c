@@ -248,14 +248,20 @@ enum mem_result ept_read_phys(struct mmu_vcpu *mv, gpa_t gpa, void *buf, size_t 
     struct ept *e = ept_of(mv->mmu);
     for (;;) {
         struct ept_walk w;
+        if (unlikely(ept_vcpu_of(mv)->apic_reload))
+            ept_vcpu_enter(mv);
         mmu_lock(mv->mmu);
+        bool reload = ept_vcpu_of(mv)->apic_reload;
         ept_walk(e, mv->regs.as, gpa, EPT_R, NULL, false, &w);
-        if (w.result == EPT_WALK_OK)
+        bool found = w.result == EPT_WALK_OK, apic = found && is_apic_frame(mv, w.hpa);
+        if (found && !apic && !reload)
             memcpy(buf, (uint8_t *)frame_pool_ptr(e->pool, w.hpa >> PAGE_SHIFT) + (gpa & PAGE_MASK), len);
         mmu_unlock(mv->mmu);
-        if (w.result == EPT_WALK_OK)
+        if (reload)
+            continue;
+        if (found && !apic)
             return MEM_OK;
-        struct ept_exit x = exit_of(mv, &w, gpa, 0, EPT_R, 0);
+        struct ept_exit x = apic ? apic_exit(mv, gpa, 0, APIC_PHYSICAL) : exit_of(mv, &w, gpa, 0, EPT_R, 0);
         if (leave(mv, &x) != EPT_RESUME)
             return mem_access(mv->mem, mv->regs.as, gpa, buf, len, MEM_WALK, false, (int)mv->index);
     }

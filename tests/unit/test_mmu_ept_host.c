@@ -492,6 +492,22 @@ START_TEST(apic_page_is_seen_through_another_gfn_too)
 }
 END_TEST
 
+/* No page's frame answers for a device: what is read is nothing, as with the other engines. */
+START_TEST(pdpte_load_from_the_apic_page_exits_and_reads_ones)
+{
+    uint64_t out[4];
+    gpa_t apic = 0xfee00000;
+    ck_assert_int_eq(mem_slot_add(r->mem, 0, apic, 0x1000, r->hva + RAM, MEMSLOT_DEVICE), 0);
+    ck_assert(ept_apic_access_set(r->mmu, 0, apic >> 12));
+    for (unsigned turn = 0; turn < 2; turn++) { /* the second time EPT maps the page */
+        ck_assert(!mmu_load_pdptes(r->v, apic + 0xa60, out));
+        ck_assert_uint_eq(out[0], UINT64_MAX);
+        ck_assert_uint_eq(ept_last_exit(r->v).reason, EPT_EXIT_APIC_ACCESS);
+        ck_assert_uint_eq(ept_last_exit(r->v).qualification, 0xa60 | 15 << 12);
+    }
+}
+END_TEST
+
 /* ---- races ---- */
 
 START_TEST(frame_that_is_taken_back_between_gup_and_lock_is_not_mapped)
@@ -677,6 +693,7 @@ static Suite *suite(void)
         access_to_the_apic_page_exits_and_its_frame_follows_the_host,
         apic_page_is_not_reloaded_for_write_protection,
         apic_page_is_seen_through_another_gfn_too,
+        pdpte_load_from_the_apic_page_exits_and_reads_ones,
         frame_that_is_taken_back_between_gup_and_lock_is_not_mapped,
         no_stale_leaf_is_left_by_faults_that_race_with_invalidations,
         guest_never_notices_what_the_host_does,
