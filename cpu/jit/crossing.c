@@ -28,25 +28,10 @@ static unsigned fetch_mode(unsigned side)
     return side == USER ? TLB_USER : TLB_SUPER;
 }
 
-static struct maddr at(unsigned base, int disp)
-{
-    return (struct maddr){(int)base, -1, 0, disp};
-}
-
-static void load_from(struct emit *e, unsigned reg, unsigned base, int disp)
-{
-    emit_maddr(e, 8, 0x8b, reg, at(base, disp));
-}
-
-static void store_to(struct emit *e, unsigned reg, unsigned base, int disp)
-{
-    emit_maddr(e, 8, 0x89, reg, at(base, disp));
-}
-
 /* op dword [base + disp], imm32 with the opcode's digit. */
 static void op32_imm(struct emit *e, unsigned op, unsigned digit, unsigned base, int disp, uint32_t imm)
 {
-    emit_maddr(e, 4, op, digit, at(base, disp));
+    emit_maddr(e, 4, op, digit, maddr_at(base, disp));
     e32(e, imm);
 }
 
@@ -90,37 +75,37 @@ static void leave_if(struct emit *e, struct ways *w, unsigned cc)
 /* r14: the vCPU. What the other side is called is known: to frame.tmp2. r14 is lost. */
 static void need_known(struct emit *e, struct ways *w, unsigned side)
 {
-    load_from(e, H_R15, H_R14, V(mv));
-    emit_maddr(e, 4, 0x80, CMP, at(H_R15, MV(data_bypass))); /* cmp byte */
+    emit_load_from(e, H_R15, H_R14, V(mv));
+    emit_maddr(e, 4, 0x80, CMP, maddr_at(H_R15, MV(data_bypass))); /* cmp byte */
     e8(e, 0);
     leave_if(e, w, CC_NZ);
-    load_from(e, H_R15, H_R15, MV(epoch_of) + 8 * (int)fetch_mode(side));
-    load_from(e, H_R15, H_R15, 0);
+    emit_load_from(e, H_R15, H_R15, MV(epoch_of) + 8 * (int)fetch_mode(side));
+    emit_load_from(e, H_R15, H_R15, 0);
     emit_store(e, H_R15, FRAME(tmp2));
     reg_imm(e, AND, H_R15, JIT_KNOWN - 1);
     shift(e, SHL, H_R15, KNOWN_SHIFT);
     emit_lea(e, 8, H_R15,
              (struct maddr){H_R15, H_R14, 0, V(jit_known) + (int)side * (int)sizeof(((struct vcpu *)0)->jit_known[0])});
     emit_load(e, H_R14, FRAME(tmp2));
-    emit_maddr(e, 8, 0x39, H_R14, at(H_R15, KNOWN(epoch)));
+    emit_maddr(e, 8, 0x39, H_R14, maddr_at(H_R15, KNOWN(epoch)));
     leave_if(e, w, CC_NZ);
     emit_load(e, H_R14, FRAME(v));
-    load_from(e, H_R14, H_R14, V(code_generation));
-    load_from(e, H_R14, H_R14, 0);
-    emit_maddr(e, 8, 0x39, H_R14, at(H_R15, KNOWN(generation)));
+    emit_load_from(e, H_R14, H_R14, V(code_generation));
+    emit_load_from(e, H_R14, H_R14, 0);
+    emit_maddr(e, 8, 0x39, H_R14, maddr_at(H_R15, KNOWN(generation)));
     leave_if(e, w, CC_NZ);
     emit_load(e, H_R14, FRAME(v));
-    emit_maddr(e, 4, 0x8b, H_R14, at(H_R14, V(mode)));
+    emit_maddr(e, 4, 0x8b, H_R14, maddr_at(H_R14, V(mode)));
     reg_imm(e, XOR, H_R14, MODE_USER);
-    emit_maddr(e, 4, 0x39, H_R14, at(H_R15, KNOWN(mode)));
+    emit_maddr(e, 4, 0x39, H_R14, maddr_at(H_R15, KNOWN(mode)));
     leave_if(e, w, CC_NZ);
     emit_load(e, H_R14, FRAME(v));
-    load_from(e, H_R14, H_R14, V(mv));
-    emit_maddr(e, 4, 0x8b, H_R14, at(H_R14, MV(regs.as))); /* a byte */
+    emit_load_from(e, H_R14, H_R14, V(mv));
+    emit_maddr(e, 4, 0x8b, H_R14, maddr_at(H_R14, MV(regs.as))); /* a byte */
     reg_imm(e, AND, H_R14, 0xff);
-    emit_maddr(e, 4, 0x39, H_R14, at(H_R15, KNOWN(as)));
+    emit_maddr(e, 4, 0x39, H_R14, maddr_at(H_R15, KNOWN(as)));
     leave_if(e, w, CC_NZ);
-    load_from(e, H_R15, H_R15, KNOWN(stamp));
+    emit_load_from(e, H_R15, H_R15, KNOWN(stamp));
     emit_store(e, H_R15, FRAME(tmp2));
 }
 
@@ -129,10 +114,10 @@ static void need_known(struct emit *e, struct ways *w, unsigned side)
 static void need_entry(struct emit *e, struct ways *w)
 {
     jit_emit_jump_entry(e);
-    emit_maddr(e, 8, 0x39, H_R14, at(H_R15, offsetof(struct jit_jump, rip)));
+    emit_maddr(e, 8, 0x39, H_R14, maddr_at(H_R15, offsetof(struct jit_jump, rip)));
     leave_if(e, w, CC_NZ);
     emit_load(e, H_R14, FRAME(tmp2));
-    emit_maddr(e, 8, 0x39, H_R14, at(H_R15, offsetof(struct jit_jump, stamp)));
+    emit_maddr(e, 8, 0x39, H_R14, maddr_at(H_R15, offsetof(struct jit_jump, stamp)));
     w->stale = emit_jcc(e, CC_NZ);
     w->renewed = e->p;
     emit_store(e, H_R14, FRAME(stamp));
@@ -143,7 +128,7 @@ static void need_entry(struct emit *e, struct ways *w)
 /* r15: RFLAGS. r14 is lost. */
 static void set_flags(struct emit *e)
 {
-    emit_maddr(e, 4, 0x89, H_R15, at(H_R14, V(rflags)));
+    emit_maddr(e, 4, 0x89, H_R15, maddr_at(H_R14, V(rflags)));
     op32_imm(e, 0x81, AND, H_R14, V(rflags), (uint32_t)FLAGS_KEPT);
     op32_imm(e, 0x81, OR, H_R14, V(rflags), 2);
     op32(e, LOAD, H_R14, H_R15); /* the frame's image: byte 0 is OF, byte 1 LAHF's */
@@ -161,18 +146,18 @@ static void set_flags(struct emit *e)
 static void set_segment(struct emit *e, int seg, int star_byte, uint32_t plus, unsigned attr, unsigned cpl)
 {
     int to = V(seg) + seg * (int)sizeof(struct segment);
-    emit_maddr(e, 4, 0x8b, H_R15, at(H_R14, V(msr.star) + 4));
+    emit_maddr(e, 4, 0x8b, H_R15, maddr_at(H_R14, V(msr.star) + 4));
     if (star_byte == 6)
         shift(e, SHR, H_R15, 16);
     if (plus)
         reg_imm(e, ADD, H_R15, plus);
     reg_imm(e, AND, H_R15, 0xfffc);
     reg_imm(e, OR, H_R15, cpl | (attr | FLAT_DPL(cpl)) << 16);
-    emit_maddr(e, 4, 0x89, H_R15, at(H_R14, to + (int)offsetof(struct segment, sel)));
-    emit_maddr(e, 8, 0xc7, 0, at(H_R14, to + (int)offsetof(struct segment, base)));
+    emit_maddr(e, 4, 0x89, H_R15, maddr_at(H_R14, to + (int)offsetof(struct segment, sel)));
+    emit_maddr(e, 8, 0xc7, 0, maddr_at(H_R14, to + (int)offsetof(struct segment, base)));
     e32(e, 0);
     op32_imm(e, 0xc7, 0, H_R14, to + (int)offsetof(struct segment, limit), 0xffffffff);
-    emit_maddr(e, 4, 0xc6, 0, at(H_R14, to + (int)offsetof(struct segment, unusable))); /* mov byte */
+    emit_maddr(e, 4, 0xc6, 0, maddr_at(H_R14, to + (int)offsetof(struct segment, unusable))); /* mov byte */
     e8(e, 0);
 }
 
@@ -182,18 +167,18 @@ static void set_mode(struct emit *e, unsigned side)
     unsigned cpl = side == USER ? 3 : 0, fetch = fetch_mode(side);
     op32_imm(e, 0xc7, 0, H_R14, V(cpl), cpl);
     op32_imm(e, 0x81, side == USER ? OR : AND, H_R14, V(mode), side == USER ? MODE_USER : ~(uint32_t)MODE_USER);
-    load_from(e, H_R15, H_R14, V(mv));
-    emit_maddr(e, 4, 0xc6, 0, at(H_R15, MV(regs.cpl))); /* mov byte */
+    emit_load_from(e, H_R15, H_R14, V(mv));
+    emit_maddr(e, 4, 0xc6, 0, maddr_at(H_R15, MV(regs.cpl))); /* mov byte */
     e8(e, cpl);
-    emit_maddr(e, 4, 0xc6, 0, at(H_R15, MV(regs.ac)));
+    emit_maddr(e, 4, 0xc6, 0, maddr_at(H_R15, MV(regs.ac)));
     e8(e, 0);
-    load_from(e, H_R14, H_R15, MV(fetch) + 8 * (int)fetch);
-    store_to(e, H_R14, H_R15, MV(cur_fetch));
-    load_from(e, H_R14, H_R15, MV(epoch_of) + 8 * (int)fetch);
-    load_from(e, H_R14, H_R14, 0);
-    store_to(e, H_R14, H_R15, MV(fetch_epoch));
-    load_from(e, H_R14, H_R15, MV(data) + 8 * (side == USER ? TLB_USER : TLB_SUPER));
-    store_to(e, H_R14, H_R15, MV(cur_data));
+    emit_load_from(e, H_R14, H_R15, MV(fetch) + 8 * (int)fetch);
+    emit_store_to(e, H_R14, H_R15, MV(cur_fetch));
+    emit_load_from(e, H_R14, H_R15, MV(epoch_of) + 8 * (int)fetch);
+    emit_load_from(e, H_R14, H_R14, 0);
+    emit_store_to(e, H_R14, H_R15, MV(fetch_epoch));
+    emit_load_from(e, H_R14, H_R15, MV(data) + 8 * (side == USER ? TLB_USER : TLB_SUPER));
+    emit_store_to(e, H_R14, H_R15, MV(cur_data));
     emit_store(e, H_R14, FRAME(tlb));
     jit_emit_forget_streams(e, H_R14, 0);
 }
@@ -201,7 +186,7 @@ static void set_mode(struct emit *e, unsigned side)
 /* r15: entry. */
 static void go_there(struct emit *e)
 {
-    load_from(e, H_R14, H_R15, offsetof(struct jit_jump, rip));
+    emit_load_from(e, H_R14, H_R15, offsetof(struct jit_jump, rip));
     e8(e, 0x41); /* jmp [r15 + 16] */
     e8(e, 0xff);
     e8(e, 0x67);
@@ -240,7 +225,7 @@ static void flags_to_r11(struct emit *e)
     reg_imm(e, AND, H_R15, 1);
     shift(e, SHL, H_R15, 11);
     op32(e, OR_REG, H_R11, H_R15);
-    emit_maddr(e, 4, 0x8b, H_R15, at(H_R14, V(rflags)));
+    emit_maddr(e, 4, 0x8b, H_R15, maddr_at(H_R14, V(rflags)));
     reg_imm(e, AND, H_R15, ~(uint32_t)FLAG_RF);
     op32(e, OR_REG, H_R11, H_R15);
 }
@@ -267,12 +252,12 @@ static void emit_syscall(struct jit *j, struct emit *e)
     leave_if(e, &w, CC_NZ);
     need_known(e, &w, KERNEL);
     emit_load(e, H_R14, FRAME(v));
-    load_from(e, H_R14, H_R14, V(msr.lstar));
+    emit_load_from(e, H_R14, H_R14, V(msr.lstar));
     need_entry(e, &w);
     emit_mov(e, H_RCX, H_R15);
     emit_load(e, H_R14, FRAME(v));
     flags_to_r11(e);
-    emit_maddr(e, 4, 0x8b, H_R15, at(H_R14, V(msr.fmask)));
+    emit_maddr(e, 4, 0x8b, H_R15, maddr_at(H_R14, V(msr.fmask)));
     emit_rm(e, (struct how){.size = 4}, OPC(0xf7), 2, op_reg(H_R15)); /* not */
     op32(e, AND_REG, H_R15, H_R11);
     set_flags(e);

@@ -228,6 +228,18 @@ static inline void emit_maddr(struct emit *e, unsigned size, unsigned op, unsign
     else if (mod == 0x80)
         e32(e, (uint32_t)m.disp);
 }
+static inline struct maddr maddr_at(unsigned base, int disp)
+{
+    return (struct maddr){(int)base, -1, 0, disp};
+}
+static inline void emit_load_from(struct emit *e, unsigned reg, unsigned base, int disp) /* reg = [base + disp] */
+{
+    emit_maddr(e, 8, 0x8b, reg, maddr_at(base, disp));
+}
+static inline void emit_store_to(struct emit *e, unsigned reg, unsigned base, int disp)
+{
+    emit_maddr(e, 8, 0x89, reg, maddr_at(base, disp));
+}
 static inline void emit_lea(struct emit *e, unsigned size, unsigned reg, struct maddr m)
 {
     emit_maddr(e, size, 0x8d, reg, m);

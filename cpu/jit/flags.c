@@ -508,9 +508,8 @@ void tr_set_flags_dead(struct tr *t, unsigned undefined)
     t->undefined = undefined;
 }
 
-void tr_set_flags_image(struct tr *t)
+void jit_emit_flags_image(struct emit *e)
 {
-    struct emit *e = &t->e;
     emit_mov(e, H_R15, H_RAX);
     e8(e, 0x9f); /* lahf */
     e8(e, 0x0f); /* seto al */
@@ -518,6 +517,11 @@ void tr_set_flags_image(struct tr *t)
     e8(e, 0xc0);
     emit_rm(e, (struct how){.size = 2}, OPC(0x89), H_RAX, op_frame(FRAME(flags)));
     emit_mov(e, H_RAX, H_R15);
+}
+
+void tr_set_flags_image(struct tr *t)
+{
+    jit_emit_flags_image(&t->e);
     tr_have_image(t);
 }
 

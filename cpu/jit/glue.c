@@ -11,21 +11,6 @@ _Static_assert(sizeof(struct jit_frame) % 16 == 8, "with the return address and 
 #define V_XMM(n) ((int)(offsetof(struct vcpu, xmm) + sizeof(union vec) * (size_t)(n)))
 #define V(field) ((int)offsetof(struct vcpu, field))
 
-static struct maddr at(unsigned base, int disp)
-{
-    return (struct maddr){(int)base, -1, 0, disp};
-}
-
-static void load_from(struct emit *e, unsigned reg, unsigned base, int disp)
-{
-    emit_maddr(e, 8, 0x8b, reg, at(base, disp));
-}
-
-static void store_to(struct emit *e, unsigned reg, unsigned base, int disp)
-{
-    emit_maddr(e, 8, 0x89, reg, at(base, disp));
-}
-
 /* MOVUPS between xmm and [base + disp]. */
 static void move_vec(struct emit *e, bool store, unsigned xmm, unsigned base, int disp)
 {
@@ -80,24 +65,24 @@ static void adjust_rsp(struct emit *e, unsigned digit)
 static void load_guest(struct emit *e, unsigned base)
 {
     for (unsigned g = 13; g < 16; g++) {
-        load_from(e, H_R15, base, V_GPR(g));
+        emit_load_from(e, H_R15, base, V_GPR(g));
         emit_store(e, H_R15, FRAME(gpr) + 8 * (int)(g - 13));
     }
     for (unsigned g = 0; g < 13; g++)
         if ((unsigned)jit_host_of[g] != base)
-            load_from(e, (unsigned)jit_host_of[g], base, V_GPR(g));
+            emit_load_from(e, (unsigned)jit_host_of[g], base, V_GPR(g));
     if (base < 13)
-        load_from(e, base, base, V_GPR(base));
+        emit_load_from(e, base, base, V_GPR(base));
 }
 
 /* And back; v in r14. */
 static void store_guest(struct emit *e)
 {
     for (unsigned g = 0; g < 13; g++)
-        store_to(e, (unsigned)jit_host_of[g], H_R14, V_GPR(g));
+        emit_store_to(e, (unsigned)jit_host_of[g], H_R14, V_GPR(g));
     for (unsigned g = 13; g < 16; g++) {
         emit_load(e, H_R15, FRAME(gpr) + 8 * (int)(g - 13));
-        store_to(e, H_R15, H_R14, V_GPR(g));
+        emit_store_to(e, H_R15, H_R14, V_GPR(g));
     }
 }
 
@@ -213,7 +198,7 @@ static void move_x87(struct emit *e, unsigned digit)
     test_frame(e, FRAME(x87), 1);
     uint8_t *none = emit_jcc(e, CC_C);
     emit_load(e, H_R15, FRAME(owner));
-    emit_maddr(e, 4, 0xdd, digit, at(H_R15, FRAME(image)));
+    emit_maddr(e, 4, 0xdd, digit, maddr_at(H_R15, FRAME(image)));
     patch_jump(e, none, e->p);
 }
 
@@ -233,9 +218,9 @@ static void emit_enter(struct emit *e)
         push(e, saved[k], false);
     adjust_rsp(e, 5);
     copy_frame(e, H_RSP, H_RSI);
-    load_from(e, H_R15, H_RSI, FRAME(jit));
+    emit_load_from(e, H_R15, H_RSI, FRAME(jit));
     emit_store(e, H_R15, FRAME(jit));
-    load_from(e, H_R15, H_RSI, FRAME(data_epoch));
+    emit_load_from(e, H_R15, H_RSI, FRAME(data_epoch));
     emit_store(e, H_R15, FRAME(data_epoch));
     jit_emit_forget_streams(e, H_R15, 0);
     emit_mov(e, H_R14, H_RDX);
@@ -329,7 +314,7 @@ static void find_stale(struct emit *e)
     e8(e, 0);
     other[0] = emit_jcc(e, CC_NZ);
     jit_emit_jump_entry(e);
-    emit_maddr(e, 8, 0x39, H_R14, at(H_R15, offsetof(struct jit_jump, rip)));
+    emit_maddr(e, 8, 0x39, H_R14, maddr_at(H_R15, offsetof(struct jit_jump, rip)));
     other[1] = emit_jcc(e, CC_NZ);
     jit_emit_renew(e, &renew, no);
     emit_load(e, H_R14, FRAME(exit_rip));
@@ -351,7 +336,7 @@ static void emit_find(struct emit *e, bool has_ymm)
     find_stale(e);
     emit_load(e, H_R14, FRAME(v));
     for (unsigned k = 0; k < sizeof volatile_gpr; k++)
-        store_to(e, (unsigned)jit_host_of[volatile_gpr[k]], H_R14, V_GPR(volatile_gpr[k]));
+        emit_store_to(e, (unsigned)jit_host_of[volatile_gpr[k]], H_R14, V_GPR(volatile_gpr[k]));
     save_vec(e, has_ymm);
     emit_mov(e, H_RDI, H_R14);
     emit_mov(e, H_RSI, H_RSP);
@@ -362,7 +347,7 @@ static void emit_find(struct emit *e, bool has_ymm)
     emit_load(e, H_R14, FRAME(v));
     restore_vec(e, has_ymm);
     for (unsigned k = 0; k < sizeof volatile_gpr; k++)
-        load_from(e, (unsigned)jit_host_of[volatile_gpr[k]], H_R14, V_GPR(volatile_gpr[k]));
+        emit_load_from(e, (unsigned)jit_host_of[volatile_gpr[k]], H_R14, V_GPR(volatile_gpr[k]));
     emit_load(e, H_R14, FRAME(exit_rip));
     emit_op64(e, 0x85, H_R15, op_reg(H_R15));
     uint8_t *lost = emit_jcc(e, CC_Z);
@@ -388,21 +373,21 @@ void jit_emit_image_by_c(const struct jit *j, struct emit *e)
     emit_load(e, H_R14, FRAME(v));
     restore_vec(e, has_ymm);
     for (unsigned k = 0; k < sizeof volatile_gpr; k++)
-        load_from(e, (unsigned)jit_host_of[volatile_gpr[k]], H_R14, V_GPR(volatile_gpr[k]));
+        emit_load_from(e, (unsigned)jit_host_of[volatile_gpr[k]], H_R14, V_GPR(volatile_gpr[k]));
     emit_load(e, H_R14, FRAME(exit_rip));
     emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(exit_link)));
 }
 
 static void test_bits(struct emit *e, int disp, uint32_t bits)
 {
-    emit_maddr(e, 4, 0xf7, 0, at(H_R14, disp)); /* test dword [r14 + disp], bits */
+    emit_maddr(e, 4, 0xf7, 0, maddr_at(H_R14, disp)); /* test dword [r14 + disp], bits */
     e32(e, bits);
 }
 
 /* Jumps if not all of `bits` are set in [r14 + disp]; r15 is lost. */
 static uint8_t *need_bits(struct emit *e, int disp, uint32_t bits)
 {
-    emit_maddr(e, 4, 0x8b, H_R15, at(H_R14, disp));
+    emit_maddr(e, 4, 0x8b, H_R15, maddr_at(H_R14, disp));
     emit_rm(e, (struct how){.size = 4}, OPC(0xf7), 2, op_reg(H_R15)); /* not */
     emit_rm(e, (struct how){.size = 4}, OPC(0xf7), 0, op_reg(H_R15)); /* test r15d, bits */
     e32(e, bits);

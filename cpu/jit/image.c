@@ -70,13 +70,7 @@ static void emit_operation(struct emit *e, unsigned kind, unsigned size, unsigne
 /* The host's flags into the frame, and back. */
 static void emit_finish(struct emit *e)
 {
-    emit_mov(e, H_R15, H_RAX);
-    e8(e, 0x9f); /* lahf */
-    e8(e, 0x0f); /* seto al */
-    e8(e, 0x90);
-    e8(e, 0xc0);
-    emit_rm(e, (struct how){.size = 2}, OPC(0x89), H_RAX, op_frame(FRAME(flags)));
-    emit_mov(e, H_RAX, H_R15);
+    jit_emit_flags_image(e);
     emit_store_imm(e, FRAME(recipe), 0);
     emit_load(e, H_R14, FRAME(exit_rip));
     emit_rm(e, (struct how){0}, OPC(0xff), 4, op_frame(FRAME(exit_link)));

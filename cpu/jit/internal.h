@@ -287,6 +287,8 @@ static inline bool jit_has_code(const struct jit *j, const struct block *b)
 bool jit_make_thunks(struct jit *j);
 /* Emits what makes the host's flags those of the frame's image. Uses r15. */
 void jit_emit_image_flags(struct emit *e);
+/* And back: the frame's image is made of the host's flags. Uses r15. (flags.c) */
+void jit_emit_flags_image(struct emit *e);
 /* The thunk of images, and its part that calls C. */
 void jit_make_image_thunk(struct jit *j, struct emit *e);
 void jit_emit_image_by_c(const struct jit *j, struct emit *e);

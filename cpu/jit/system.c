@@ -17,15 +17,10 @@ _Static_assert(sizeof(bool) == 1 && offsetof(struct vcpu, nmi_pending) == offset
                    offsetof(struct vcpu, sipi_pending) == offsetof(struct vcpu, intr_pin) + 3,
                "one doubleword");
 
-static struct maddr at(unsigned base, int disp)
-{
-    return (struct maddr){(int)base, -1, 0, disp};
-}
-
 /* op dword [r14 + disp], imm32 with the opcode's digit. */
 static void op32_imm(struct tr *t, unsigned op, unsigned digit, int disp, uint32_t imm)
 {
-    emit_maddr(&t->e, 4, op, digit, at(H_R14, disp));
+    emit_maddr(&t->e, 4, op, digit, maddr_at(H_R14, disp));
     e32(&t->e, imm);
 }
 
@@ -83,13 +78,13 @@ static bool swapgs(struct tr *t, const struct insn *i)
         return false;
     uint32_t rec = tr_slow(t, i);
     need_cpl0(t, rec);
-    emit_maddr(e, 8, 0x8b, H_R15, at(H_R14, V(msr.kernel_gs_base)));
+    emit_maddr(e, 8, 0x8b, H_R15, maddr_at(H_R14, V(msr.kernel_gs_base)));
     emit_store(e, H_R15, FRAME(tmp));
-    emit_maddr(e, 8, 0x8b, H_R15, at(H_R14, GS_HIDDEN));
-    emit_maddr(e, 8, 0x89, H_R15, at(H_R14, V(msr.kernel_gs_base)));
+    emit_maddr(e, 8, 0x8b, H_R15, maddr_at(H_R14, GS_HIDDEN));
+    emit_maddr(e, 8, 0x89, H_R15, maddr_at(H_R14, V(msr.kernel_gs_base)));
     emit_load(e, H_R15, FRAME(tmp));
-    emit_maddr(e, 8, 0x89, H_R15, at(H_R14, GS_HIDDEN));
-    emit_maddr(e, 8, 0x89, H_R15, at(H_R14, GS_BASE));
+    emit_maddr(e, 8, 0x89, H_R15, maddr_at(H_R14, GS_HIDDEN));
+    emit_maddr(e, 8, 0x89, H_R15, maddr_at(H_R14, GS_BASE));
     tr_resume(t, rec);
     return true;
 }
@@ -103,23 +98,23 @@ static bool set_ac(struct tr *t, const struct insn *i)
         return false;
     uint32_t rec = tr_slow(t, i);
     need_cpl0(t, rec);
-    emit_maddr(e, 8, 0x8b, H_R15, at(H_R14, V(mv)));
-    emit_maddr(e, 4, 0x80, 7, at(H_R15, MV(data_bypass))); /* cmp byte */
+    emit_maddr(e, 8, 0x8b, H_R15, maddr_at(H_R14, V(mv)));
+    emit_maddr(e, 4, 0x80, 7, maddr_at(H_R15, MV(data_bypass))); /* cmp byte */
     e8(e, 0);
     slow_if(t, CC_NZ, rec);
     op32_imm(t, 0x81, ac ? 1 : 4, V(rflags), ac ? FLAG_AC : ~(uint32_t)FLAG_AC);
-    emit_maddr(e, 4, 0xc6, 0, at(H_R15, MV(regs.ac))); /* mov byte */
+    emit_maddr(e, 4, 0xc6, 0, maddr_at(H_R15, MV(regs.ac))); /* mov byte */
     e8(e, ac);
-    emit_maddr(e, 8, 0x8b, H_R14, at(H_R15, DATA(TLB_SUPER)));
+    emit_maddr(e, 8, 0x8b, H_R14, maddr_at(H_R15, DATA(TLB_SUPER)));
     if (ac) {
-        emit_maddr(e, 4, 0xf7, 0, at(H_R15, MV(regs.cr4))); /* test */
+        emit_maddr(e, 4, 0xf7, 0, maddr_at(H_R15, MV(regs.cr4))); /* test */
         e32(e, CR4_SMAP);
-        emit_maddr(e, 8, 0x8b, H_R14, at(H_R15, DATA(TLB_SUPER_AC)));
+        emit_maddr(e, 8, 0x8b, H_R14, maddr_at(H_R15, DATA(TLB_SUPER_AC)));
         uint8_t *on = emit_jcc(e, CC_NZ);
-        emit_maddr(e, 8, 0x8b, H_R14, at(H_R15, DATA(TLB_SUPER)));
+        emit_maddr(e, 8, 0x8b, H_R14, maddr_at(H_R15, DATA(TLB_SUPER)));
         patch_jump(e, on, e->p);
     }
-    emit_maddr(e, 8, 0x89, H_R14, at(H_R15, MV(cur_data)));
+    emit_maddr(e, 8, 0x89, H_R14, maddr_at(H_R15, MV(cur_data)));
     emit_store(e, H_R14, FRAME(tlb));
     if (!ac)
         tr_forget_streams(t);
@@ -143,7 +138,7 @@ static void flags_image_to_tmp(struct tr *t)
     e8(e, 11);
     emit_rm(e, w, OPC(0x0b), H_R15, op_reg(H_R14));
     emit_load(e, H_R14, FRAME(v));
-    emit_maddr(e, 4, 0x8b, H_R14, at(H_R14, V(rflags)));
+    emit_maddr(e, 4, 0x8b, H_R14, maddr_at(H_R14, V(rflags)));
     emit_rm(e, w, OPC(0x81), 4, op_reg(H_R14));
     e32(e, ~(uint32_t)(FLAG_VM | FLAG_RF));
     emit_rm(e, w, OPC(0x0b), H_R15, op_reg(H_R14));
@@ -193,10 +188,10 @@ static void read_clock(struct tr *t, const struct insn *i, uint32_t rec)
     struct emit *e = &t->e;
     need_units(t, UNITS_RDTSC, rec);
     emit_load(e, H_R14, FRAME(v));
-    emit_maddr(e, 8, 0x8b, H_R15, at(H_R14, V(clock)));
-    emit_maddr(e, 8, 0x83, 0, at(H_R15, (int)offsetof(struct vclock, extra))); /* add */
+    emit_maddr(e, 8, 0x8b, H_R15, maddr_at(H_R14, V(clock)));
+    emit_maddr(e, 8, 0x83, 0, maddr_at(H_R15, (int)offsetof(struct vclock, extra))); /* add */
     e8(e, UNITS_RDTSC);
-    emit_maddr(e, 8, 0x8b, H_R15, at(H_R14, V(msr.tsc_adjust)));
+    emit_maddr(e, 8, 0x8b, H_R15, maddr_at(H_R14, V(msr.tsc_adjust)));
     emit_load(e, H_R14, FRAME(end));
     emit_op64(e, 0x2b, H_R14, op_frame(FRAME(budget))); /* a positive budget is not biased */
     emit_op64(e, 0x83, 5, op_frame(FRAME(budget)));
@@ -228,7 +223,7 @@ static bool rdtsc(struct tr *t, const struct insn *i)
     e8(e, 32);
     if (aux) {
         emit_load(e, H_R14, FRAME(v));
-        emit_maddr(e, 4, 0x8b, H_RCX, at(H_R14, V(msr.tsc_aux)));
+        emit_maddr(e, 4, 0x8b, H_RCX, maddr_at(H_R14, V(msr.tsc_aux)));
     }
     return true;
 }
@@ -236,8 +231,8 @@ static bool rdtsc(struct tr *t, const struct insn *i)
 /* To the handler unless the vCPU's register is what it was when answers were remembered; r14 = the vCPU. */
 static void need_same(struct tr *t, int disp, int then, uint32_t rec)
 {
-    emit_maddr(&t->e, 8, 0x8b, H_R15, at(H_R14, disp));
-    emit_maddr(&t->e, 8, 0x3b, H_R15, at(H_R14, then));
+    emit_maddr(&t->e, 8, 0x8b, H_R15, maddr_at(H_R14, disp));
+    emit_maddr(&t->e, 8, 0x3b, H_R15, maddr_at(H_R14, then));
     slow_if(t, CC_NZ, rec);
 }
 
@@ -263,17 +258,17 @@ static bool cpuid(struct tr *t, const struct insn *i)
     emit_rm(e, (struct how){.size = 4}, OPC(0xc1), 4, op_reg(H_R15)); /* shl */
     e8(e, ANSWER_SHIFT);
     emit_lea(e, 8, H_R15, (struct maddr){H_R15, H_R14, 0, answers});
-    emit_maddr(e, 4, 0x39, H_RAX, at(H_R15, (int)offsetof(struct cpuid_answer, leaf)));
+    emit_maddr(e, 4, 0x39, H_RAX, maddr_at(H_R15, (int)offsetof(struct cpuid_answer, leaf)));
     slow_if(t, CC_NZ, rec);
-    emit_maddr(e, 4, 0x39, H_RCX, at(H_R15, (int)offsetof(struct cpuid_answer, subleaf)));
+    emit_maddr(e, 4, 0x39, H_RCX, maddr_at(H_R15, (int)offsetof(struct cpuid_answer, subleaf)));
     slow_if(t, CC_NZ, rec);
-    emit_maddr(e, 8, 0x8b, H_R14, at(H_R14, V(clock)));
-    emit_maddr(e, 8, 0x83, 0, at(H_R14, (int)offsetof(struct vclock, extra))); /* add */
+    emit_maddr(e, 8, 0x8b, H_R14, maddr_at(H_R14, V(clock)));
+    emit_maddr(e, 8, 0x83, 0, maddr_at(H_R14, (int)offsetof(struct vclock, extra))); /* add */
     e8(e, UNITS_CPUID);
     emit_op64(e, 0x83, 5, op_frame(FRAME(budget))); /* sub */
     e8(e, UNITS_CPUID);
     for (unsigned k = 0; k < sizeof guest; k++)
-        emit_maddr(e, 4, 0x8b, guest[k], at(H_R15, (int)offsetof(struct cpuid_answer, out) + 4 * (int)k));
+        emit_maddr(e, 4, 0x8b, guest[k], maddr_at(H_R15, (int)offsetof(struct cpuid_answer, out) + 4 * (int)k));
     tr_clobber(t);
     return true;
 }
@@ -289,8 +284,8 @@ static bool pause_alone(struct tr *t, const struct insn *i)
     e8(e, UNITS_PAUSE);
     slow_if(t, CC_LE, rec);
     emit_load(e, H_R14, FRAME(v));
-    emit_maddr(e, 8, 0x8b, H_R14, at(H_R14, V(clock)));
-    emit_maddr(e, 8, 0x83, 0, at(H_R14, (int)offsetof(struct vclock, extra))); /* add */
+    emit_maddr(e, 8, 0x8b, H_R14, maddr_at(H_R14, V(clock)));
+    emit_maddr(e, 8, 0x83, 0, maddr_at(H_R14, (int)offsetof(struct vclock, extra))); /* add */
     e8(e, UNITS_PAUSE);
     emit_op64(e, 0x83, 5, op_frame(FRAME(budget))); /* sub */
     e8(e, UNITS_PAUSE);
@@ -318,7 +313,7 @@ static bool rdpkru(struct tr *t, const struct insn *i)
     slow_if(t, CC_Z, rec);
     emit_rm(e, (struct how){.size = 4}, OPC(0x85), H_RCX, op_reg(H_RCX)); /* test */
     slow_if(t, CC_NZ, rec);
-    emit_maddr(e, 4, 0x8b, H_RAX, at(H_R14, V(pkru)));
+    emit_maddr(e, 4, 0x8b, H_RAX, maddr_at(H_R14, V(pkru)));
     emit_imm(e, H_RDX, 0);
     tr_clobber(t);
     tr_resume(t, rec);

@@ -389,10 +389,7 @@ static void emit_cold(struct tr *t)
             patch_jump(&t->e, c->also_at, t->e.p);
         switch (c->kind) {
         case COLD_SLOW:
-            e8(&t->e, 0x41); /* mov r15d, record */
-            e8(&t->e, 0xbf);
-            e32(&t->e, c->n);
-            emit_jmp_to(&t->e, t->j->thunk_slow - t->e.exec);
+            tr_slow_now(t, c->n);
             break;
         case COLD_FIND:
             cold_find(t, c);
